@@ -1,0 +1,109 @@
+"""The package's exceptions: one tree under `SkywardError`, each of which can be pickled.
+
+Every message says what happened, why it may have, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "InstallError",
+    "OperatorError",
+    "SerializationError",
+    "SkywardError",
+    "SlotCrashed",
+    "SlotStartFailed",
+    "StreamsNotSupported",
+]
+
+
+class SkywardError(Exception):
+    """Anything that skyward_dask raises of its own accord."""
+
+
+class ConfigurationError(SkywardError, ValueError):
+    """A setting has a value that can't be meant; the message lists the valid ones."""
+
+
+class InstallError(SkywardError, RuntimeError):
+    """Slots couldn't be set up, changed or given back on some party of the cluster."""
+
+
+class OperatorError(SkywardError, TypeError):
+    """A call was combined with something that its operator doesn't take."""
+
+
+class SerializationError(SkywardError, TypeError):
+    """An argument or a result can't be pickled or unpickled; the message names it and its type."""
+
+
+class StreamsNotSupported(SkywardError, TypeError):
+    """A task returned a generator."""
+
+
+class SlotStartFailed(SkywardError, RuntimeError):
+    """A slot's process couldn't start, or died in `pre_import` or `initializer`.
+
+    Attributes
+    ----------
+    stderr : str
+        The last lines that the process wrote to its stderr.
+    """
+
+    def __init__(self, message: str, stderr: str = "") -> None:
+        super().__init__(message, stderr)
+        self.stderr = stderr
+
+    def __str__(self) -> str:
+        message = str(self.args[0])
+        return f"{message}\nIts stderr ends with:\n{self.stderr}" if self.stderr else message
+
+
+class SlotCrashed(SkywardError, RuntimeError):
+    """The process of a slot died while it ran a task: that task fails, and nothing else.
+
+    Attributes
+    ----------
+    key : str
+        The task.
+    pid : int
+        The process that died.
+    exitcode : int or None
+        Its exit code; None if a signal ended it.
+    signal : str or None
+        The signal that ended it, for example ``"SIGSEGV"``.
+    stack : str
+        The Python stack at the crash, where faulthandler could write one; else empty.
+    stderr : str
+        The last lines that the process wrote to its stderr.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        pid: int,
+        exitcode: int | None = None,
+        signal: str | None = None,
+        stack: str = "",
+        stderr: str = "",
+    ) -> None:
+        super().__init__(key, pid, exitcode, signal, stack, stderr)
+        self.key = key
+        self.pid = pid
+        self.exitcode = exitcode
+        self.signal = signal
+        self.stack = stack
+        self.stderr = stderr
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            how = f"was ended by {self.signal}"
+        elif self.exitcode is not None:
+            how = f"ended with exit code {self.exitcode}"
+        else:
+            how = "ended, with an exit code that nobody saw"
+        return (
+            f"process {self.pid} of the slot that ran task {self.key!r} {how}. The task may have called "
+            "sys.exit or os._exit, crashed in native code, or been killed. Other tasks are not affected. "
+            "See this exception's .stderr and .stack; run it with executor='thread' to debug it in place."
+        )
