@@ -1,0 +1,52 @@
+"""Worker executors for Dask: thread or process slots in each dask-worker.
+
+Names are imported at their first use: a slot's process imports this package on its way to
+`skyward_dask.slots`, and needs neither Dask nor distributed for that. `__init__.pyi` is the typed view.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+_HOMES = {
+    "skyward_dask.errors": (
+        "ConfigurationError",
+        "InstallError",
+        "OperatorError",
+        "SerializationError",
+        "SkywardError",
+        "SlotCrashed",
+        "SlotStartFailed",
+        "StreamsNotSupported",
+    ),
+    "skyward_dask.config": ("Worker",),
+    "skyward_dask.extension.control": ("install", "uninstall"),
+    "skyward_dask.extension.annotations": ("options",),
+    "skyward_dask.extension.monitoring": (
+        "SlotStatistics",
+        "Statistics",
+        "WorkerStatistics",
+        "statistics",
+    ),
+    "skyward_dask.extension.plugin": ("SkywardPlugin",),
+    "skyward_dask.api.calls": ("function", "gather"),
+    "skyward_dask.api.cluster": ("Compute",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+#: What Dask looks for in a preload module; not for users.
+_HOME_OF["dask_setup"] = "skyward_dask.extension.preload"
+
+__version__ = "0.1.0"
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

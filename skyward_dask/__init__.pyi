@@ -1,0 +1,24 @@
+from skyward_dask.api.calls import function as function
+from skyward_dask.api.calls import gather as gather
+from skyward_dask.api.cluster import Compute as Compute
+from skyward_dask.config import Worker as Worker
+from skyward_dask.errors import ConfigurationError as ConfigurationError
+from skyward_dask.errors import InstallError as InstallError
+from skyward_dask.errors import OperatorError as OperatorError
+from skyward_dask.errors import SerializationError as SerializationError
+from skyward_dask.errors import SkywardError as SkywardError
+from skyward_dask.errors import SlotCrashed as SlotCrashed
+from skyward_dask.errors import SlotStartFailed as SlotStartFailed
+from skyward_dask.errors import StreamsNotSupported as StreamsNotSupported
+from skyward_dask.extension.annotations import options as options
+from skyward_dask.extension.control import install as install
+from skyward_dask.extension.control import uninstall as uninstall
+from skyward_dask.extension.monitoring import SlotStatistics as SlotStatistics
+from skyward_dask.extension.monitoring import Statistics as Statistics
+from skyward_dask.extension.monitoring import WorkerStatistics as WorkerStatistics
+from skyward_dask.extension.monitoring import statistics as statistics
+from skyward_dask.extension.plugin import SkywardPlugin as SkywardPlugin
+from skyward_dask.extension.preload import dask_setup as dask_setup
+
+__version__: str
+__all__: list[str]

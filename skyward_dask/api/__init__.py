@@ -1,0 +1,1 @@
+"""What people write: `function`, the operators, `gather`, `Compute`."""
