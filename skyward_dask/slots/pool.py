@@ -36,6 +36,10 @@ T = TypeVar("T")
 _LEAVE = 2.0
 
 
+class PoolClosed(RuntimeError):
+    """The pool is shut down and takes no more calls."""
+
+
 @dataclass(frozen=True, slots=True)
 class SlotSnapshot:
     """One slot at one moment.
@@ -181,7 +185,7 @@ class SlotPool(Executor):
             The call or its result can't be pickled.
         concurrent.futures.CancelledError
             The pool was ended meanwhile.
-        RuntimeError
+        PoolClosed
             The pool is shut down.
         BaseException
             What the call raised.
@@ -219,7 +223,7 @@ class SlotPool(Executor):
     def _enter(self) -> None:
         with self._changed:
             if self._closing:
-                raise RuntimeError("the pool is shut down and takes no more calls")
+                raise PoolClosed("the pool is shut down and takes no more calls")
             self._open_calls += 1
 
     def _leave(self) -> None:

@@ -1,0 +1,104 @@
+"""Leaks are failures: after each test, or each module whose cluster its tests share, nothing is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+#: Fixtures that live as long as a module: then the module is judged, not each of its tests.
+SHARED = {"shared_client", "shared_pool", "module_compute"}
+#: Threads that distributed and tornado keep for the life of the process.
+_KEPT_THREADS = ("Dask-Offload", "TCP-Executor", "asyncio_", "Profile", "ThreadPoolExecutor-", "IO loop")
+#: Seconds that what is ending may take to be gone, on a loaded machine.
+_PATIENCE = 20.0
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a process holds: descendants, descriptors, threads."""
+
+    descendants: frozenset[int]
+    descriptors: frozenset[str]
+    threads: frozenset[int]
+
+    @classmethod
+    def now(cls) -> Holdings:
+        children = psutil.Process().children(recursive=True)
+        return cls(
+            frozenset(child.pid for child in children if not _is_resource_tracker(child)),
+            frozenset(_descriptors()),
+            frozenset(
+                thread.ident or 0
+                for thread in threading.enumerate()
+                if not thread.name.startswith(_KEPT_THREADS)
+            ),
+        )
+
+    def beyond(self, other: Holdings) -> Holdings:
+        return Holdings(
+            self.descendants - other.descendants,
+            self.descriptors - other.descriptors,
+            self.threads - other.threads,
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.descendants or self.descriptors or self.threads)
+
+    def __str__(self) -> str:
+        names = [thread.name for thread in threading.enumerate() if thread.ident in self.threads]
+        return f"processes {sorted(self.descendants)}, descriptors {sorted(self.descriptors)}, threads {names}"
+
+
+def _is_resource_tracker(process: psutil.Process) -> bool:
+    """multiprocessing starts one tracker for the life of the process."""
+    try:
+        return any("resource_tracker" in word for word in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _descriptors() -> Iterator[str]:
+    """Descriptors of the kinds that we make, as what they point to."""
+    folder = Path("/proc/self/fd")
+    for fd in os.listdir(folder) if folder.exists() else ():
+        try:
+            target = os.readlink(folder / fd)
+        except OSError:
+            continue
+        if target.startswith(("socket:", "pipe:", "/memfd:skyward")) or "pidfd" in target:
+            yield f"{fd} {target}"
+
+
+def _check(before: Holdings, what: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while (left := Holdings.now().beyond(before)) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.02)  # nothing announces that a process of somebody else's is gone
+    assert not left, f"{what} left behind: {left}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_by_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a module's clusters held is given back."""
+    before = Holdings.now()
+    yield
+    _check(before, request.node.name)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_by_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test held is given back, unless its cluster outlives it."""
+    if SHARED & set(request.fixturenames):
+        yield
+        return
+    before = Holdings.now()
+    yield
+    _check(before, request.node.name)

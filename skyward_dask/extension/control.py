@@ -1,0 +1,94 @@
+"""`install` and `uninstall`: slots on a live cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distributed import Client
+from distributed.protocol.pickle import dumps, loads
+
+from skyward_dask.config import Worker
+from skyward_dask.errors import InstallError
+from skyward_dask.extension.plugin import Removal, SkywardPlugin
+from skyward_dask.extension.scheduler import install_on
+
+
+def install(client: Client, worker: Worker | None = None) -> Any:
+    """Give every worker of the cluster these slots, now and when it joins.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    worker : Worker, optional
+        What each node has; the configuration decides without it.
+
+    Returns
+    -------
+    None
+        With an asynchronous client, an awaitable of None. Slot counts are right when it is done.
+
+    Raises
+    ------
+    InstallError
+        The scheduler lacks the package, or slots couldn't be set up on some workers, which the message
+        names: these keep what they had, the others have the new slots, later workers get the old ones.
+
+    Examples
+    --------
+    >>> install(client, Worker(concurrency=4, executor="process"))  # doctest: +SKIP
+
+    Notes
+    -----
+    A second call replaces the first: running tasks end in the slots that they began in.
+    """
+    return client.sync(_install, client, SkywardPlugin(worker))
+
+
+def uninstall(client: Client) -> Any:
+    """Give every worker its own executor back; workers that join follow their own flags.
+
+    Parameters
+    ----------
+    client : distributed.Client
+
+    Returns
+    -------
+    None
+        With an asynchronous client, an awaitable of None.
+
+    Raises
+    ------
+    InstallError
+        Some workers couldn't be reached; the message names them.
+    """
+    return client.sync(_uninstall, client)
+
+
+def installed(client: Client) -> Any:
+    """What workers that join get: a `Worker`, or None; an awaitable with an asynchronous client."""
+    return client.sync(_installed, client)
+
+
+async def _install(client: Client, plugin: SkywardPlugin) -> None:
+    await install_on(client.scheduler)
+    _raise_for(await client.scheduler.skyward_install(plugin=dumps(plugin)), "set up")
+
+
+async def _uninstall(client: Client) -> None:
+    await install_on(client.scheduler)
+    _raise_for(await client.scheduler.skyward_uninstall(removal=dumps(Removal())), "given back")
+
+
+async def _installed(client: Client) -> Worker | None:
+    await install_on(client.scheduler)
+    pickled = await client.scheduler.skyward_installed()
+    return None if pickled is None else loads(pickled).worker
+
+
+def _raise_for(failures: dict[str, str], what: str) -> None:
+    if failures:
+        named = "\n".join(f"  {worker}: {text}" for worker, text in failures.items())
+        raise InstallError(
+            f"slots couldn't be {what} on {len(failures)} worker(s), which keep what they had:\n{named}\n"
+            "Their logs say more; a worker without the package needs skyward_dask in its environment."
+        )

@@ -1,0 +1,116 @@
+"""`statistics`: what the slots of a cluster are doing, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client
+
+from skyward_dask.extension.scheduler import install_on
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatistics:
+    """One process slot.
+
+    Attributes
+    ----------
+    index : int
+    state : str
+        ``"vacant"``, ``"starting"``, ``"idle"``, ``"busy"`` or ``"killing"``.
+    pid : int or None
+    task : str or None
+        The key of the task that runs there.
+    tasks_done, crashes : int
+        Counted since the worker started.
+    memory : int
+        Resident bytes of its process.
+    cpu : float
+        CPU seconds of its present process.
+    """
+
+    index: int
+    state: str
+    pid: int | None
+    task: str | None
+    tasks_done: int
+    crashes: int
+    memory: int
+    cpu: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatistics:
+    """One worker.
+
+    Attributes
+    ----------
+    executor : str
+        ``"thread"`` or ``"process"``.
+    concurrency : int
+        Its task slots.
+    slots : tuple of SlotStatistics
+        Its process slots; empty for a node of threads on which no task has asked for a process.
+    """
+
+    executor: str
+    concurrency: int
+    slots: tuple[SlotStatistics, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A cluster at one moment.
+
+    Attributes
+    ----------
+    workers : dict
+        `WorkerStatistics` by address.
+    tasks : dict
+        How many tasks ran, by (place, reason), on the workers that are there now.
+    """
+
+    workers: dict[str, WorkerStatistics]
+    tasks: dict[tuple[str, str], int]
+
+
+def statistics(client: Client) -> Any:
+    """What the slots of the cluster are doing.
+
+    Parameters
+    ----------
+    client : distributed.Client
+
+    Returns
+    -------
+    Statistics
+        With an asynchronous client, an awaitable of it.
+
+    Examples
+    --------
+    >>> statistics(client).tasks  # doctest: +SKIP
+    {('child', 'plain'): 20}
+
+    Notes
+    -----
+    Places are ``child``, ``thread``, ``loop`` and ``worker``; reasons ``plain``, ``p2p``, ``async``,
+    ``actor``, ``alias``, ``data``, ``annotated`` and ``other-executor``.
+    """
+    return client.sync(_statistics, client)
+
+
+async def _statistics(client: Client) -> Statistics:
+    await install_on(client.scheduler)
+    answers = await client.scheduler.skyward_statistics()
+    tasks: Counter[tuple[str, str]] = Counter()
+    for answer in answers.values():
+        for place, reason, count in answer["tasks"]:
+            tasks[place, reason] += count
+    return Statistics({worker: _worker(answer) for worker, answer in answers.items()}, dict(tasks))
+
+
+def _worker(answer: dict[str, Any]) -> WorkerStatistics:
+    slots = tuple(SlotStatistics(**slot) for slot in answer["slots"])
+    return WorkerStatistics(answer["executor"], answer["concurrency"], slots)

@@ -1,0 +1,378 @@
+"""A node: one dask-worker's slots, and how its tasks find them.
+
+```
+ state machine ── transition(key, …, "waiting") ──▶ Node.transition: wrap the spec (routing)
+ Worker.execute ─▶ SlotThreadPoolExecutor thread ─▶ RoutedTask() ─▶ Node.call
+                                                      ├─ here: the spec itself
+                                                      └─ SlotPool.run ─▶ child
+```
+
+The plugin comes and goes; the node is the state. All of it lives on the worker's loop, but for `call` and
+what it uses, which run in slot threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import Any
+
+import dask
+from dask._task_spec import GraphNode
+from distributed import Reschedule
+from distributed import Worker as DaskWorker
+from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.worker_state_machine import TaskState
+
+from skyward_dask.config import Worker
+from skyward_dask.errors import InstallError
+from skyward_dask.extension import private
+from skyward_dask.extension.child import Introduction, run_task
+from skyward_dask.extension.executor import SlotThreadPoolExecutor
+from skyward_dask.extension.logs import TaskLog
+from skyward_dask.extension.routing import Place, Reason, Route, RoutedTask, UnroutableTask, route
+from skyward_dask.extension.scheduler import introduce, report_slots
+from skyward_dask.extension.streams import refuse_generator
+from skyward_dask.slots.pool import PoolClosed, SlotPool
+from skyward_dask.slots.process import Request
+
+logger = logging.getLogger(__name__)
+
+#: Under this name in `worker.plugins`, so that the state machine calls `transition`.
+NAME = "skyward-node"
+#: What a task in a child may ask of its worker's P2P plugin.
+_SHUFFLE_CALLS = frozenset({"add_partition", "barrier", "get_output_partition"})
+
+
+class Node(WorkerPlugin):
+    """The slots of one dask-worker.
+
+    Parameters
+    ----------
+    worker : distributed.Worker
+    """
+
+    name = NAME
+
+    def __init__(self, worker: DaskWorker) -> None:
+        self.worker = worker
+        self.config = Worker()
+        self.tasks: Counter[Route] = Counter()
+        self._own_executor = worker.executors["default"]
+        self._own_nthreads: int = worker.state.nthreads
+        self._executor = SlotThreadPoolExecutor(self._own_nthreads)
+        self._log = TaskLog(worker)
+        self._pool: SlotPool | None = None
+        self._pools: set[SlotPool] = set()
+        self._pool_lock = threading.Lock()
+        self._past: Counter[tuple[int, str]] = Counter()
+        self._plugin: WorkerPlugin | None = None
+        self._disowned = False
+        self._changing = asyncio.Lock()
+        self._background: set[asyncio.Task[None]] = set()
+
+    @staticmethod
+    def of(worker: DaskWorker) -> Node | None:
+        """The node of a worker, if it has one."""
+        node = worker.plugins.get(NAME)
+        return node if isinstance(node, Node) else None
+
+    # --- a configuration comes and goes --------------------------------------------------------
+
+    async def adopt(self, plugin: WorkerPlugin, config: Worker) -> None:
+        """Have the slots of this configuration; running tasks end in the slots that they began in.
+
+        Raises
+        ------
+        SlotStartFailed
+            Children can't start; the node is as it was.
+        InstallError
+            The scheduler doesn't know the package; the node is as it was.
+        """
+        self._disowned = False
+        async with self._changing:
+            await introduce(self.worker)
+            pool = await self._started_pool(config)
+            previous, self._pool = self._pool, pool
+            self.config, self._plugin = config, plugin
+            self._take_over()
+            await self._set_slots(self._slots_of(config))
+            if previous is not None:
+                self._retire(previous)
+
+    async def refuse(self, plugin: WorkerPlugin) -> None:
+        """Put things back after `adopt` has failed."""
+        if self.worker.plugins.get(plugin.name) is plugin:
+            del self.worker.plugins[plugin.name]
+        if self._plugin is None:
+            await self._end()
+        else:
+            self.worker.plugins[self._plugin.name] = self._plugin
+
+    def disown(self, plugin: WorkerPlugin) -> None:
+        """The plugin is torn down: unless another one adopts the node at once, it is dismantled."""
+        if plugin is self._plugin and not self._is_closing():
+            self._disowned = True
+            self._spawn(self._dismantle_if_disowned())
+
+    async def _dismantle_if_disowned(self) -> None:
+        if self._disowned:
+            await self.dismantle()
+
+    async def dismantle(self) -> None:
+        """Give the worker its own executor back; running tasks end in their slots."""
+        async with self._changing:
+            self.worker.plugins.pop(NAME, None)
+            self._unwrap()
+            self.worker.executors["default"] = self._own_executor
+            for name in ("thread", "process"):
+                self.worker.executors.pop(name, None)
+            await self._set_slots(self._own_nthreads)
+            self._executor.retire()
+            if self._pool is not None:
+                self._retire(self._pool)
+                self._pool = None
+            await asyncio.gather(*self._other_background())
+            self._log.close()
+
+    async def teardown(self, worker: DaskWorker) -> None:
+        """The worker closes: end every child now."""
+        await self._end()
+        # Worker.close shuts down what it finds there: ours, and the one that it started with
+        worker.executors["skyward-own"] = self._own_executor
+
+    async def _end(self) -> None:
+        await asyncio.gather(*(asyncio.to_thread(pool.end) for pool in self._pools))
+        if self._background:
+            await asyncio.gather(*self._other_background(), return_exceptions=True)
+        if self._plugin is None:
+            self._executor.retire()
+        self._log.close()
+
+    def _is_closing(self) -> bool:
+        return self.worker.status.name in ("closing", "closed", "failed")
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _other_background(self) -> list[asyncio.Task[None]]:
+        return [task for task in self._background if task is not asyncio.current_task()]
+
+    # --- slots ----------------------------------------------------------------------------------------
+
+    def _slots_of(self, config: Worker) -> int:
+        return config.concurrency or self._own_nthreads
+
+    def _take_over(self) -> None:
+        """Route tasks from now on, those that wait included."""
+        worker = self.worker
+        worker.plugins[NAME] = self
+        self._executor.resize(self._slots_of(self.config))
+        for name in ("default", "thread", "process"):
+            worker.executors[name] = self._executor
+        worker.handlers["skyward_statistics"] = self.statistics
+        for ts in worker.state.tasks.values():
+            if ts.state in ("waiting", "ready", "constrained"):
+                self._wrap(ts)
+
+    def _unwrap(self) -> None:
+        self.worker.handlers.pop("skyward_statistics", None)
+        for ts in self.worker.state.tasks.values():
+            if ts.state in ("waiting", "ready", "constrained") and isinstance(ts.run_spec, RoutedTask):
+                ts.run_spec = ts.run_spec.spec
+
+    async def _set_slots(self, slots: int) -> None:
+        state = self.worker.state
+        if slots != self._own_nthreads and not state.address:
+            logger.info(
+                "%d slots for tasks: skyward's concurrency stands above nthreads=%d", slots, self._own_nthreads
+            )
+            self._follow_memory_limit(slots)
+        state.nthreads = slots
+        if state.address:  # registered; a worker that isn't will register with the right count
+            await report_slots(self.worker, slots)
+            private.compute_more(self.worker)
+
+    def _follow_memory_limit(self, slots: int) -> None:
+        """``memory_limit="auto"`` was computed from the nthreads that the worker no longer has."""
+        automatic = private.automatic_memory_limit(slots)
+        if automatic and self.worker.memory_manager.memory_limit == private.automatic_memory_limit(
+            self._own_nthreads
+        ):
+            private.set_memory_limit(self.worker, automatic)
+
+    async def _started_pool(self, config: Worker) -> SlotPool | None:
+        if config.kind != "process":
+            return None
+        pool = self._new_pool(config, eager=True)
+        try:
+            await asyncio.to_thread(pool.wait_ready)
+        except BaseException:
+            self._pools.discard(pool)
+            await asyncio.to_thread(pool.end)
+            raise
+        return pool
+
+    def _new_pool(self, config: Worker, eager: bool) -> SlotPool:
+        worker = self.worker
+        introduction = Introduction(
+            worker.contact_address or worker.address,
+            worker.name,
+            worker.id,
+            worker.local_directory,
+            worker.scheduler.address,
+            dask.config.config,
+        )
+        pool = SlotPool(
+            self._slots_of(config),
+            env=config.env,
+            pre_import=config.pre_import,
+            initializer=config.initializer,
+            backend="skyward_dask.extension.child:start",
+            backend_argument=pickle.dumps(introduction),
+            eager=eager,
+            on_output=self._log.write,
+            on_event=self._log_event,
+        )
+        self._pools.add(pool)
+        return pool
+
+    def _retire(self, pool: SlotPool) -> None:
+        """Close a pool when its last run has ended."""
+        pool.shutdown(wait=False)
+        self._spawn(self._await_retired(pool))
+
+    async def _await_retired(self, pool: SlotPool) -> None:
+        await asyncio.to_thread(pool.shutdown)
+        for slot in pool.snapshots():
+            self._past[slot.index, "tasks_done"] += slot.tasks_done
+            self._past[slot.index, "crashes"] += slot.crashes
+        self._pools.discard(pool)
+
+    def _log_event(self, event: str, slot: int, pid: int) -> None:
+        if not self._is_closing():
+            self.worker.log_event("skyward", {"action": event, "slot": slot, "pid": pid})
+
+    # --- routing -------------------------------------------------------------------------------------
+
+    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
+        """Wrap a task's spec when it begins to wait: every path that sets a spec passes there.
+
+        Dask swallows what is raised here, and would run the task in a thread: so nothing is raised.
+        """
+        if finish == "waiting":
+            self._wrap(self.worker.state.tasks[key])
+        elif finish == "executing":
+            ts = self.worker.state.tasks[key]
+            if not isinstance(ts.run_spec, (RoutedTask, UnroutableTask)):
+                self.tasks[Route(Place.WORKER, Reason.OTHER_EXECUTOR)] += 1
+
+    def _wrap(self, ts: TaskState) -> None:
+        spec = ts.run_spec
+        if spec is None or isinstance(spec, RoutedTask):
+            return
+        try:
+            found = route(
+                spec,
+                is_actor=ts.key in self.worker.state.actors,
+                annotation=(ts.annotations or {}).get("executor"),
+                executor=self.config.kind,
+            )
+            if found.reason is not Reason.OTHER_EXECUTOR:
+                ts.run_spec = RoutedTask(spec, found, self.call)
+        except Exception as error:  # the task's own caller sees it
+            ts.run_spec = UnroutableTask(spec, error)
+
+    def call(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
+        """Compute a task where it was routed; in a slot's thread, but for coroutines."""
+        if task.route.place is Place.CHILD:
+            return self._call_in_child(task, data)
+        self.tasks[task.route] += 1
+        result = task.spec(data)
+        return result if task.route.place is Place.LOOP else refuse_generator(result, task.key)
+
+    def _call_in_child(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
+        asked: set[str] = set()
+        request = Request(
+            key=str(task.key),
+            function=run_task,
+            args=(task.spec, dict(data), task.key),
+            serve=partial(self._serve, asked),
+            pieces=partial(_pieces, task.spec, data),
+        )
+        try:
+            return self._run(request)
+        except CancelledError:
+            raise Reschedule from None  # its pool was ended, with the worker
+        finally:
+            reason = Reason.P2P if asked and task.route.reason is Reason.PLAIN else task.route.reason
+            self.tasks[Route(Place.CHILD, reason)] += 1
+
+    def _run(self, request: Request) -> Any:
+        while True:
+            pool = self._present_pool()
+            try:
+                return pool.run(request)
+            except PoolClosed:
+                if pool is self._pool:  # nothing came in its place: the node has ended
+                    raise Reschedule from None
+
+    def _present_pool(self) -> SlotPool:
+        with self._pool_lock:
+            if self._pool is None:  # a node of threads, and the first task that asks for a process
+                self._pool = self._new_pool(self.config, eager=False)
+            return self._pool
+
+    def _serve(self, asked: set[str], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        owner, _, call = name.partition(".")
+        if owner != "shuffle" or call not in _SHUFFLE_CALLS:
+            raise InstallError(f"a task asked its worker for {name!r}, which it doesn't offer")
+        asked.add(owner)
+        function: Callable[..., Any] = getattr(self.worker.plugins["shuffle"], call)
+        return function(*args, **kwargs)
+
+    # --- looking ---------------------------------------------------------------------------------------
+
+    def statistics(self) -> dict[str, Any]:
+        """What there is to tell, in plain values."""
+        slots = []
+        for slot in self._pool.snapshots() if self._pool is not None else ():
+            slots.append(
+                {
+                    "index": slot.index,
+                    "state": slot.state,
+                    "pid": slot.pid,
+                    "task": slot.task,
+                    "tasks_done": slot.tasks_done + self._past[slot.index, "tasks_done"],
+                    "crashes": slot.crashes + self._past[slot.index, "crashes"],
+                    "memory": slot.memory,
+                    "cpu": slot.cpu,
+                }
+            )
+        return {
+            "executor": self.config.kind,
+            "concurrency": self.worker.state.nthreads,
+            "slots": slots,
+            "tasks": [(r.place.value, r.reason.value, n) for r, n in self.tasks.items()],
+        }
+
+
+def _pieces(spec: GraphNode, data: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:
+    """A task's parts by the names that an error should call them by."""
+    for key, value in data.items():
+        yield f"the result of task {key!r}, an argument", value
+    function = getattr(spec, "func", None)
+    if function is not None:
+        yield "the function", function
+    for number, value in enumerate(getattr(spec, "args", ())):
+        yield f"argument {number}", value
+    for name, value in getattr(spec, "kwargs", {}).items():
+        yield f"argument {name!r}", value

@@ -1,0 +1,95 @@
+"""`SkywardPlugin`: the message that tells a worker which slots to have."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+from distributed import Status
+from distributed import Worker as DaskWorker
+from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.protocol.pickle import dumps, loads
+
+from skyward_dask.config import Worker
+from skyward_dask.extension.node import Node
+from skyward_dask.extension.private import is_registering
+
+logger = logging.getLogger(__name__)
+
+NAME = "skyward"
+
+
+class SkywardPlugin(WorkerPlugin):
+    """Give workers the slots that `worker` describes.
+
+    Parameters
+    ----------
+    worker : Worker, optional
+        What each node has; the configuration decides without it.
+
+    Examples
+    --------
+    >>> client.register_plugin(SkywardPlugin(Worker(concurrency=4, executor="process")))  # doctest: +SKIP
+
+    Notes
+    -----
+    A message and nothing more: one object may serve several workers of a process, and be set up anew
+    before it is torn down. What a worker has lives in its `Node`.
+    """
+
+    name = NAME
+
+    def __init__(self, worker: Worker | None = None) -> None:
+        self._worker = Worker.from_config() if worker is None else worker
+        self._initializer: bytes | None = None
+
+    @property
+    def worker(self) -> Worker:
+        """What each node has."""
+        if self._initializer is None:
+            return self._worker
+        initializer = cast(Callable[[], object], loads(self._initializer))
+        return replace(self._worker, initializer=initializer)
+
+    @property
+    def concurrency(self) -> int | None:
+        return self._worker.concurrency
+
+    def __getstate__(self) -> dict[str, Any]:
+        # the initializer stays pickled: the scheduler reads the rest, and may lack the user's modules
+        pickled = self._initializer
+        if self._worker.initializer is not None:
+            pickled = dumps(self._worker.initializer)
+        return {"_worker": replace(self._worker, initializer=None), "_initializer": pickled}
+
+    async def setup(self, worker: DaskWorker) -> None:
+        """Have the worker's node take this configuration over; if it can't, nothing has changed."""
+        node = Node.of(worker) or Node(worker)
+        try:
+            await node.adopt(self, self.worker)
+        except BaseException:
+            await node.refuse(self)
+            if is_registering(worker):
+                logger.exception("This worker can't have the slots that its cluster has, and closes")
+                # paused, it computes nothing until it is gone; Dask itself ignores what a setup raises here
+                worker.status = Status.paused
+                worker.loop.add_callback(worker.close, reason="skyward-setup-failed")
+            raise
+
+    def teardown(self, worker: DaskWorker) -> None:
+        """Mark the node: a setup that follows at once adopts it, else it is dismantled."""
+        if node := Node.of(worker):
+            node.disown(self)
+
+
+class Removal(WorkerPlugin):
+    """Takes the place of `SkywardPlugin` to give a worker its own executor back."""
+
+    name = NAME
+
+    async def setup(self, worker: DaskWorker) -> None:
+        if node := Node.of(worker):
+            await node.dismantle()
+        worker.plugins.pop(NAME, None)

@@ -1,0 +1,157 @@
+"""The scheduler's side: truthful slot counts, and `install` carried out so that it can fail cleanly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distributed import Scheduler
+from distributed import Worker as DaskWorker
+from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.metrics import time
+from distributed.protocol.pickle import dumps, loads
+from distributed.scheduler import WorkerState, WorkerStatusPlugin
+
+from skyward_dask.errors import InstallError
+
+NAME = "skyward"
+
+
+class SkywardSchedulerPlugin(SchedulerPlugin):
+    """Keeps the scheduler's books of slots, and answers clients and nodes.
+
+    Notes
+    -----
+    Installed by whoever comes first: a preload, `install`, or the first worker that has slots. What workers
+    that join should have is Dask's own entry in ``scheduler.worker_plugins``.
+    """
+
+    name = NAME
+
+    async def start(self, scheduler: Scheduler) -> None:
+        self.attach(scheduler)
+
+    def attach(self, scheduler: Scheduler) -> None:
+        """Answer clients and nodes from now on."""
+        self.scheduler = scheduler
+        scheduler.handlers["skyward_slots"] = self.take_slots
+        scheduler.handlers["skyward_install"] = self.install
+        scheduler.handlers["skyward_uninstall"] = self.uninstall
+        scheduler.handlers["skyward_installed"] = self.installed
+        scheduler.handlers["skyward_statistics"] = self.statistics
+
+    # --- slots ----------------------------------------------------------------------------------------
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Give a worker that joins its slots, before anything is scheduled on it."""
+        pickled = scheduler.worker_plugins.get(NAME)
+        slots = loads(pickled).concurrency if pickled else None
+        if slots:
+            self._set_slots(scheduler.workers[worker], slots)
+
+    def take_slots(self, worker: str, slots: int) -> None:
+        """A node says how many slots it has now."""
+        if worker in self.scheduler.workers:  # it may be gone: then its count is gone with it
+            self._set_slots(self.scheduler.workers[worker], slots)
+
+    def _set_slots(self, ws: WorkerState, slots: int) -> None:
+        """Patch every place that Dask subtracts from when the worker is lost."""
+        scheduler, more = self.scheduler, slots - ws.nthreads
+        if not more:
+            return
+        ws.nthreads = slots
+        scheduler.total_nthreads += more
+        scheduler.total_nthreads_history.append((time(), scheduler.total_nthreads))
+        scheduler.host_info[ws.host]["nthreads"] += more
+        scheduler.check_idle_saturated(ws)
+        scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=f"skyward-slots-{time()}")
+        # the cluster object is told of a worker's identity once, when it joins
+        for plugin in scheduler.plugins.values():
+            if isinstance(plugin, WorkerStatusPlugin):
+                plugin.add_worker(scheduler, ws.address)
+
+    # --- install and uninstall ----------------------------------------------------------------------
+
+    async def install(self, plugin: bytes) -> dict[str, str]:
+        """Install on every worker; returns what went wrong, by worker. Then later workers get the old one."""
+        plugins = self.scheduler.worker_plugins
+        previous = plugins.get(NAME)
+        plugins[NAME] = plugin
+        failures = await self._broadcast(plugin)
+        if failures and previous is None:
+            plugins.pop(NAME, None)
+        elif failures and previous is not None:
+            plugins[NAME] = previous
+        return failures
+
+    async def uninstall(self, removal: bytes) -> dict[str, str]:
+        """Give every worker its own executor back; workers that join follow their own flags."""
+        self.scheduler.worker_plugins.pop(NAME, None)
+        return await self._broadcast(removal)
+
+    async def installed(self) -> bytes | None:
+        """The plugin that workers that join get, if there is one."""
+        pickled: bytes | None = self.scheduler.worker_plugins.get(NAME)
+        return pickled
+
+    async def _broadcast(self, plugin: bytes) -> dict[str, str]:
+        message = {"op": "plugin-add", "plugin": plugin, "name": NAME}
+        answers = await self.scheduler.broadcast(msg=message, on_error="return")
+        return {worker: text for worker, answer in answers.items() if (text := _failure(answer))}
+
+    # --- looking ------------------------------------------------------------------------------------
+
+    async def statistics(self) -> dict[str, Any]:
+        """What each node has to tell; workers without slots have nothing."""
+        message = {"op": "skyward_statistics"}
+        answers = await self.scheduler.broadcast(msg=message, on_error="return")
+        return {worker: answer for worker, answer in answers.items() if "slots" in _mapping(answer)}
+
+
+def _mapping(answer: Any) -> dict[str, Any]:
+    return answer if isinstance(answer, dict) else {}
+
+
+def _failure(answer: Any) -> str:
+    """What went wrong according to a worker's answer; empty if nothing did."""
+    if isinstance(answer, Exception):
+        return repr(answer)
+    if answer.get("status") == "error":
+        return str(answer.get("exception_text") or answer)
+    return ""
+
+
+def attach(scheduler: Scheduler) -> None:
+    """Install the scheduler's side, once; in the scheduler's process."""
+    if NAME not in scheduler.plugins:
+        plugin = SkywardSchedulerPlugin()
+        plugin.attach(scheduler)
+        scheduler.add_plugin(plugin)
+
+
+async def introduce(worker: DaskWorker) -> None:
+    """Have the scheduler's side installed, from a worker."""
+    await install_on(worker.scheduler)
+
+
+async def install_on(scheduler: Any) -> None:
+    """Install the scheduler's side, once, over a connection to the scheduler.
+
+    Raises
+    ------
+    InstallError
+        The scheduler can't import the package, or takes no plugins.
+    """
+    try:
+        await scheduler.register_scheduler_plugin(
+            plugin=dumps(SkywardSchedulerPlugin()), name=NAME, idempotent=True
+        )
+    except (ImportError, ValueError) as error:
+        raise InstallError(
+            f"the scheduler can't have its side of skyward_dask: {error!r}. Install skyward_dask (the same version) in "
+            "the scheduler's environment; distributed.scheduler.pickle must be true there."
+        ) from error
+
+
+async def report_slots(worker: DaskWorker, slots: int) -> None:
+    """Tell the scheduler how many slots a registered worker has."""
+    await worker.scheduler.skyward_slots(worker=worker.address, slots=slots)

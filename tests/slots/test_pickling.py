@@ -1,0 +1,84 @@
+"""User data and exceptions across processes: what arrives is what was sent, or an error that names it."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from typing import Any
+
+import numpy as np
+import pytest
+
+from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unpicklable
+
+
+class NeedsTwo(Exception):
+    """Pickles well and can't be built again: the classic."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+        self.second = second
+
+
+def cross(error: BaseException) -> BaseException:
+    return load_exception(dump_exception(error))
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+@pytest.mark.parametrize("value", [None, 1, "text", b"\0" * 100_000, {"a": [1, (2, 3)]}, lambda x: x + 1])
+def test_values_cross(value: Any) -> None:
+    """Plain values, and what only cloudpickle can."""
+    got = loads(dumps(value))
+    assert got(1) == 2 if callable(value) else got == value
+
+
+def test_arrays_travel_out_of_band_and_arrive_writable() -> None:
+    """A buffer is a part of its own, and used in place at the other end."""
+    array = np.arange(1000.0)
+    parts = dumps(array)
+    assert len(parts) == 2
+    got = loads([parts[0], bytearray(parts[1])])
+    got += 1
+    assert got[0] == 1 and array[0] == 0
+
+
+def test_an_exception_keeps_type_attributes_and_frames() -> None:
+    """What the user catches is what was raised, with the frames of where it was."""
+    error = raised(NeedsTwo("a", "b"))
+    got = cross(error)
+    assert type(got) is NeedsTwo and got.second == "b" and str(got) == "a b"
+    assert "in raised" in "".join(traceback.format_exception(got))
+
+
+def test_a_chain_crosses_and_a_bad_link_is_replaced() -> None:
+    """A link that can't be pickled shows as text; what was raised keeps its type."""
+    bad = LookupError(threading.Lock())
+    try:
+        try:
+            raise bad
+        except LookupError as cause:
+            raise KeyError("outer") from cause
+    except KeyError as error:
+        got = cross(error)
+    assert type(got) is KeyError
+    assert type(got.__cause__) is LookupError and "lock" in str(got.__cause__)
+
+
+def test_a_cycle_of_causes_crosses() -> None:
+    """Chains may bite their own tail."""
+    first, second = ValueError(1), ValueError(2)
+    first.__context__, second.__context__ = second, first
+    got = cross(first)
+    assert got.__context__ is not None and got.__context__.__context__ is got
+
+
+def test_what_cannot_be_pickled_is_named() -> None:
+    """The error names the culprit among what was sent."""
+    error = unpicklable([("argument 0", 1), ("argument 'x'", threading.Lock())], TypeError("no"))
+    assert "argument 'x', of type _thread.lock," in str(error)

@@ -1,0 +1,408 @@
+"""`SlotPool` alone: real children, real crashes, no Dask."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future, wait
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from skyward_dask.errors import SerializationError, SlotCrashed, SlotStartFailed
+from skyward_dask.slots.pool import SlotPool
+from skyward_dask.slots.process import Request
+
+
+@pytest.fixture(scope="module")
+def shared_pool() -> Iterator[SlotPool]:
+    with SlotPool(2) as pool:
+        yield pool
+
+
+def block(started: str, release: str) -> int:
+    """Say that it runs, then wait for the other end: opening a fifo waits for its partner."""
+    Path(started).write_text("")
+    Path(release).read_text()
+    return os.getpid()
+
+
+@pytest.fixture
+def fifos(tmp_path: Path) -> tuple[str, str]:
+    names = str(tmp_path / "started"), str(tmp_path / "release")
+    for name in names:
+        os.mkfifo(name)
+    return names
+
+
+def crash(how: str) -> None:
+    match how:
+        case "exit":
+            os._exit(3)
+        case "sys.exit":
+            sys.exit(4)
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "abort":
+            os.abort()
+        case "segfault":
+            import faulthandler
+
+            faulthandler._sigsegv()  # type: ignore[attr-defined]
+        case "close":
+            os.closerange(3, 1000)
+            time.sleep(1000)
+        case _:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+# --- calls -------------------------------------------------------------------------------------------------
+
+
+def test_calls_run_in_children(shared_pool: SlotPool) -> None:
+    """A call has another pid than its caller, and a parent that is its caller."""
+    assert shared_pool.submit(os.getpid).result() != os.getpid()
+    assert shared_pool.submit(os.getppid).result() == os.getpid()
+
+
+def test_map_keeps_the_order(shared_pool: SlotPool) -> None:
+    """As every executor's."""
+    assert list(shared_pool.map(abs, range(-50, 0))) == list(range(50, 0, -1))
+
+
+def test_lambdas_and_closures_cross_both_ways(shared_pool: SlotPool) -> None:
+    """Functions travel by value where they must, in both directions."""
+    factor = 3
+    times = shared_pool.submit(lambda: lambda x: x * factor).result()
+    assert times(4) == 12
+
+
+def test_slots_run_at_once(shared_pool: SlotPool, tmp_path: Path) -> None:
+    """Two calls that wait for each other both end."""
+    there, back = str(tmp_path / "there"), str(tmp_path / "back")
+    os.mkfifo(there), os.mkfifo(back)
+    first = shared_pool.submit(block, there, back)
+    second = shared_pool.submit(lambda: (Path(there).read_text(), Path(back).write_text(""), os.getpid())[2])
+    assert first.result() != second.result()
+
+
+def test_exceptions_cross_as_themselves(shared_pool: SlotPool) -> None:
+    """Type, arguments, chain, and the frames of the child."""
+
+    def fails() -> None:
+        try:
+            {}["missing"]
+        except KeyError as error:
+            raise ValueError("reason") from error
+
+    with pytest.raises(ValueError, match="reason") as caught:
+        shared_pool.submit(fails).result()
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert any(entry.name == "fails" for entry in caught.traceback)
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        ((print, threading.Lock()), "argument 0, of type _thread.lock"),
+        ((threading.Lock,), "the result, of type _thread.lock"),
+    ],
+)
+def test_what_cannot_be_pickled_fails_that_call_alone(
+    shared_pool: SlotPool, call: tuple[Any, ...], named: str
+) -> None:
+    """The error names it, and the slot lives on."""
+    before = {slot.pid for slot in shared_pool.snapshots()}
+    with pytest.raises(SerializationError, match=named):
+        shared_pool.submit(*call).result()
+    assert {slot.pid for slot in shared_pool.snapshots()} == before
+
+
+def test_a_child_imports_no_dask() -> None:
+    """A child of the bare pool is light: of our package too only what it needs."""
+    with SlotPool(1) as pool:
+        modules = pool.submit(eval, "sorted(__import__('sys').modules)").result()
+    assert not {"dask", "distributed", "tornado", "psutil", "multiprocessing"} & set(modules)
+    assert not any(name.startswith("skyward_dask.extension") for name in modules)
+
+
+def test_a_task_can_ask_its_worker() -> None:
+    """Requests of the task are served in the thread that waits for it, errors included."""
+
+    def ask(fail: bool) -> Any:
+        from tests.slots import backend
+
+        return backend.link.call("add", 1, 2, fail=fail)
+
+    def serve(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if kwargs["fail"]:
+            raise LookupError(name)
+        return sum(args), threading.get_ident()
+
+    with SlotPool(1, backend="tests.slots.backend:start") as pool:
+        assert pool.run(Request("k", ask, (False,), serve=serve)) == (3, threading.get_ident())
+        with pytest.raises(LookupError, match="add"):
+            pool.run(Request("k", ask, (True,), serve=serve))
+        with pytest.raises(RuntimeError, match="nobody here serves"):
+            pool.run(Request("k", ask, (False,)))
+
+
+# --- deaths -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize(
+    ("how", "exitcode", "signame"),
+    [
+        ("exit", 3, None),
+        ("sys.exit", 4, None),
+        ("interrupt", 130, None),
+        ("abort", None, "SIGABRT"),
+        ("segfault", None, "SIGSEGV"),
+        ("kill", None, "SIGKILL"),
+        ("close", None, "SIGKILL"),
+    ],
+)
+def test_a_crash_harms_its_call_alone(
+    how: str, exitcode: int | None, signame: str | None, fifos: tuple[str, str]
+) -> None:
+    """The sibling runs on, and both slots serve again."""
+    with SlotPool(2) as pool:
+        sibling = pool.submit(block, *fifos)
+        Path(fifos[0]).read_text()
+        with pytest.raises(SlotCrashed) as caught:
+            pool.submit(crash, how).result()
+        Path(fifos[1]).write_text("")
+        survivor = sibling.result()
+        error = caught.value
+        assert (error.exitcode, error.signal, error.key) == (exitcode, signame, "crash")
+        assert error.pid != survivor and not psutil.pid_exists(error.pid)
+        if how in ("segfault", "abort"):
+            assert "in crash" in error.stack
+        assert pool.submit(os.getpid).result() != error.pid
+
+
+def test_the_stderr_of_a_crash_is_reported(shared_pool: SlotPool) -> None:
+    """Its last lines, and only those of the task that crashed."""
+
+    def last_words() -> None:
+        print("I fall", file=sys.stderr)
+        os._exit(1)
+
+    shared_pool.submit(lambda: print("other", file=__import__("sys").stderr)).result()
+    with pytest.raises(SlotCrashed) as caught:
+        shared_pool.submit(last_words).result()
+    assert caught.value.stderr == "I fall"
+
+
+@pytest.mark.crash
+def test_blame_is_exact() -> None:
+    """Children are killed at random: each crash names a pid that was killed, and no pid twice."""
+    killed, calls = set(), 1000
+    with SlotPool(2) as pool:
+        results: dict[int, Future[int]] = {n: pool.submit(abs, -n) for n in range(calls)}
+        chance = random.Random(0)
+        while any(not future.done() for future in results.values()) and len(killed) < 20:
+            victim = chance.choice(pool.snapshots())
+            if victim.pid is not None and victim.state in ("idle", "busy") and victim.pid not in killed:
+                os.kill(victim.pid, signal.SIGKILL)
+                killed.add(victim.pid)
+            wait(list(results.values())[: chance.randrange(calls)], timeout=0.05)
+        crashes = [f.exception() for f in results.values() if f.exception() is not None]
+        assert all(isinstance(crash, SlotCrashed) for crash in crashes)
+        pids = [crash.pid for crash in crashes if isinstance(crash, SlotCrashed)]
+        assert len(set(pids)) == len(pids) and set(pids) <= killed
+        assert all(f.result() == n for n, f in results.items() if f.exception() is None)
+
+
+@pytest.mark.crash
+def test_a_child_that_dies_idle_costs_no_call() -> None:
+    """Killed while nobody uses it, it is replaced, and the next call is not blamed for it."""
+    with SlotPool(1) as pool:
+        for _ in range(20):
+            pid = pool.submit(os.getpid).result()
+            os.kill(pid, signal.SIGKILL)
+            assert pool.submit(os.getpid).result() != pid
+
+
+@pytest.mark.crash
+def test_a_death_ends_the_process_group() -> None:
+    """What a task started in its child's process group ends with it."""
+
+    def start_and_die(name: str) -> None:
+        process = subprocess.Popen(["sleep", "1000"])
+        Path(name).write_text(str(process.pid))
+        os._exit(1)
+
+    with SlotPool(1) as pool:
+        name = f"/tmp/skyward-test-{os.getpid()}"
+        with pytest.raises(SlotCrashed):
+            pool.submit(start_and_die, name).result()
+        pid = int(Path(name).read_text())
+        Path(name).unlink()
+        psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
+        assert not psutil.pid_exists(pid)
+
+
+# --- starting ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"pre_import": ("no_such_module_of_ours",)},
+        {"initializer": lambda: os.write(2, b"no_such_module_of_ours\n") and os._exit(1)},
+    ],
+)
+def test_a_pool_that_cannot_start_says_why(bad: dict[str, Any]) -> None:
+    """Every waiting call gets the error with the child's stderr; none waits for ever."""
+    with SlotPool(2, **bad) as pool:
+        with pytest.raises(SlotStartFailed, match="no_such_module_of_ours"):
+            pool.wait_ready()
+        with pytest.raises(SlotStartFailed, match="no_such_module_of_ours"):
+            pool.submit(abs, 1).result()
+
+
+def test_a_child_is_prepared() -> None:
+    """Environment by slot, before the first import; modules; initializer; one BLAS thread; hash seed."""
+
+    def facts() -> tuple[str, ...]:
+        return (
+            os.environ["DEVICE"],
+            os.environ["OMP_NUM_THREADS"],
+            os.environ["MKL_NUM_THREADS"],
+            str("wave" in sys.modules),
+            os.environ["MARK"],
+            str(hash("a")),
+        )
+
+    def mark() -> None:
+        os.environ["MARK"] = "set"
+
+    env = {"DEVICE": "gpu-{slot}", "MKL_NUM_THREADS": "2"}
+    with SlotPool(2, env=env, pre_import=("wave",), initializer=mark) as pool:
+        seen = {pool.submit(facts).result() for _ in range(50)} | set(pool.map(lambda _: facts(), range(50)))
+    assert {fact[0] for fact in seen} <= {"gpu-0", "gpu-1"}
+    assert len({fact[1:5] for fact in seen}) == 1 and ("1", "2", "True", "set") in {f[1:5] for f in seen}
+    assert len({fact[5] for fact in seen}) == 1
+
+
+def test_a_lazy_pool_starts_children_when_wanted() -> None:
+    """No child before the first call, and one for it."""
+    with SlotPool(3, eager=False) as pool:
+        assert {slot.state for slot in pool.snapshots()} == {"vacant"}
+        pool.submit(abs, 1).result()
+        assert sorted(slot.state for slot in pool.snapshots()) == ["idle", "vacant", "vacant"]
+
+
+# --- output -----------------------------------------------------------------------------------------------
+
+
+def test_lines_carry_their_call() -> None:
+    """Prints, writes to the descriptors and to stderr, each with the key of the task that ran."""
+    lines: list[tuple[str, str, str]] = []
+    with SlotPool(1, on_output=lambda *line: lines.append(line)) as pool:
+        for n in range(20):
+            pool.run(Request(f"task-{n}", print, (f"line {n}",)))
+            pool.run(Request(f"raw-{n}", os.write, (2, b"no end")))
+    expected = [
+        line
+        for n in range(20)
+        for line in ((f"task-{n}", "stdout", f"line {n}"), (f"raw-{n}", "stderr", "no end"))
+    ]
+    assert lines == expected
+
+
+def test_a_flood_of_output_blocks_nobody() -> None:
+    """A task may print far more than a pipe holds."""
+    count = [0]
+
+    def sink(key: str, stream: str, line: str) -> None:
+        count[0] += 1
+
+    with SlotPool(1, on_output=sink) as pool:
+        pool.submit(lambda: [print("x" * 99) for _ in range(20_000)] and None).result()
+    assert count[0] == 20_000
+
+
+# --- ending -----------------------------------------------------------------------------------------------
+
+
+def test_shutdown_waits_for_what_runs_and_refuses_more() -> None:
+    """As every executor's."""
+    pool = SlotPool(2)
+    futures = [pool.submit(pow, 2, n) for n in range(20)]
+    pool.shutdown()
+    assert [f.result() for f in futures] == [2**n for n in range(20)]
+    with pytest.raises(RuntimeError, match="shut down"):
+        pool.submit(abs, 1)
+    pool.shutdown()
+
+
+def test_shutdown_without_waiting_finishes_what_was_taken(fifos: tuple[str, str]) -> None:
+    """The last call closes the door behind it."""
+    pool = SlotPool(1)
+    future = pool.submit(block, *fifos)
+    later = pool.submit(abs, -1)
+    Path(fifos[0]).read_text()
+    pool.shutdown(wait=False)
+    Path(fifos[1]).write_text("")
+    assert future.result() and later.result() == 1
+    pool.shutdown(wait=True)
+
+
+def test_shutdown_cancels_what_has_not_begun(fifos: tuple[str, str]) -> None:
+    """``cancel_futures`` leaves what runs alone."""
+    pool = SlotPool(1)
+    running = pool.submit(block, *fifos)
+    Path(fifos[0]).read_text()
+    waiting = [pool.submit(abs, n) for n in range(5)]
+    pool.shutdown(wait=False, cancel_futures=True)
+    Path(fifos[1]).write_text("")
+    assert running.result()
+    assert all(f.cancelled() for f in waiting)
+    pool.shutdown()
+
+
+def test_end_kills_what_runs(fifos: tuple[str, str]) -> None:
+    """A call that would run for ever ends with its pool, and its caller is told."""
+    pool = SlotPool(1)
+    future = pool.submit(block, *fifos)
+    Path(fifos[0]).read_text()
+    pool.end()
+    with pytest.raises(CancelledError):
+        future.result()
+    pool.shutdown()
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("busy", [False, True])
+def test_children_end_with_their_worker(busy: bool, tmp_path: Path) -> None:
+    """However it dies, and though a child holds its GIL in C code."""
+    program = f"""
+import os, sys
+from skyward_dask.slots.pool import SlotPool
+pool = SlotPool(2)
+pids = [pool.submit(os.getpid).result() for _ in range(10)]
+if {busy}:
+    pool.submit(pow, 7, 10**8)
+print(*[slot.pid for slot in pool.snapshots()], flush=True)
+sys.stdin.read()
+"""
+    worker = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdin and worker.stdout
+    with worker:
+        children = [psutil.Process(int(pid)) for pid in worker.stdout.readline().split()]
+        worker.kill()
+        _, alive = psutil.wait_procs(children, timeout=10)
+    assert len(children) == 2 and not [child for child in alive if child.is_running()]
