@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import dask
+from dask.base import annotate
 
 from skyward_dask.errors import ConfigurationError
 
@@ -41,5 +41,5 @@ def options(*, executor: str) -> Iterator[None]:
             f"executor={executor!r} is none that a task can ask for: use 'thread' or 'process'. Executors "
             "of your own go by dask.annotate(executor=...)."
         )
-    with dask.annotate(executor=executor):
+    with annotate(executor=executor):
         yield

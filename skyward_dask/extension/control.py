@@ -10,7 +10,7 @@ from distributed.protocol.pickle import dumps, loads
 from skyward_dask.config import Worker
 from skyward_dask.errors import InstallError
 from skyward_dask.extension.plugin import Removal, SkywardPlugin
-from skyward_dask.extension.scheduler import install_on
+from skyward_dask.extension.scheduler import connected
 
 
 def install(client: Client, worker: Worker | None = None) -> Any:
@@ -70,18 +70,18 @@ def installed(client: Client) -> Any:
 
 
 async def _install(client: Client, plugin: SkywardPlugin) -> None:
-    await install_on(client.scheduler)
-    _raise_for(await client.scheduler.skyward_install(plugin=dumps(plugin)), "set up")
+    scheduler = await connected(client)
+    _raise_for(await scheduler.skyward_install(plugin=dumps(plugin)), "set up")
 
 
 async def _uninstall(client: Client) -> None:
-    await install_on(client.scheduler)
-    _raise_for(await client.scheduler.skyward_uninstall(removal=dumps(Removal())), "given back")
+    scheduler = await connected(client)
+    _raise_for(await scheduler.skyward_uninstall(removal=dumps(Removal())), "given back")
 
 
 async def _installed(client: Client) -> Worker | None:
-    await install_on(client.scheduler)
-    pickled = await client.scheduler.skyward_installed()
+    scheduler = await connected(client)
+    pickled = await scheduler.skyward_installed()
     return None if pickled is None else loads(pickled).worker
 
 

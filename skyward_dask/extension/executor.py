@@ -22,7 +22,7 @@ class SlotThreadPoolExecutor(ThreadPoolExecutor):
     """
 
     def __init__(self, slots: int) -> None:
-        super().__init__(slots, thread_name_prefix="skyward-slot")
+        super().__init__(slots, thread_name_prefix="skyward-slot")  # type: ignore[no-untyped-call]
         self._open = 0
         self._retired = False
 
@@ -30,7 +30,9 @@ class SlotThreadPoolExecutor(ThreadPoolExecutor):
         """Have so many threads at the most; surplus ones stay, and wait."""
         self._max_workers = slots
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(  # type: ignore[override]  # as Dask types it
+        self, fn: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Future[Any]:
         with self._shutdown_lock:
             self._open += 1
         future: Future[Any] = super().submit(fn, *args, **kwargs)

@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import Client
 
-from skyward_dask.extension.scheduler import install_on
+from skyward_dask.extension.scheduler import connected
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,8 @@ def statistics(client: Client) -> Any:
 
 
 async def _statistics(client: Client) -> Statistics:
-    await install_on(client.scheduler)
-    answers = await client.scheduler.skyward_statistics()
+    scheduler = await connected(client)
+    answers = await scheduler.skyward_statistics()
     tasks: Counter[tuple[str, str]] = Counter()
     for answer in answers.values():
         for place, reason, count in answer["tasks"]:

@@ -18,7 +18,7 @@ import logging
 import pickle
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any
@@ -76,6 +76,7 @@ class Node(WorkerPlugin):
         self._disowned = False
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
 
     @staticmethod
     def of(worker: DaskWorker) -> Node | None:
@@ -97,7 +98,7 @@ class Node(WorkerPlugin):
         """
         self._disowned = False
         async with self._changing:
-            await introduce(self.worker)
+            await introduce(self.worker.scheduler)
             pool = await self._started_pool(config)
             previous, self._pool = self._pool, pool
             self.config, self._plugin = config, plugin
@@ -108,12 +109,14 @@ class Node(WorkerPlugin):
 
     async def refuse(self, plugin: WorkerPlugin) -> None:
         """Put things back after `adopt` has failed."""
-        if self.worker.plugins.get(plugin.name) is plugin:
-            del self.worker.plugins[plugin.name]
+        plugins = self.worker.plugins
+        for name in [name for name, found in plugins.items() if found is plugin]:
+            if self._plugin is None:
+                del plugins[name]
+            else:
+                plugins[name] = self._plugin
         if self._plugin is None:
             await self._end()
-        else:
-            self.worker.plugins[self._plugin.name] = self._plugin
 
     def disown(self, plugin: WorkerPlugin) -> None:
         """The plugin is torn down: unless another one adopts the node at once, it is dismantled."""
@@ -127,44 +130,50 @@ class Node(WorkerPlugin):
 
     async def dismantle(self) -> None:
         """Give the worker its own executor back; running tasks end in their slots."""
+        self._disowned = False
+        worker = self.worker
         async with self._changing:
-            self.worker.plugins.pop(NAME, None)
+            if worker.plugins.get(NAME) is not self:
+                return  # somebody else was faster
+            # out of the way, but there to be ended if the worker closes before the last run has ended
+            worker.plugins[f"{NAME}-{id(self)}"] = worker.plugins.pop(NAME)
             self._unwrap()
-            self.worker.executors["default"] = self._own_executor
+            worker.executors["default"] = self._own_executor
             for name in ("thread", "process"):
-                self.worker.executors.pop(name, None)
+                worker.executors.pop(name, None)
             await self._set_slots(self._own_nthreads)
             self._executor.retire()
             if self._pool is not None:
                 self._retire(self._pool)
-                self._pool = None
-            await asyncio.gather(*self._other_background())
-            self._log.close()
+            self._spawn(self._leave())
+
+    async def _leave(self) -> None:
+        """Go when the last run has ended."""
+        await asyncio.gather(*self._retiring)
+        self.worker.plugins.pop(f"{NAME}-{id(self)}", None)
+        self._log.close()
 
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes: end every child now."""
+        if worker.executors["default"] is self._executor:
+            # Worker.close shuts down the executors that it finds: let it find the one that it started with
+            worker.executors["skyward-own"] = self._own_executor
         await self._end()
-        # Worker.close shuts down what it finds there: ours, and the one that it started with
-        worker.executors["skyward-own"] = self._own_executor
 
     async def _end(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(pool.end) for pool in self._pools))
-        if self._background:
-            await asyncio.gather(*self._other_background(), return_exceptions=True)
-        if self._plugin is None:
-            self._executor.retire()
+        await asyncio.gather(*self._background)
+        self._executor.retire()
         self._log.close()
 
     def _is_closing(self) -> bool:
         return self.worker.status.name in ("closing", "closed", "failed")
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-    def _other_background(self) -> list[asyncio.Task[None]]:
-        return [task for task in self._background if task is not asyncio.current_task()]
+        return task
 
     # --- slots ----------------------------------------------------------------------------------------
 
@@ -248,7 +257,9 @@ class Node(WorkerPlugin):
     def _retire(self, pool: SlotPool) -> None:
         """Close a pool when its last run has ended."""
         pool.shutdown(wait=False)
-        self._spawn(self._await_retired(pool))
+        task = self._spawn(self._await_retired(pool))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
     async def _await_retired(self, pool: SlotPool) -> None:
         await asyncio.to_thread(pool.shutdown)
@@ -268,6 +279,8 @@ class Node(WorkerPlugin):
 
         Dask swallows what is raised here, and would run the task in a thread: so nothing is raised.
         """
+        if self.worker.plugins.get(NAME) is not self:
+            return  # dismantled, and waiting for its last run
         if finish == "waiting":
             self._wrap(self.worker.state.tasks[key])
         elif finish == "executing":

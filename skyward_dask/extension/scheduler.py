@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distributed import Scheduler
+from distributed import Client, Scheduler
 from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.metrics import time
@@ -128,12 +128,13 @@ def attach(scheduler: Scheduler) -> None:
         scheduler.add_plugin(plugin)
 
 
-async def introduce(worker: DaskWorker) -> None:
-    """Have the scheduler's side installed, from a worker."""
-    await install_on(worker.scheduler)
+async def connected(client: Client) -> Any:
+    """The client's connection to a scheduler that has our side."""
+    await introduce(client.scheduler)
+    return client.scheduler
 
 
-async def install_on(scheduler: Any) -> None:
+async def introduce(scheduler: Any) -> None:
     """Install the scheduler's side, once, over a connection to the scheduler.
 
     Raises
@@ -147,8 +148,8 @@ async def install_on(scheduler: Any) -> None:
         )
     except (ImportError, ValueError) as error:
         raise InstallError(
-            f"the scheduler can't have its side of skyward_dask: {error!r}. Install skyward_dask (the same version) in "
-            "the scheduler's environment; distributed.scheduler.pickle must be true there."
+            f"the scheduler can't have its side of skyward_dask: {error!r}. Install skyward_dask (the same "
+            "version) in the scheduler's environment; distributed.scheduler.pickle must be true there."
         ) from error
 
 

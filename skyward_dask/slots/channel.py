@@ -96,7 +96,8 @@ class Channel:
         """Wait for one frame; raises `ChannelClosed` at the end of the stream."""
         kind, number, count = _HEADER.unpack(self._read(_HEADER.size))
         lengths = struct.unpack(f"<{count}Q", self._read(8 * count))
-        head, *parts = [self._read(length) for length in lengths]
+        head = self._read(lengths[0])
+        parts: list[Part] = [self._read(length) for length in lengths[1:]]
         return Frame(Kind(kind), number, marshal.loads(head), parts)
 
     def _read(self, size: int) -> bytearray:

@@ -324,10 +324,6 @@ class SlotPool(Executor):
 
     def _start_child(self, slot: _Slot, generation: int) -> None:
         """Start the child of a slot; in the supervisor's thread."""
-        if slot.life.state is not State.STARTING:
-            with self._changed:
-                self._apply(slot, Event.DIED, generation)
-            return
         try:
             child = ChildProcess(slot.index, generation, self._preparation, self._sink)
         except OSError as error:
@@ -335,11 +331,10 @@ class SlotPool(Executor):
             return
         with self._changed:
             slot.child = child
-            unwanted = slot.life.state is State.KILLING
+            child.unwanted = slot.life.state is State.KILLING
         self._supervisor.watch(child)
         child.prepare(self._preparation, self._initializer)
-        if unwanted:
-            child.unwanted = True
+        if child.unwanted:  # the pool was closed while nobody could be killed yet
             child.kill()
 
     def _failed_to_fork(self, slot: _Slot, generation: int, error: OSError) -> None:

@@ -1,0 +1,173 @@
+"""`Worker`: what a node's slots are, from Python, from the command line or from Dask's configuration."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, cast
+
+import dask.config
+import yaml
+
+from skyward_dask.errors import ConfigurationError
+
+dask.config.update_defaults(yaml.safe_load((Path(__file__).parent / "skyward.yaml").read_text()))
+
+EXECUTORS = ("auto", "thread", "process")
+Kind = Literal["thread", "process"]
+
+#: Fields that mean something for process slots only, with what they are when nobody gave them.
+_PROCESS_ONLY: Mapping[str, object] = MappingProxyType({"pre_import": (), "initializer": None, "env": {}})
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What each node has: how many task slots, of which kind.
+
+    Parameters
+    ----------
+    concurrency : int, optional
+        Task slots of the node; the dask worker's own ``nthreads`` without it.
+    executor : str
+        ``"thread"``, ``"process"``, or ``"auto"``, which means ``"thread"``.
+    pre_import : iterable of str
+        Modules that a slot's process has imported before its first task.
+    initializer : callable, optional
+        Called once, without arguments, in each slot's process before its first task.
+    env : mapping of str to str
+        Environment of the slots' processes, set before their first import; ``"{slot}"`` in a value is the
+        slot's index.
+
+    Raises
+    ------
+    ConfigurationError
+        A value can't be meant, or one that only process slots know is given for threads.
+
+    Examples
+    --------
+    >>> Worker(concurrency=4, executor="process")
+    Worker(concurrency=4, executor='process')
+    """
+
+    concurrency: int | None = None
+    executor: str = "auto"
+    pre_import: tuple[str, ...] = ()
+    initializer: Callable[[], object] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_executor(self.executor)
+        _check_concurrency(self.concurrency)
+        object.__setattr__(self, "pre_import", _modules(self.pre_import))
+        object.__setattr__(self, "env", _environment(self.env))
+        if self.initializer is not None and not callable(self.initializer):
+            raise _invalid("initializer", self.initializer, "a function without arguments")
+        if self.kind == "thread":
+            self._refuse_process_only()
+
+    def _refuse_process_only(self) -> None:
+        given = [name for name, default in _PROCESS_ONLY.items() if getattr(self, name) != default]
+        if given:
+            raise ConfigurationError(
+                f"{', '.join(given)} can only be had by process slots, and executor={self.executor!r} means "
+                "threads. Set executor='process', or leave it out."
+            )
+
+    @property
+    def kind(self) -> Kind:
+        """What a slot is: ``"thread"`` or ``"process"``."""
+        return "process" if self.executor == "process" else "thread"
+
+    def __hash__(self) -> int:
+        own = (self.concurrency, self.executor, self.pre_import, self.initializer)
+        return hash((*own, tuple(sorted(self.env.items()))))
+
+    def __repr__(self) -> str:
+        given = [
+            f"{f.name}={value!r}"
+            for f in fields(self)
+            if (value := getattr(self, f.name)) != (f.default if f.name != "env" else {})
+        ]
+        return f"Worker({', '.join(given)})"
+
+    @classmethod
+    def from_config(cls, **overrides: Any) -> Worker:
+        """The worker that Dask's configuration describes (namespace ``skyward.worker``).
+
+        Parameters
+        ----------
+        **overrides
+            Fields that win over the configuration.
+        """
+        configured = dask.config.get("skyward.worker") or {}
+        if not isinstance(configured, Mapping):
+            raise _invalid("skyward.worker", configured, f"a mapping with some of {_names(cls)}")
+        values = {str(key).replace("-", "_"): value for key, value in configured.items()}
+        if unknown := sorted(values.keys() - {f.name for f in fields(cls)}):
+            raise ConfigurationError(
+                f"skyward.worker has no setting {', '.join(map(repr, unknown))}; it has {_names(cls)}."
+            )
+        return cls(**{**_converted(values), **overrides})
+
+
+def _names(cls: type[Worker]) -> str:
+    return ", ".join(f.name.replace("_", "-") for f in fields(cls))
+
+
+def _converted(values: dict[str, Any]) -> dict[str, Any]:
+    """Configuration holds text, where a `Worker` holds tuples and functions."""
+    modules, initializer = values.get("pre_import"), values.get("initializer")
+    if isinstance(modules, str):
+        values["pre_import"] = [name.strip() for name in modules.split(",") if name.strip()]
+    if isinstance(initializer, str):
+        values["initializer"] = _imported(initializer)
+    # null in yaml means that nothing is set
+    return {name: v for name, v in values.items() if v is not None}
+
+
+def _imported(path: str) -> Callable[[], object]:
+    module, _, name = path.partition(":")
+    try:
+        return cast(Callable[[], object], getattr(import_module(module), name))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"initializer={path!r} can't be imported: {error}. It is written 'module:function'."
+        ) from error
+
+
+def _invalid(name: str, value: object, valid: str) -> ConfigurationError:
+    return ConfigurationError(f"{name}={value!r} can't be meant: it is {valid}.")
+
+
+def _check_executor(value: object) -> None:
+    if value not in EXECUTORS:
+        raise _invalid("executor", value, "one of " + ", ".join(map(repr, EXECUTORS)))
+    if value == "process" and sys.platform == "win32":
+        raise ConfigurationError("executor='process' needs fork's relatives: on Windows use 'thread'.")
+
+
+def _check_concurrency(value: object) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise _invalid("concurrency", value, "a whole number from 1, or None for the worker's nthreads")
+
+
+def _modules(value: object) -> tuple[str, ...]:
+    valid = "names of modules, such as ('numpy', 'pandas')"
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise _invalid("pre_import", value, valid)
+    names = tuple(value)
+    if not all(isinstance(name, str) and name for name in names):
+        raise _invalid("pre_import", value, valid)
+    return names
+
+
+def _environment(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(
+        isinstance(name, str) and isinstance(text, str) for name, text in value.items()
+    ):
+        raise _invalid("env", value, "a mapping of str to str, such as {'CUDA_VISIBLE_DEVICES': '{slot}'}")
+    return dict(value)
