@@ -54,7 +54,9 @@ class Holdings:
 
     def __str__(self) -> str:
         names = [thread.name for thread in threading.enumerate() if thread.ident in self.threads]
-        return f"processes {sorted(self.descendants)}, descriptors {sorted(self.descriptors)}, threads {names}"
+        return (
+            f"processes {sorted(self.descendants)}, descriptors {sorted(self.descriptors)}, threads {names}"
+        )
 
 
 def _is_resource_tracker(process: psutil.Process) -> bool:

@@ -35,7 +35,7 @@ class SlotThreadPoolExecutor(ThreadPoolExecutor):
     ) -> Future[Any]:
         with self._shutdown_lock:
             self._open += 1
-        future: Future[Any] = super().submit(fn, *args, **kwargs)
+        future: Future[Any] = super().submit(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
         future.add_done_callback(self._done)
         return future
 
@@ -44,7 +44,7 @@ class SlotThreadPoolExecutor(ThreadPoolExecutor):
             self._open -= 1
             last = self._retired and not self._open
         if last:
-            self.shutdown(wait=False)
+            self.shutdown(wait=False)  # type: ignore[no-untyped-call]
 
     def retire(self) -> None:
         """End when the last run has ended; until then seceded tasks can rejoin."""
@@ -52,4 +52,4 @@ class SlotThreadPoolExecutor(ThreadPoolExecutor):
             self._retired = True
             last = not self._open
         if last:
-            self.shutdown(wait=False)
+            self.shutdown(wait=False)  # type: ignore[no-untyped-call]

@@ -199,14 +199,16 @@ class Node(WorkerPlugin):
                 ts.run_spec = ts.run_spec.spec
 
     async def _set_slots(self, slots: int) -> None:
-        state = self.worker.state
-        if slots != self._own_nthreads and not state.address:
+        registered = private.is_registered(self.worker)
+        if slots != self._own_nthreads and not registered:
             logger.info(
-                "%d slots for tasks: skyward's concurrency stands above nthreads=%d", slots, self._own_nthreads
+                "%d slots for tasks: skyward's concurrency stands above nthreads=%d",
+                slots,
+                self._own_nthreads,
             )
             self._follow_memory_limit(slots)
-        state.nthreads = slots
-        if state.address:  # registered; a worker that isn't will register with the right count
+        self.worker.state.nthreads = slots
+        if registered:  # else it will register with the right count
             await report_slots(self.worker, slots)
             private.compute_more(self.worker)
 

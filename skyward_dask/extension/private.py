@@ -30,6 +30,11 @@ def add_pending_plugin(worker: Worker, plugin: WorkerPlugin) -> None:
     worker._pending_plugins = (*worker._pending_plugins, plugin)
 
 
+def is_registered(worker: Worker) -> bool:
+    """Whether the worker has told the scheduler of itself, or is about to, beyond recall."""
+    return hasattr(worker.state, "address")
+
+
 def is_registering(worker: Worker) -> bool:
     """Whether the worker has registered and is setting up the plugins that the scheduler told it of."""
     return worker.status == Status.running and not worker.periodic_callbacks["heartbeat"].is_running()

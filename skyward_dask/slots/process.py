@@ -245,9 +245,7 @@ class ChildProcess:
             return Ended()
         if self.page.begun != self._numbers:
             return NotBegun()
-        return SlotCrashed(
-            request.key, self.pid, death.exitcode, death.signal, death.stack, death.stderr
-        )
+        return SlotCrashed(request.key, self.pid, death.exitcode, death.signal, death.stack, death.stderr)
 
     def kill(self) -> None:
         """Kill the child, if it still lives; its process group follows when it is reaped."""

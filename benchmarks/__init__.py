@@ -1,0 +1,1 @@
+"""Measurements beside the peers: `python -m benchmarks [topic...]`, from the root of the repository."""

@@ -1,0 +1,101 @@
+"""`Compute`: the nodes that calls are sent to, as a context manager."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar
+
+from skyward_dask.api.calls import Call, Target
+from skyward_dask.config import Worker
+from skyward_dask.errors import ConfigurationError, OperatorError
+from skyward_dask.extension.session import Session, open_session
+
+T = TypeVar("T")
+
+
+class Compute(Target):
+    """Nodes to run calls on: a local cluster, or one that is there already.
+
+    Parameters
+    ----------
+    nodes : int
+        Worker processes of a local cluster (default 1). Not with `cluster`, which has its own.
+    worker : Worker, optional
+        What each node has. Its ``concurrency=None`` means cores // nodes on a local cluster. With
+        `cluster`, slots change only if it is given, and are put back at the end.
+    cluster : optional
+        A Dask cluster object, or the address of a scheduler.
+
+    Attributes
+    ----------
+    client : distributed.Client
+
+    Raises
+    ------
+    ConfigurationError
+        Arguments that can't be meant, or a script without ``if __name__ == "__main__"``.
+
+    Examples
+    --------
+    >>> with Compute(nodes=1, worker=Worker(executor="process")) as compute:  # doctest: +SKIP
+    ...     double(4) >> compute
+    8
+    """
+
+    def __init__(
+        self, nodes: int | None = None, worker: Worker | None = None, cluster: object | None = None
+    ) -> None:
+        _check_nodes(nodes, cluster)
+        self._nodes = nodes or 1
+        self._worker = worker
+        self._cluster = cluster
+        self._session: Session | None = None
+
+    def __enter__(self) -> Compute:
+        if self._session is not None:
+            raise OperatorError("this Compute is open already: make another one for a second block.")
+        self._session = open_session(self._nodes, self._worker, self._cluster)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        session, self._session = self._open, None
+        session.close()
+
+    @property
+    def _open(self) -> Session:
+        if self._session is None:
+            raise OperatorError("this Compute is not open: `with skyward_dask.Compute(...) as compute:`.")
+        return self._session
+
+    @property
+    def client(self) -> Any:
+        """The Dask client."""
+        return self._open.client
+
+    def start(self, call: Call[T]) -> Future[T]:
+        """Send one call; ``call > compute`` does it."""
+        return self._open.start(call.function, call.args, call.kwargs)
+
+    def run(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        """Run calls at once and wait for their results; ``>>`` does it."""
+        return self._open.run([(call.function, call.args, call.kwargs) for call in calls])
+
+    def stream(self, calls: Sequence[Call[Any]], ordered: bool) -> Iterator[Any]:
+        """Run calls at once and give results one by one; ``gather(..., stream=True) >>`` does it."""
+        return self._open.stream([(call.function, call.args, call.kwargs) for call in calls], ordered)
+
+    def __repr__(self) -> str:
+        return f"<Compute, {'open' if self._session else 'closed'}>"
+
+
+def _check_nodes(nodes: object, cluster: object) -> None:
+    if nodes is not None and cluster is not None:
+        raise ConfigurationError(
+            f"nodes={nodes!r} and a cluster: the cluster has its own number of workers. Leave one of them out."
+        )
+    if nodes is not None and (not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1):
+        raise ConfigurationError(f"nodes={nodes!r} can't be meant: it is a whole number from 1.")

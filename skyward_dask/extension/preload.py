@@ -1,0 +1,111 @@
+"""`dask_setup`: what Dask calls for ``--preload skyward_dask``, in workers and in schedulers.
+
+Dask swallows what a preload raises, and the worker would join with plain threads. So nothing is judged
+here: a plugin is set up right before the worker registers, and its failure ends the worker.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import click
+from distributed import Scheduler
+from distributed import Worker as DaskWorker
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from skyward_dask.config import EXECUTORS, Worker
+from skyward_dask.errors import ConfigurationError
+from skyward_dask.extension import private
+from skyward_dask.extension.plugin import NAME, SkywardPlugin
+from skyward_dask.extension.scheduler import attach
+
+OPTIONS: tuple[click.Option, ...] = (
+    click.Option(
+        ["--executor"], type=click.Choice(EXECUTORS), help="What a task slot is; auto means thread."
+    ),
+    click.Option(
+        ["--concurrency"], type=click.IntRange(min=1), help="Task slots of the node; stands above --nthreads."
+    ),
+    click.Option(
+        ["--pre-import"],
+        multiple=True,
+        metavar="MODULE",
+        help="A module that a slot's process has imported before its first task.",
+    ),
+)
+
+
+class PreloadCommand(click.Command):
+    """A command that is strict on the command line, and never raises in a worker.
+
+    On the command line Dask calls `parse_args`, whose errors the user sees. In a worker it calls
+    `make_context` and swallows what that raises: there an error becomes a parameter, for the plugin's setup.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.info_name = ctx.info_name or "dask worker ADDRESS --preload skyward_dask"
+        rest = super().parse_args(ctx, args)
+        check(ctx.params)
+        return rest
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.ClickException as error:
+            context = click.Context(self, info_name=info_name, parent=parent)
+            context.params = {"refusal": error.format_message()}
+            return context
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were on the command line."""
+    return {name: value for name, value in options.items() if value not in (None, ())}
+
+
+def check(options: dict[str, Any]) -> None:
+    """Say what is wrong with the options, in click's manner."""
+    try:
+        Worker.from_config(**given(options))
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from error
+
+
+class Refusal(WorkerPlugin):
+    """In the place of a plugin that can't be made: it ends the worker and says why."""
+
+    name = NAME
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    async def setup(self, worker: DaskWorker) -> NoReturn:
+        raise ConfigurationError(self.reason)
+
+
+def _plugin(options: dict[str, Any], refusal: str) -> WorkerPlugin:
+    if refusal:
+        return Refusal(refusal)
+    try:
+        return SkywardPlugin(Worker.from_config(**given(options)))
+    except ConfigurationError as error:
+        return Refusal(str(error))
+
+
+def _setup(server: object, refusal: str = "", **options: Any) -> None:
+    if isinstance(server, Scheduler):
+        attach(server)
+    elif isinstance(server, DaskWorker):
+        # a plugin that was given to the worker itself wins over a preload
+        if not any(isinstance(plugin, SkywardPlugin) for plugin in private.pending_plugins(server)):
+            private.add_pending_plugin(server, _plugin(options, refusal))
+    else:
+        raise ConfigurationError(
+            f"skyward_dask can be preloaded by a worker or a scheduler, not by a {type(server).__name__}."
+        )
+
+
+dask_setup = PreloadCommand(
+    "skyward_dask", params=list(OPTIONS), callback=_setup, help="Task slots that are threads or processes."
+)

@@ -1,0 +1,150 @@
+"""The Dask half of `Compute`: a client, what it was opened with, and calls as Dask's futures."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, Protocol
+from uuid import uuid4
+
+import distributed
+from dask.system import CPU_COUNT
+from distributed import Client, LocalCluster, as_completed
+
+from skyward_dask.config import Worker
+from skyward_dask.errors import ConfigurationError
+from skyward_dask.extension.control import install, installed, uninstall
+
+
+class Runnable(Protocol):
+    """What a call calls; it can be pickled."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_coroutine(self) -> bool: ...
+
+    def local(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+#: A function with its arguments.
+Sent = tuple[Runnable, tuple[Any, ...], Mapping[str, Any]]
+
+
+def _run(function: Runnable, *args: Any, **kwargs: Any) -> Any:
+    return function.local(*args, **kwargs)
+
+
+async def _run_coroutine(function: Runnable, *args: Any, **kwargs: Any) -> Any:
+    return await function.local(*args, **kwargs)
+
+
+class CallFuture(Future[Any]):
+    """A `concurrent.futures.Future` over one of Dask's."""
+
+    def __init__(self, source: distributed.Future[Any]) -> None:
+        super().__init__()
+        self._source = source
+        source.add_done_callback(self._settle)
+
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        if cancelled:
+            self._source.cancel()
+        return cancelled
+
+    def _settle(self, source: distributed.Future[Any]) -> None:
+        if not self.set_running_or_notify_cancel():
+            return
+        try:
+            self.set_result(source.result())
+        except (CancelledError, distributed.client.FutureCancelledError) as error:
+            self.set_exception(CancelledError(str(error)))
+        except BaseException as error:  # the task's own, whatever it is
+            self.set_exception(error)
+
+
+class Session:
+    """An open `Compute`.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    closing : ExitStack
+        What is to be given back, the client included.
+    """
+
+    def __init__(self, client: Client, closing: ExitStack) -> None:
+        self.client = client
+        self._closing = closing
+
+    def close(self) -> None:
+        self._closing.close()
+
+    def start(self, function: Runnable, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Any]:
+        return CallFuture(self._submit((function, args, kwargs)))
+
+    def run(self, calls: Sequence[Sent]) -> list[Any]:
+        results: list[Any] = self.client.gather([self._submit(call) for call in calls])
+        return results
+
+    def stream(self, calls: Sequence[Sent], ordered: bool) -> Iterator[Any]:
+        # submitted now, not when the first result is asked for
+        futures = [self._submit(call) for call in calls]
+        return self._results(futures if ordered else as_completed(futures, loop=self.client.loop))
+
+    def _results(self, futures: Any) -> Iterator[Any]:
+        for future in futures:
+            yield future.result()
+
+    def _submit(self, call: Sent) -> distributed.Future[Any]:
+        function, args, kwargs = call
+        run = _run_coroutine if function.is_coroutine else _run
+        key = f"{function.name}-{uuid4().hex}"
+        return self.client.submit(run, function, *args, key=key, pure=False, **kwargs)
+
+
+def open_session(nodes: int, worker: Worker | None, cluster: object | None) -> Session:
+    """Start a local cluster, or connect to the one that is there; all or nothing."""
+    with ExitStack() as stack:
+        if cluster is None:
+            client: Client = _local(nodes, worker or Worker(), stack)
+        else:
+            client = stack.enter_context(Client(cluster, set_as_default=False))
+            if worker is not None:
+                _lend(client, worker, stack)
+        return Session(client, stack.pop_all())
+
+
+def _local(nodes: int, worker: Worker, stack: ExitStack) -> Client:
+    _refuse_unguarded_script()
+    slots = worker.concurrency or max(1, CPU_COUNT // nodes)
+    cluster = stack.enter_context(
+        LocalCluster(n_workers=nodes, threads_per_worker=slots, processes=True, dashboard_address=None)
+    )
+    client: Client = stack.enter_context(Client(cluster, set_as_default=False))
+    install(client, replace(worker, concurrency=slots))
+    return client
+
+
+def _lend(client: Client, worker: Worker, stack: ExitStack) -> None:
+    """Change the slots of a cluster that isn't ours, and put them back at the end."""
+    previous = installed(client)
+    install(client, worker)
+    if previous is None:
+        stack.callback(uninstall, client)
+    else:
+        stack.callback(install, client, previous)
+
+
+def _refuse_unguarded_script() -> None:
+    # set while multiprocessing imports the main script in a process that it spawns
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigurationError(
+            "this script starts a local cluster when it is imported, and each worker process imports it: put "
+            'what it does under `if __name__ == "__main__":`.'
+        )
