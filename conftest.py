@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import psutil
@@ -70,7 +71,8 @@ def _is_resource_tracker(process: psutil.Process) -> bool:
 def _descriptors() -> Iterator[str]:
     """Descriptors of the kinds that we make, as what they point to."""
     folder = Path("/proc/self/fd")
-    for fd in os.listdir(folder) if folder.exists() else ():
+    tracker = str(resource_tracker._resource_tracker._fd)
+    for fd in set(os.listdir(folder) if folder.exists() else ()) - {tracker}:
         try:
             target = os.readlink(folder / fd)
         except OSError:

@@ -37,7 +37,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _HOME_OF["dask_setup"] = "skyward_dask.extension.preload"
 
 __version__ = "0.1.0"
-__all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605
+__all__ = sorted(name for names in _HOMES.values() for name in names)
 
 
 def __getattr__(name: str) -> object:

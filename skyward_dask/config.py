@@ -103,7 +103,8 @@ class Worker:
         **overrides
             Fields that win over the configuration.
         """
-        configured = dask.config.get("skyward.worker") or {}
+        # utils_test resets the configuration to what it was before our defaults: they equal the fields'
+        configured = dask.config.get("skyward.worker", default=None) or {}
         if not isinstance(configured, Mapping):
             raise _invalid("skyward.worker", configured, f"a mapping with some of {_names(cls)}")
         values = {str(key).replace("-", "_"): value for key, value in configured.items()}

@@ -95,7 +95,7 @@ class Compute(Target):
 def _check_nodes(nodes: object, cluster: object) -> None:
     if nodes is not None and cluster is not None:
         raise ConfigurationError(
-            f"nodes={nodes!r} and a cluster: the cluster has its own number of workers. Leave one of them out."
+            f"nodes={nodes!r} and a cluster: the cluster has its own number of workers. Leave one out."
         )
     if nodes is not None and (not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1):
         raise ConfigurationError(f"nodes={nodes!r} can't be meant: it is a whole number from 1.")

@@ -20,6 +20,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -39,13 +40,15 @@ from skyward_dask.extension.logs import TaskLog
 from skyward_dask.extension.routing import Place, Reason, Route, RoutedTask, UnroutableTask, route
 from skyward_dask.extension.scheduler import introduce, report_slots
 from skyward_dask.extension.streams import refuse_generator
-from skyward_dask.slots.pool import PoolClosed, SlotPool
+from skyward_dask.slots.pool import PoolClosed, SlotPool, SlotSnapshot
 from skyward_dask.slots.process import Request
 
 logger = logging.getLogger(__name__)
 
 #: Under this name in `worker.plugins`, so that the state machine calls `transition`.
 NAME = "skyward-node"
+#: What is counted since the worker started, over all pools that a slot's index has been in.
+_COUNTED = ("tasks_done", "crashes")
 #: What a task in a child may ask of its worker's P2P plugin.
 _SHUFFLE_CALLS = frozenset({"add_partition", "barrier", "get_output_partition"})
 
@@ -266,8 +269,8 @@ class Node(WorkerPlugin):
     async def _await_retired(self, pool: SlotPool) -> None:
         await asyncio.to_thread(pool.shutdown)
         for slot in pool.snapshots():
-            self._past[slot.index, "tasks_done"] += slot.tasks_done
-            self._past[slot.index, "crashes"] += slot.crashes
+            for name in _COUNTED:
+                self._past[slot.index, name] += getattr(slot, name)
         self._pools.discard(pool)
 
     def _log_event(self, event: str, slot: int, pid: int) -> None:
@@ -356,26 +359,18 @@ class Node(WorkerPlugin):
 
     # --- looking ---------------------------------------------------------------------------------------
 
+    def _with_past(self, slot: SlotSnapshot) -> SlotSnapshot:
+        """The slot with what was counted in the pools before this one."""
+        past = {name: getattr(slot, name) + self._past[slot.index, name] for name in _COUNTED}
+        return replace(slot, **past)
+
     def statistics(self) -> dict[str, Any]:
         """What there is to tell, in plain values."""
-        slots = []
-        for slot in self._pool.snapshots() if self._pool is not None else ():
-            slots.append(
-                {
-                    "index": slot.index,
-                    "state": slot.state,
-                    "pid": slot.pid,
-                    "task": slot.task,
-                    "tasks_done": slot.tasks_done + self._past[slot.index, "tasks_done"],
-                    "crashes": slot.crashes + self._past[slot.index, "crashes"],
-                    "memory": slot.memory,
-                    "cpu": slot.cpu,
-                }
-            )
+        slots = self._pool.snapshots() if self._pool is not None else ()
         return {
             "executor": self.config.kind,
             "concurrency": self.worker.state.nthreads,
-            "slots": slots,
+            "slots": [asdict(self._with_past(slot)) for slot in slots],
             "tasks": [(r.place.value, r.reason.value, n) for r, n in self.tasks.items()],
         }
 

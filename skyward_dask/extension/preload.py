@@ -89,8 +89,8 @@ def _plugin(options: dict[str, Any], refusal: str) -> WorkerPlugin:
         return Refusal(refusal)
     try:
         return SkywardPlugin(Worker.from_config(**given(options)))
-    except ConfigurationError as error:
-        return Refusal(str(error))
+    except Exception as error:  # swallowed if it left us; the worker exits with it
+        return Refusal(str(error) if isinstance(error, ConfigurationError) else repr(error))
 
 
 def _setup(server: object, refusal: str = "", **options: Any) -> None:

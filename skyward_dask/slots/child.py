@@ -22,6 +22,7 @@ import sys
 import threading
 import traceback
 import types
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -209,7 +210,6 @@ def _exit(code: int) -> NoReturn:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        try:
+        # the task may have closed or replaced it: then there is nothing to be flushed
+        with suppress(AttributeError, ValueError, OSError):
             stream.flush()
-        except (AttributeError, ValueError, OSError):
-            pass  # the task closed or replaced it: there is nothing to be flushed

@@ -1,7 +1,7 @@
 """What a child leaves behind when it dies: the run that it had begun, and faulthandler's stack.
 
-One memfd for each child (an unlinked file where there is none), inherited by the child alone. Its first page is mapped
-at both ends and holds a number; faulthandler writes behind it, at the shared offset of the descriptor.
+One memfd for each child (an unlinked file where there is none), inherited by the child alone. Its first
+page is mapped at both ends and holds a number; faulthandler writes behind it, at the descriptor's offset.
 """
 
 from __future__ import annotations

@@ -164,6 +164,6 @@ _TEMPLATE = compile("frame = _getframe()", "<remote>", "exec")
 def _frame_of(filename: str, name: str) -> FrameType:
     code: CodeType = _TEMPLATE.replace(co_filename=filename, co_name=name, co_qualname=name)
     scope: dict[str, Any] = {"_getframe": sys._getframe, "__name__": "remote", "__file__": filename}
-    exec(code, scope)  # noqa: S102  a frame object can be had in no other way
+    exec(code, scope)  # a frame object can be had in no other way
     frame: FrameType = scope.pop("frame")
     return frame

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import psutil
 
@@ -314,7 +314,7 @@ class SlotPool(Executor):
         else:
             child.kill()
 
-    _carry_out = {
+    _carry_out: ClassVar[dict[Command, Callable[[SlotPool, _Slot], None]]] = {
         Command.SPAWN: _spawn,
         Command.OFFER: _offer,
         Command.REPORT_FAILED_START: _fail_start,

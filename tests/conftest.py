@@ -1,0 +1,36 @@
+"""Clusters that tests share: one of threads and one of processes, so that both executors pass one suite."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from distributed import Client, LocalCluster
+
+import skyward_dask as sky
+
+EXECUTORS = ("thread", "process")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_logs() -> None:
+    """Expected errors of tasks fill pages otherwise."""
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+
+
+@pytest.fixture(scope="module", params=EXECUTORS)
+def executor(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture(scope="module")
+def shared_client(executor: str) -> Iterator[Client]:
+    """A client of one worker in a process of its own, under a nanny, with two slots."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        sky.install(client, sky.Worker(concurrency=2, executor=executor))
+        yield client

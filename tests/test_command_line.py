@@ -1,0 +1,215 @@
+"""Real schedulers and workers in processes of their own: the doors that users take, and bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter, thread_time
+
+import psutil
+import pytest
+from distributed import Client
+
+import skyward_dask as sky
+
+#: `dask` stands beside the interpreter; PATH may know another one.
+DASK = [sys.executable, "-m", "dask"]
+DASK_WORKER = [sys.executable, "-m", "skyward_dask.extension.command"]
+Launch = Callable[..., subprocess.Popen[str]]
+
+
+def spin(seconds: float) -> int:
+    """Count until this thread has used so much CPU."""
+    end, n = thread_time() + seconds, 0
+    while thread_time() < end:
+        n += 1
+    return n
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    family = (
+        [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+    )
+    process.terminate()
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(family[1:], timeout=30)
+    assert not alive
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Start a program; at the end it and all that it started are gone."""
+    with ExitStack() as stack:
+
+        def start(*command: str, **env: str) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **env},
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.callback(_stop, process)
+            return process
+
+        yield start
+
+
+@pytest.fixture
+def address(launch: Launch, tmp_path: Path) -> str:
+    """A real scheduler's address, once it answers."""
+    file = tmp_path / "scheduler.json"
+    os.mkfifo(tmp_path / "ready")
+    scheduler = launch(*DASK, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
+    assert scheduler.stderr
+    for line in scheduler.stderr:
+        if "Scheduler at" in line:
+            return line.split()[-1]
+    raise AssertionError("the scheduler ended")
+
+
+@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
+def test_dask_worker_with_the_preload(launch: Launch, address: str, nanny: str) -> None:
+    """``dask worker ADDRESS --preload skyward_dask --executor process --concurrency 2``."""
+    options = ["--preload", "skyward_dask", "--executor", "process", "--concurrency", "2"]
+    worker = launch(*DASK, "worker", address, "--nthreads", "1", "--no-dashboard", nanny, *options)
+    with Client(address) as client:
+        client.wait_for_workers(1, timeout=60)
+        assert list(client.nthreads().values()) == [2]
+        task = client.submit(lambda: (os.getpid(), [p.pid for p in psutil.Process().parents()])).result()
+        (pid,) = client.run(os.getpid).values()
+        assert task[0] != pid and pid in task[1] and worker.pid in task[1]
+
+
+def test_our_dask_worker_takes_options_anywhere(launch: Launch, address: str) -> None:
+    """Before the address too, and through a nanny, beside another preload with its own options."""
+    Path("other_preload.py")
+    launch(*DASK_WORKER, "--executor", "process", address, "--no-dashboard", "--concurrency", "3")
+    with Client(address) as client:
+        client.wait_for_workers(1, timeout=60)
+        assert list(client.nthreads().values()) == [3]
+        (worker,) = sky.statistics(client).workers.values()
+        assert (worker.executor, worker.concurrency) == ("process", 3)
+
+
+def test_the_configuration_alone(launch: Launch, address: str) -> None:
+    """No flag is needed."""
+    launch(
+        *DASK, "worker", address, "--nthreads", "2", "--no-dashboard",
+        DASK_SKYWARD__WORKER__EXECUTOR="process",
+        DASK_DISTRIBUTED__WORKER__PRELOAD=json.dumps(["skyward_dask"]),
+    )  # fmt: skip
+    with Client(address) as client:
+        client.wait_for_workers(1, timeout=60)
+        (pid,) = client.run(os.getpid).values()
+        assert client.submit(os.getpid).result() != pid
+        assert list(client.nthreads().values()) == [2]
+
+
+@pytest.mark.parametrize("door", ["preload", "dask-worker"])
+@pytest.mark.parametrize(
+    ("options", "valid"),
+    [
+        (["--executor", "banana"], "'auto', 'thread', 'process'"),
+        (["--concurrency", "0"], "x>=1"),
+        (["--concurrency", "two"], "not a valid integer"),
+        (["--pre-import", "json"], "executor='process'"),
+    ],
+)
+def test_bad_options_end_the_command(launch: Launch, door: str, options: list[str], valid: str) -> None:
+    """A message with the valid values, a non-zero exit, and no worker."""
+    nowhere = "tcp://127.0.0.1:1"
+    command = [*DASK, "worker", nowhere, "--preload", "skyward_dask"]
+    process = launch(*(command if door == "preload" else [*DASK_WORKER, nowhere]), *options)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2 and valid in stderr
+
+
+@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"DASK_SKYWARD__WORKER__EXECUTOR": "banana"},
+        {"DASK_DISTRIBUTED__WORKER__PRELOAD_ARGV": json.dumps(["--executor", "banana"])},
+    ],
+)
+def test_bad_configuration_ends_the_worker(
+    launch: Launch, address: str, nanny: str, env: dict[str, str]
+) -> None:
+    """Dask swallows what a preload raises; our worker exits, and never joins."""
+    env |= {"DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps(["skyward_dask"])}
+    process = launch(*DASK, "worker", address, "--no-dashboard", nanny, **env)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1 and "banana" in stderr and "'process'" in stderr
+    with Client(address) as client:
+        assert not client.nthreads()
+
+
+def test_slots_that_cannot_start_end_the_worker(launch: Launch, address: str) -> None:
+    """With the child's stderr."""
+    process = launch(
+        *DASK_WORKER, address, "--no-dashboard", "--executor", "process", "--pre-import", "no_such_module"
+    )
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1 and "No module named 'no_such_module'" in stderr
+
+
+def test_a_scheduler_without_the_package(launch: Launch, tmp_path: Path) -> None:
+    """A preloading worker exits, `install` raises; both say what is missing."""
+    (tmp_path / "hide").mkdir()
+    hidden = "raise ModuleNotFoundError(\"No module named 'skyward_dask'\", name='skyward_dask')\n"
+    (tmp_path / "hide" / "skyward_dask.py").write_text(hidden)
+    scheduler = launch(*DASK, "scheduler", "--port", "0", "--no-dashboard", PYTHONPATH=str(tmp_path / "hide"))
+    assert scheduler.stderr
+    address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at" in line)
+    process = launch(*DASK_WORKER, address, "--no-dashboard", "--no-nanny")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Install skyward_dask" in stderr
+    with Client(address) as client, pytest.raises(sky.InstallError, match="Install skyward_dask"):
+        sky.install(client, sky.Worker())
+
+
+@pytest.mark.slow
+def test_the_gil_is_no_longer_shared(launch: Launch, address: str) -> None:
+    """Two CPU-bound tasks at once get two CPUs' time in process slots, and one in threads.
+
+    Not a benchmark: the CPU seconds that the tasks get in the same wall time are compared, so that
+    a busy machine slows both.
+    """
+    launch(*DASK_WORKER, address, "--no-dashboard", "--executor", "process", "--concurrency", "2")
+    with Client(address) as client:
+        client.wait_for_workers(1, timeout=60)
+
+        def timed() -> float:
+            start = perf_counter()
+            counts = client.gather(client.map(spin, [0.5] * 4, pure=False))
+            assert all(count > 0 for count in counts)
+            return perf_counter() - start
+
+        timed()
+        with sky.options(executor="thread"):
+            client.gather(client.map(spin, [0.5] * 4, pure=False))
+        assert sky.statistics(client).tasks == {("child", "plain"): 4, ("thread", "annotated"): 4}
+
+
+@pytest.mark.crash
+def test_slots_end_with_a_killed_worker(launch: Launch, address: str) -> None:
+    """``kill -9`` of the worker leaves none of its children, busy ones included."""
+    worker = launch(
+        *DASK_WORKER, address, "--no-dashboard", "--no-nanny", "--executor", "process", "--concurrency", "2"
+    )
+    with Client(address) as client:
+        client.wait_for_workers(1, timeout=60)
+        children = psutil.Process(worker.pid).children(recursive=True)
+        busy = client.submit(pow, 7, 10**8)
+        worker.kill()
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert children and not alive
+        del busy

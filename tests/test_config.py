@@ -1,0 +1,112 @@
+"""`Worker` and its configuration: what can't be meant is refused with the valid values."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import dask.config
+import jsonschema
+import pytest
+import yaml
+
+import skyward_dask as sky
+
+PACKAGE = Path(sky.__file__).parent
+
+
+def test_defaults() -> None:
+    """Threads, as many as the dask worker has."""
+    worker = sky.Worker()
+    assert (worker.concurrency, worker.executor, worker.kind) == (None, "auto", "thread")
+    assert repr(worker) == "Worker()"
+
+
+def test_equal_workers_are_one_key() -> None:
+    """Hashable over the sorted items of `env`, picklable, comparable."""
+    one = sky.Worker(executor="process", env={"A": "1", "B": "2"}, pre_import=["json"])
+    two = sky.Worker(executor="process", env={"B": "2", "A": "1"}, pre_import=("json",))
+    assert one == two and hash(one) == hash(two) and pickle.loads(pickle.dumps(one)) == one
+    assert repr(sky.Worker(concurrency=4, executor="process")) == "Worker(concurrency=4, executor='process')"
+
+
+def test_it_is_frozen() -> None:
+    """A node's configuration is a value; so is what it was made from."""
+    env = {"A": "1"}
+    worker = sky.Worker(executor="process", env=env)
+    env["A"] = "2"
+    assert worker.env["A"] == "1"
+    with pytest.raises(AttributeError):
+        worker.concurrency = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"executor": "banana"}, "'auto', 'thread', 'process'"),
+        ({"executor": ["process"]}, "'auto', 'thread', 'process'"),
+        ({"concurrency": 0}, "whole number from 1"),
+        ({"concurrency": -1}, "whole number from 1"),
+        ({"concurrency": True}, "whole number from 1"),
+        ({"concurrency": "4"}, "whole number from 1"),
+        ({"concurrency": 2.0}, "whole number from 1"),
+        ({"executor": "process", "pre_import": "numpy"}, "names of modules"),
+        ({"executor": "process", "pre_import": [1]}, "names of modules"),
+        ({"executor": "process", "env": {"A": 1}}, "mapping of str to str"),
+        ({"executor": "process", "env": "A=1"}, "mapping of str to str"),
+        ({"executor": "process", "initializer": "no"}, "function without arguments"),
+        ({"pre_import": ("json",)}, "executor='process'"),
+        ({"executor": "thread", "env": {"A": "1"}}, "executor='process'"),
+        ({"executor": "auto", "initializer": print}, "executor='process'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(fields: dict[str, Any], names: str) -> None:
+    """Each error lists what is valid."""
+    with pytest.raises(sky.ConfigurationError, match=names):
+        sky.Worker(**fields)
+
+
+def test_configuration() -> None:
+    """The namespace `skyward.worker`; what is given beats it."""
+    settings = {
+        "skyward.worker.executor": "process",
+        "skyward.worker.concurrency": 3,
+        "skyward.worker.pre-import": "json, wave",
+        "skyward.worker.initializer": "gc:collect",
+        "skyward.worker.env": {"A": "1"},
+    }
+    with dask.config.set(settings):
+        worker = sky.Worker.from_config(concurrency=5)
+    import gc
+
+    assert worker == sky.Worker(5, "process", ("json", "wave"), gc.collect, {"A": "1"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"skyward.worker.executer": "process"}, "no setting 'executer'.*concurrency, executor, pre-import"),
+        ({"skyward.worker.concurrency": "many"}, "whole number from 1"),
+        ({"skyward.worker": 3}, "mapping"),
+        ({"skyward.worker.executor": "process", "skyward.worker.initializer": "no.where"}, "module:function"),
+    ],
+)
+def test_bad_configuration_is_refused(settings: dict[str, Any], message: str) -> None:
+    """With the setting's name and what it can be."""
+    with dask.config.set(settings), pytest.raises(sky.ConfigurationError, match=message):
+        sky.Worker.from_config()
+
+
+def test_the_shipped_defaults_fit_their_schema() -> None:
+    """And give a plain Worker."""
+    defaults = yaml.safe_load((PACKAGE / "skyward.yaml").read_text())
+    jsonschema.validate(defaults, yaml.safe_load((PACKAGE / "skyward-schema.yaml").read_text()))
+    with dask.config.set(defaults):
+        assert sky.Worker.from_config() == sky.Worker()
+
+
+def test_options_refuse_unknown_executors() -> None:
+    """Before anything is submitted."""
+    with pytest.raises(sky.ConfigurationError, match="'thread' or 'process'"), sky.options(executor="gpu"):
+        pass

@@ -1,0 +1,271 @@
+"""`install`, `uninstall` and plugins on clusters in this process: who wins, what fails, what stays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster, Nanny, Scheduler, Worker
+from distributed.utils_test import gen_cluster
+
+import skyward_dask as sky
+from skyward_dask.extension.node import Node
+
+PROCESS = sky.Worker(concurrency=2, executor="process")
+BROKEN = sky.Worker(concurrency=2, executor="process", pre_import=("no_such_module_of_ours",))
+
+
+def block(started: str, release: str) -> int:
+    """Say that it runs, then wait: opening a fifo waits for its partner."""
+    Path(started).write_text("")
+    Path(release).read_text()
+    return os.getpid()
+
+
+@pytest.fixture
+def fifos(tmp_path: Path) -> tuple[str, str]:
+    names = str(tmp_path / "started"), str(tmp_path / "release")
+    for name in names:
+        os.mkfifo(name)
+    return names
+
+
+def books(scheduler: Scheduler) -> tuple[int, int, int]:
+    """The scheduler's three sums of slots, which must agree."""
+    return (
+        sum(ws.nthreads for ws in scheduler.workers.values()),
+        scheduler.total_nthreads,
+        sum(host["nthreads"] for host in scheduler.host_info.values()),
+    )
+
+
+@gen_cluster(client=True, worker_kwargs={"plugins": [sky.SkywardPlugin(PROCESS)]})
+async def test_one_plugin_object_serves_several_workers(
+    c: Client, s: Scheduler, a: Worker, b: Worker
+) -> None:
+    """Each has its own children; slots are right from the moment of joining."""
+    assert books(s) == (4, 4, 4)
+    assert a.state.nthreads == b.state.nthreads == 2
+    pids = await c.gather(
+        [c.submit(os.getpid, workers=w.address, pure=False) for w in (a, b) for _ in range(10)]
+    )
+    assert os.getpid() not in pids and not set(pids[:10]) & set(pids[10:])
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_install_twice_and_uninstall(c: Client, s: Scheduler, a: Worker) -> None:
+    """Slots are right at each return; the worker gets its own executor back."""
+    own = a.executors["default"]
+    for count, kind in ((3, "process"), (2, "thread"), (4, "process")):
+        await sky.install(c, sky.Worker(concurrency=count, executor=kind))
+        assert books(s) == (count, count, count) and a.state.nthreads == count
+        in_worker = await c.submit(os.getpid, pure=False) == os.getpid()
+        assert in_worker == (kind == "thread")
+    await sky.uninstall(c)
+    assert books(s) == (1, 1, 1) and a.state.nthreads == 1
+    assert a.executors["default"] is own and set(a.executors) == {"default", "actor", "offload"}
+    assert await c.submit(os.getpid, pure=False) == os.getpid()
+    await sky.uninstall(c)
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_register_plugin(c: Client, s: Scheduler, a: Worker) -> None:
+    """The plugin is as good a door as `install`."""
+    await c.register_plugin(sky.SkywardPlugin(PROCESS))
+    assert books(s) == (2, 2, 2)
+    assert await c.submit(os.getpid, pure=False) != os.getpid()
+    await c.unregister_worker_plugin("skyward")
+    while a.state.nthreads != 1 or books(s) != (1, 1, 1):
+        await asyncio.sleep(0.01)
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_a_worker_that_joins_later_has_the_slots(c: Client, s: Scheduler, a: Worker) -> None:
+    """And what it takes along when it leaves is what it brought."""
+    await sky.install(c, sky.Worker(concurrency=3, executor="process"))
+    async with Worker(s.address, nthreads=1) as b:
+        assert b.state.nthreads == 3 and books(s) == (6, 6, 6)
+        assert await c.submit(os.getpid, workers=b.address, pure=False) != os.getpid()
+    while len(s.workers) > 1:
+        await asyncio.sleep(0.01)
+    assert books(s) == (3, 3, 3)
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_the_cluster_beats_a_workers_own_plugin(c: Client, s: Scheduler, a: Worker) -> None:
+    """The last install wins over flags, also for a worker that joins later."""
+    await sky.install(c, sky.Worker(concurrency=3))
+    async with Worker(s.address, nthreads=1, plugins={sky.SkywardPlugin(PROCESS)}) as b:
+        assert b.state.nthreads == 3 and Node.of(b).config.kind == "thread"
+        await sky.uninstall(c)
+    async with Worker(s.address, nthreads=1, plugins={sky.SkywardPlugin(PROCESS)}) as b:
+        assert b.state.nthreads == 2 and Node.of(b).config.kind == "process"
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], worker_kwargs={"preload": ["skyward_dask"]})
+async def test_an_explicit_plugin_beats_a_preload(c: Client, s: Scheduler, a: Worker) -> None:
+    """A preload alone has what the configuration says: threads, as many as nthreads."""
+    assert Node.of(a).config.kind == "thread" and books(s) == (1, 1, 1)
+    async with Worker(
+        s.address, nthreads=1, plugins={sky.SkywardPlugin(PROCESS)}, preload=["skyward_dask"]
+    ) as b:
+        assert Node.of(b).config == PROCESS and b.state.nthreads == 2
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_install_that_fails_changes_nothing(c: Client, s: Scheduler, a: Worker) -> None:
+    """Old slots and results stay, the error names the worker, later workers get the old slots."""
+    await sky.install(c, PROCESS)
+    kept = c.submit(lambda: 42)
+    await kept
+    with pytest.raises(sky.InstallError, match="no_such_module_of_ours") as caught:
+        await sky.install(c, BROKEN)
+    assert a.address in str(caught.value)
+    assert await kept == 42 and books(s) == (2, 2, 2)
+    assert await c.submit(os.getpid, pure=False) != os.getpid()
+    async with Worker(s.address, nthreads=1) as b:
+        assert b.state.nthreads == 2 and Node.of(b).config == PROCESS
+    await sky.uninstall(c)
+    assert a.state.nthreads == 1
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_a_first_install_that_fails_leaves_plain_workers(c: Client, s: Scheduler, a: Worker) -> None:
+    """As if nobody had asked."""
+    own = a.executors["default"]
+    with pytest.raises(sky.InstallError, match="no_such_module_of_ours"):
+        await sky.install(c, BROKEN)
+    assert a.executors["default"] is own and books(s) == (1, 1, 1) and Node.of(a) is None
+    assert await c.submit(os.getpid, pure=False) == os.getpid()
+
+
+@gen_cluster(nthreads=[])
+async def test_a_worker_that_cannot_have_its_slots_does_not_join(s: Scheduler) -> None:
+    """Its start fails with the reason."""
+    with pytest.raises(RuntimeError) as caught:
+        await Worker(s.address, plugins={sky.SkywardPlugin(BROKEN)})
+    assert "no_such_module_of_ours" in str(caught.value.__cause__)
+    assert not s.workers
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_a_joiner_that_cannot_have_the_slots_closes(c: Client, s: Scheduler, a: Worker) -> None:
+    """It takes no task, though the scheduler's plugins reach it only after it has joined."""
+    async with Worker(s.address, nthreads=1) as probe:
+        marker = f"{probe.local_directory}/marker"
+    Path(marker).parent.mkdir(parents=True, exist_ok=True)
+    Path(marker).write_text("")
+    picky = sky.Worker(concurrency=2, executor="process", initializer=lambda: open(marker).close())
+    await sky.install(c, picky)
+    Path(marker).unlink()
+    b = await Worker(s.address, nthreads=1)
+    await b.finished()
+    while b.address in s.workers:
+        await asyncio.sleep(0.01)
+    assert books(s) == (2, 2, 2)
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)])
+async def test_running_tasks_end_in_their_slots(c: Client, s: Scheduler, a: Worker) -> None:
+    """Over a second install, and over an uninstall."""
+    folder = Path(a.local_directory)
+    for change in (
+        lambda: sky.install(c, sky.Worker(concurrency=3, executor="process")),
+        lambda: sky.uninstall(c),
+    ):
+        await sky.install(c, PROCESS)
+        names = [str(folder / name) for name in ("started", "release")]
+        for name in names:
+            os.mkfifo(name)
+        future = c.submit(block, *names, pure=False)
+        await asyncio.to_thread(Path(names[0]).read_text)
+        pids = {slot.pid for slot in (await sky.statistics(c)).workers[a.address].slots}
+        await change()
+        await asyncio.to_thread(Path(names[1]).write_text, "")
+        assert await future in pids
+        for name in names:
+            os.unlink(name)
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)])
+async def test_a_worker_closes_while_old_slots_are_busy(c: Client, s: Scheduler, a: Worker) -> None:
+    """The children of a pool that has been replaced, or given back, end with the worker."""
+    for change in (sky.install, sky.uninstall):
+        names = [f"{a.local_directory}/{change.__name__}-{name}" for name in ("started", "release")]
+        for name in names:
+            os.mkfifo(name)
+        await sky.install(c, PROCESS)
+        future = c.submit(block, *names, pure=False)
+        await asyncio.to_thread(Path(names[0]).read_text)
+        await change(c)
+        assert not future.done()
+    await a.close()
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)])
+async def test_submit_drop_and_submit_again(c: Client, s: Scheduler, a: Worker) -> None:
+    """A body never runs in the worker, whatever path its key has taken."""
+    await sky.install(c, PROCESS)
+    chance = random.Random(1)
+    for n in range(300):
+        future = c.submit(os.getpid, key=f"again-{n % 3}")
+        await asyncio.sleep(chance.random() * 0.005)
+        future.release()
+        future = c.submit(os.getpid, key=f"again-{n % 3}")
+        assert await future != os.getpid()
+    assert not {key for key in (await sky.statistics(c)).tasks if key[0] == "thread"}
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)])
+async def test_another_executor_is_left_to_dask(c: Client, s: Scheduler, a: Worker) -> None:
+    """Counted, and not touched."""
+    import dask
+
+    await sky.install(c, PROCESS)
+    with dask.annotate(executor="offload"):
+        assert await c.submit(os.getpid, pure=False) == os.getpid()
+    assert (await sky.statistics(c)).tasks == {("worker", "other-executor"): 1}
+    with dask.annotate(executor="nonsense"), pytest.raises(ValueError, match="Invalid executor"):
+        await c.submit(os.getpid, pure=False)
+
+
+def test_a_nanny_brings_the_slots_back() -> None:
+    """The scheduler's side remembers, also over `client.restart`."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        sky.install(client, sky.Worker(concurrency=3, executor="process"))
+        client.restart()
+        assert list(client.nthreads().values()) == [3]
+        (pid,) = client.run(os.getpid).values()
+        assert client.submit(os.getpid).result() != pid
+
+
+def test_thread_clusters_in_this_process() -> None:
+    """``processes=False``: a worker in the user's own process has process slots too."""
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address=None,
+            plugins=(sky.SkywardPlugin(PROCESS),),
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        assert sorted(client.nthreads().values()) == [2, 2]
+        pids = client.gather(client.map(lambda _: os.getpid(), range(20), pure=False))
+        assert os.getpid() not in pids
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], Worker=Nanny)
+async def test_under_a_nanny(c: Client, s: Scheduler, a: Any) -> None:
+    """Nanny's workers are daemons of multiprocessing, which may have no children: ours may."""
+    await sky.install(c, PROCESS)
+    assert books(s) == (2, 2, 2)
+    assert await c.submit(os.getpid, pure=False) != a.pid

@@ -1,0 +1,56 @@
+"""Canaries: what we use of distributed's private parts is there, and means what we think."""
+
+from __future__ import annotations
+
+from distributed import Client, Scheduler, Worker, get_worker
+from distributed.spill import SpillBuffer
+from distributed.utils_test import gen_cluster
+
+from skyward_dask.extension import private
+from skyward_dask.extension.executor import SlotThreadPoolExecutor
+
+
+def test_the_executors_name() -> None:
+    """`Worker.execute` looks for this in the name of the class itself."""
+    assert "ThreadPoolExecutor" in str(SlotThreadPoolExecutor)
+
+
+@gen_cluster(nthreads=[("127.0.0.1", 1)])
+async def test_private_names(s: Scheduler, a: Worker) -> None:
+    """Each helper does on a real worker what it says."""
+    assert private.pending_plugins(a) == ()
+    assert private.is_registered(a) and not private.is_registering(a)
+    private.compute_more(a)
+    assert a.state.running
+    assert private.log_handler(a).__class__.__name__ == "DequeHandler"
+
+
+@gen_cluster(nthreads=[("127.0.0.1", 1)])
+async def test_a_worker_that_has_not_started_has_no_address(s: Scheduler, a: Worker) -> None:
+    """That is how registration is told apart."""
+    other = Worker(s.address)
+    assert not private.is_registered(other)
+    await other.close()
+
+
+@gen_cluster(nthreads=[("127.0.0.1", 1)], worker_kwargs={"memory_limit": "1 GiB"})
+async def test_the_memory_limit_moves_the_spill_target(s: Scheduler, a: Worker) -> None:
+    """Both double."""
+    assert isinstance(a.data, SpillBuffer)
+    before = a.data.fast.n
+    private.set_memory_limit(a, 2 * a.memory_manager.memory_limit)
+    assert a.memory_manager.memory_limit == 2 * 2**30 and a.data.fast.n == 2 * before
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_get_worker_reads_the_context(c: Client, s: Scheduler, a: Worker) -> None:
+    """What a child sets is what `get_worker()` returns."""
+    token = private.worker_context.set("here")
+    assert get_worker() == "here"
+    private.worker_context.reset(token)
+
+
+def test_the_automatic_memory_limit_grows_with_threads() -> None:
+    """As Dask computes it."""
+    one = private.automatic_memory_limit(1)
+    assert one is not None and one <= (private.automatic_memory_limit(64) or 0)

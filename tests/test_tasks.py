@@ -1,0 +1,258 @@
+"""What a Dask user calls in a task, in thread slots and in process slots: one suite over both."""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import dask
+import dask.array as da
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+from dask import delayed
+from distributed import Client, get_worker
+
+import skyward_dask as sky
+
+
+class Custom(Exception):
+    """Has more than its text."""
+
+    def __init__(self, text: str, number: int = 0) -> None:
+        super().__init__(text)
+        self.number = number
+
+
+def worker_pid(client: Client) -> int:
+    (pid,) = client.run(os.getpid).values()
+    return int(pid)
+
+
+def test_tasks_run_where_they_should(shared_client: Client, executor: str) -> None:
+    """Threads share the worker's pid; processes are its children."""
+    pids = set(shared_client.gather(shared_client.map(lambda _: os.getpid(), range(20), pure=False)))
+    parents = set(shared_client.gather(shared_client.map(lambda _: os.getppid(), range(20), pure=False)))
+    if executor == "thread":
+        assert pids == {worker_pid(shared_client)}
+    else:
+        assert worker_pid(shared_client) not in pids and len(pids) <= 2
+        assert parents == {worker_pid(shared_client)}
+
+
+def test_slots_are_truthful(shared_client: Client) -> None:
+    """Client, scheduler and cluster object say two."""
+    (address,) = shared_client.scheduler_info()["workers"]
+    assert shared_client.nthreads() == {address: 2}
+    assert shared_client.scheduler_info()["workers"][address]["nthreads"] == 2
+    assert "threads=2" in repr(shared_client.cluster)
+    totals = shared_client.run_on_scheduler(
+        lambda dask_scheduler: (
+            dask_scheduler.total_nthreads,
+            [host["nthreads"] for host in dask_scheduler.host_info.values()],
+        )
+    )
+    assert totals == (2, [2])
+
+
+def test_dependencies_and_closures(shared_client: Client) -> None:
+    """Results are arguments; functions travel by value where they must, in both directions."""
+    factor = 7
+    made = shared_client.submit(lambda: lambda x: x * factor)
+    assert shared_client.submit(lambda f, x: f(x), made, 6).result() == 42
+    assert made.result()(2) == 14
+
+
+def test_classes_of_a_script_cross(shared_client: Client) -> None:
+    """Classes that no module has, in both directions and from task to task."""
+
+    class Point:
+        def __init__(self, x: int) -> None:
+            self.x = x
+
+    moved = shared_client.submit(lambda p: type(p)(p.x + 1), Point(1), pure=False)
+    assert shared_client.submit(lambda p: p.x, moved).result() == 2
+    assert moved.result().x == 2
+
+
+def test_exceptions_cross_as_themselves(shared_client: Client) -> None:
+    """Type, attributes, cause, and the frames of the task."""
+
+    def fails() -> None:
+        try:
+            {}["missing"]
+        except KeyError as error:
+            raise Custom("text", 5) from error
+
+    future = shared_client.submit(fails)
+    with pytest.raises(Custom, match="text") as caught:
+        future.result()
+    assert caught.value.number == 5
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert "in fails" in "".join(traceback.format_tb(future.traceback()))
+
+
+def test_retries(shared_client: Client, tmp_path: Any) -> None:
+    """They count as in Dask."""
+
+    def third_time(folder: str) -> int:
+        tries = len(os.listdir(folder))
+        open(f"{folder}/{tries}", "w").close()
+        if tries < 2:
+            raise OSError("not yet")
+        return tries
+
+    assert shared_client.submit(third_time, str(tmp_path), retries=2).result() == 2
+
+
+def test_async_tasks_run_on_the_loop(shared_client: Client) -> None:
+    """As in Dask, whatever the slots are."""
+
+    async def where() -> tuple[int, str]:
+        return os.getpid(), threading.current_thread().name
+
+    pid, _ = shared_client.submit(where, pure=False).result()
+    assert pid == worker_pid(shared_client)
+
+
+def test_actors_are_built_in_the_worker(shared_client: Client) -> None:
+    """They live there."""
+
+    class Counter:
+        def __init__(self) -> None:
+            self.n = 0
+
+        def add(self, n: int) -> tuple[int, int]:
+            self.n += n
+            return self.n, os.getpid()
+
+    actor = shared_client.submit(Counter, actor=True).result()
+    assert actor.add(2).result() == (2, worker_pid(shared_client))
+    assert actor.add(3).result()[0] == 5
+
+
+def test_a_generator_is_refused_by_name(shared_client: Client) -> None:
+    """Until streams exist."""
+
+    def rows() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(sky.StreamsNotSupported, match="rows"):
+        shared_client.submit(rows).result()
+
+
+def test_get_worker(shared_client: Client) -> None:
+    """Its address, name and id are the worker's."""
+
+    def facts() -> tuple[Any, ...]:
+        worker = get_worker()
+        return worker.address, worker.name, worker.id, worker.local_directory
+
+    expected = shared_client.run(
+        lambda dask_worker: (
+            dask_worker.address,
+            dask_worker.name,
+            dask_worker.id,
+            dask_worker.local_directory,
+        )
+    )
+    assert [shared_client.submit(facts, pure=False).result()] == list(expected.values())
+
+
+def test_what_lives_in_the_worker_says_so(shared_client: Client, executor: str) -> None:
+    """A clear error in a process slot, and no surprise in a thread."""
+    future = shared_client.submit(lambda: get_worker().state.nthreads, pure=False)
+    if executor == "thread":
+        assert future.result() == 2
+    else:
+        with pytest.raises(AttributeError, match="lives in the worker"):
+            future.result()
+
+
+def test_the_task_knows_its_key(shared_client: Client) -> None:
+    """As in Dask's threads."""
+
+    def key() -> Any:
+        from distributed.worker import thread_state
+
+        return thread_state.key
+
+    assert shared_client.submit(key, key="my-key").result() == "my-key"
+
+
+def test_dask_configuration_reaches_tasks(shared_client: Client) -> None:
+    """A task sees the worker's configuration."""
+    assert shared_client.submit(dask.config.get, "skyward.worker.executor", pure=False).result() == "auto"
+
+
+def test_collections_of_dask(shared_client: Client) -> None:
+    """Arrays, data frames and delayed give what they give anywhere."""
+    with dask.config.set(scheduler=shared_client):
+        x = da.arange(1000, chunks=100)
+        assert (x + x.T).sum().compute() == 999_000
+        frame = pd.DataFrame({"a": np.arange(100) % 7, "b": np.arange(100.0)})
+        grouped = dd.from_pandas(frame, npartitions=4).groupby("a").b.sum().compute().sort_index()
+        pd.testing.assert_series_equal(grouped, frame.groupby("a").b.sum(), check_names=False)
+        assert delayed(sum)([delayed(abs)(-n) for n in range(10)]).compute() == 45
+
+
+def test_p2p_shuffle_merge_and_rechunk(shared_client: Client) -> None:
+    """The user's part runs in a slot; what it asks of the worker is done there."""
+    frame = pd.DataFrame({"a": np.arange(500) % 7, "b": np.arange(500.0)})
+    left = dd.from_pandas(frame, npartitions=4)
+    right = dd.from_pandas(frame.drop_duplicates("a"), npartitions=2)
+    x = da.random.random((100, 100), chunks=(10, 100))
+    with dask.config.set(scheduler=shared_client):
+        shuffled = left.shuffle("a", shuffle_method="p2p").compute()
+        pd.testing.assert_frame_equal(shuffled.sort_values("b").reset_index(drop=True), frame)
+        merged = left.merge(right, on="a", shuffle_method="p2p").compute()
+        expected = frame.merge(frame.drop_duplicates("a"), on="a")
+        assert (len(merged), merged.b_y.sum()) == (len(expected), expected.b_y.sum())
+        before, after = dask.compute(x, x.rechunk((100, 10), method="p2p"))
+        np.testing.assert_array_equal(before, after)
+
+
+def test_options_move_a_task(shared_client: Client, executor: str) -> None:
+    """An annotation sends a task to the other kind of slot."""
+    pid = worker_pid(shared_client)
+    with sky.options(executor="thread"):
+        assert shared_client.submit(os.getpid, pure=False).result() == pid
+    with sky.options(executor="process"):
+        assert shared_client.submit(os.getpid, pure=False).result() != pid
+        assert delayed(os.getpid, pure=False)().compute(scheduler=shared_client) != pid
+
+
+def test_no_silent_threads(shared_client: Client, executor: str) -> None:
+    """Of what is the slots' to run, all runs where it should; the rest has its reason."""
+    place = {"thread": "thread", "process": "child"}[executor]
+    tasks = sky.statistics(shared_client).tasks
+    elsewhere = {
+        (where, why): n for (where, why), n in tasks.items() if why in ("plain", "p2p") and where != place
+    }
+    assert elsewhere == {} and tasks[place, "plain"] > 50
+    assert {why for _, why in tasks} <= {
+        "plain",
+        "p2p",
+        "async",
+        "actor",
+        "alias",
+        "data",
+        "annotated",
+        "other-executor",
+    }
+    if executor == "process":
+        assert tasks["child", "p2p"] > 0
+
+
+def test_prints_reach_the_workers_log(shared_client: Client, executor: str) -> None:
+    """With the key of the task, from a process slot."""
+    if executor == "thread":
+        pytest.skip("a thread prints to the worker's own stdout")
+    key = shared_client.submit(print, "one line", key="printing", pure=False)
+    key.result()
+    (logs,) = shared_client.get_worker_logs().values()
+    assert any("skyward_dask.task - INFO - printing: one line" in text for _, text in logs)
