@@ -228,6 +228,6 @@ def gather(*calls: Call[Any], stream: bool = False, ordered: bool = True) -> Gat
     for call in calls:
         if not isinstance(call, Call):
             raise OperatorError(
-                f"gather takes calls of functions that @skyward_dask.function made, not {type(call).__name__}."
+                f"gather takes calls of functions made by @skyward_dask.function, not {type(call).__name__}."
             )
     return Gather(calls, stream, ordered)

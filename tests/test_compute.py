@@ -1,0 +1,154 @@
+"""`Compute` on real clusters, over both executors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+
+import skyward_dask as sky
+
+
+@sky.function
+def double(x: int) -> int:
+    return 2 * x
+
+
+@sky.function
+def pid() -> int:
+    return os.getpid()
+
+
+@sky.function
+def fail(text: str) -> None:
+    raise KeyError(text)
+
+
+@sky.function
+async def on_the_loop(x: int) -> int:
+    return x
+
+
+@sky.function
+def block(started: str, release: str) -> str:
+    Path(started).write_text("")
+    return Path(release).read_text()
+
+
+@pytest.fixture(scope="module")
+def module_compute(executor: str) -> Iterator[sky.Compute]:
+    with sky.Compute(worker=sky.Worker(concurrency=2, executor=executor)) as compute:
+        yield compute
+
+
+def test_operators(module_compute: sky.Compute) -> None:
+    """One, a future, several at once, many."""
+    compute = module_compute
+    assert double(4) >> compute == 8
+    assert (double(4) > compute).result() == 8
+    assert (double(1) & double(2) & double(3)) >> compute == (2, 4, 6)
+    assert sky.gather(*map(double, range(10))) >> compute == [2 * n for n in range(10)]
+    assert on_the_loop(3) >> compute == 3
+
+
+def test_streams_of_results(module_compute: sky.Compute, tmp_path: Path) -> None:
+    """In order, or as they finish."""
+    calls = [double(n) for n in range(10)]
+    assert list(sky.gather(*calls, stream=True) >> module_compute) == [2 * n for n in range(10)]
+    unordered = sky.gather(*calls, stream=True, ordered=False) >> module_compute
+    assert sorted(unordered) == [2 * n for n in range(10)]
+    names = str(tmp_path / "started"), str(tmp_path / "release")
+    for name in names:
+        os.mkfifo(name)
+    results = sky.gather(block(*names), double(1), stream=True, ordered=False) >> module_compute
+    Path(names[0]).read_text()
+    assert next(results) == 2
+    Path(names[1]).write_text("late")
+    assert list(results) == ["late"]
+
+
+def test_it_runs_in_the_slots_that_were_asked_for(module_compute: sky.Compute, executor: str) -> None:
+    """Threads have the worker's pid."""
+    (worker,) = module_compute.client.run(os.getpid).values()
+    assert (pid() >> module_compute == worker) == (executor == "thread")
+    assert list(module_compute.client.nthreads().values()) == [2]
+
+
+def test_errors_are_the_calls_own(module_compute: sky.Compute) -> None:
+    """From each operator."""
+    for run in (lambda: fail("x") >> module_compute, (fail("x") > module_compute).result):
+        with pytest.raises(KeyError, match="x"):
+            run()
+    with pytest.raises(KeyError, match="x"):
+        (double(1) & fail("x")) >> module_compute
+
+
+def test_a_future_can_be_awaited_and_cancelled(module_compute: sky.Compute, tmp_path: Path) -> None:
+    """It is one of concurrent.futures."""
+
+    async def awaiting() -> int:
+        return await asyncio.wrap_future(double(21) > module_compute)
+
+    assert asyncio.run(awaiting()) == 42
+    names = str(tmp_path / "started"), str(tmp_path / "release")
+    for name in names:
+        os.mkfifo(name)
+    future = block(*names) > module_compute
+    Path(names[0]).read_text()
+    assert future.cancel() and future.cancelled()
+    with pytest.raises(CancelledError):
+        future.result()
+    Path(names[1]).write_text("")
+
+
+def test_a_script_with_functions_of_its_own(tmp_path: Path) -> None:
+    """``__main__`` travels by value, in both directions."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import skyward_dask as sky
+class Point:
+    def __init__(self, x): self.x = x
+@sky.function
+def move(point): return Point(point.x + 1)
+if __name__ == "__main__":
+    with sky.Compute(worker=sky.Worker(concurrency=1, executor="process")) as compute:
+        print((move(Point(1)) >> compute).x)
+"""
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "2\n"
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    """Its worker processes import it again."""
+    script = tmp_path / "script.py"
+    script.write_text("import skyward_dask as sky\nwith sky.Compute() as compute: pass\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode and 'if __name__ == "__main__"' in done.stderr
+
+
+def test_somebody_elses_cluster_is_given_back() -> None:
+    """Its slots change only if a worker is given, and are put back."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        with sky.Compute(cluster=cluster) as compute:
+            assert double(2) >> compute == 4
+            assert list(client.nthreads().values()) == [1]
+        with sky.Compute(cluster=cluster.scheduler_address, worker=sky.Worker(concurrency=3)) as compute:
+            assert double(2) >> compute == 4
+            assert list(client.nthreads().values()) == [3]
+        assert list(client.nthreads().values()) == [1]
+        sky.install(client, sky.Worker(concurrency=2))
+        with sky.Compute(cluster=cluster, worker=sky.Worker(concurrency=3)):
+            assert list(client.nthreads().values()) == [3]
+        assert list(client.nthreads().values()) == [2]
