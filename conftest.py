@@ -68,16 +68,24 @@ def _is_resource_tracker(process: psutil.Process) -> bool:
         return False
 
 
+def _unix_sockets() -> set[str]:
+    """The inodes of Unix sockets: ours are; TCP is distributed's, which pools and closes it in its own time."""
+    table = Path("/proc/net/unix")
+    return {line.split()[6] for line in table.read_text().splitlines()[1:]} if table.exists() else set()
+
+
 def _descriptors() -> Iterator[str]:
     """Descriptors of the kinds that we make, as what they point to."""
     folder = Path("/proc/self/fd")
+    unix = _unix_sockets()
     tracker = str(resource_tracker._resource_tracker._fd)
     for fd in set(os.listdir(folder) if folder.exists() else ()) - {tracker}:
         try:
             target = os.readlink(folder / fd)
         except OSError:
             continue
-        if target.startswith(("socket:", "pipe:", "/memfd:skyward")) or "pidfd" in target:
+        ours = target.startswith(("pipe:", "/memfd:skyward")) or "pidfd" in target
+        if ours or (target.startswith("socket:") and target[8:-1] in unix):
             yield f"{fd} {target}"
 
 
