@@ -69,7 +69,7 @@ def _is_resource_tracker(process: psutil.Process) -> bool:
 
 
 def _unix_sockets() -> set[str]:
-    """The inodes of Unix sockets: ours are; TCP is distributed's, which pools and closes it in its own time."""
+    """The inodes of Unix sockets, as ours are; distributed pools its TCP, and closes it in its time."""
     table = Path("/proc/net/unix")
     return {line.split()[6] for line in table.read_text().splitlines()[1:]} if table.exists() else set()
 
