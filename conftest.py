@@ -17,7 +17,15 @@ import pytest
 #: Fixtures that live as long as a module: then the module is judged, not each of its tests.
 SHARED = {"shared_client", "shared_pool", "module_compute"}
 #: Threads that distributed and tornado keep for the life of the process.
-_KEPT_THREADS = ("Dask-Offload", "TCP-Executor", "asyncio_", "Profile", "ThreadPoolExecutor-", "IO loop")
+_KEPT_THREADS = (
+    "Dask-Offload",
+    "Dask-Callback",
+    "TCP-Executor",
+    "asyncio_",
+    "Profile",
+    "ThreadPoolExecutor-",
+    "IO loop",
+)
 #: Seconds that what is ending may take to be gone, on a loaded machine.
 _PATIENCE = 20.0
 
