@@ -12,8 +12,10 @@ __all__ = [
     "SerializationError",
     "SkywardError",
     "SlotCrashed",
+    "SlotOutOfMemory",
     "SlotStartFailed",
     "StreamsNotSupported",
+    "TaskTimeout",
 ]
 
 
@@ -106,4 +108,62 @@ class SlotCrashed(SkywardError, RuntimeError):
             f"process {self.pid} of the slot that ran task {self.key!r} {how}. The task may have called "
             "sys.exit or os._exit, crashed in native code, or been killed. Other tasks are not affected. "
             "See this exception's .stderr and .stack; run it with executor='thread' to debug it in place."
+        )
+
+
+class SlotOutOfMemory(SlotCrashed, MemoryError):
+    """A task's process had more memory of its own than `memory_limit` allows, and was killed.
+
+    Attributes
+    ----------
+    limit, peak : int
+        Bytes: what was allowed, and what was found when it was over.
+    """
+
+    def __init__(self, crash: SlotCrashed, limit: int, peak: int) -> None:
+        super().__init__(*crash.args)
+        self.limit = limit
+        self.peak = peak
+        self._crash = crash
+
+    def __reduce__(self) -> tuple[type, tuple[SlotCrashed, int, int]]:
+        return type(self), (self._crash, self.limit, self.peak)
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.key!r} was ended: process {self.pid} of its slot, with all that it started, had "
+            f"{self.peak:,} bytes of its own, and its memory_limit is {self.limit:,}. Other tasks are not "
+            "affected. Give it a higher limit (Worker(memory_limit=...) or options(memory_limit=...)), or "
+            "smaller pieces of work."
+        )
+
+
+class TaskTimeout(SkywardError, TimeoutError):
+    """A task ran longer than its timeout, and was ended.
+
+    Attributes
+    ----------
+    key : str
+        The task.
+    seconds : float
+        The timeout.
+    stack : str
+        Where its threads stood, as faulthandler writes it; empty if the process didn't say.
+    """
+
+    def __init__(self, key: str, seconds: float, stack: str = "") -> None:
+        super().__init__(f"task {key!r} ran longer than {seconds} s")
+        self.key = key
+        self.seconds = seconds
+        self.stack = stack
+
+    def __reduce__(self) -> tuple[type, tuple[str, float, str]]:
+        return type(self), (self.key, self.seconds, self.stack)
+
+    def __str__(self) -> str:
+        where = f" It stood at:\n{self.stack.rstrip()}" if self.stack else ""
+        return (
+            f"task {self.key!r} ran longer than its timeout of {self.seconds:g} s and was ended. Other tasks "
+            "are not affected. Give it more time (Worker(timeout=...), options(timeout=...) or "
+            f".with_timeout()), or find out what it waits for.{where}"
         )

@@ -41,7 +41,7 @@ from skyward_dask.extension.routing import Place, Reason, Route, RoutedTask, Unr
 from skyward_dask.extension.scheduler import introduce, report_slots
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.slots.pool import PoolClosed, SlotPool, SlotSnapshot
-from skyward_dask.slots.process import Request
+from skyward_dask.slots.runs import Request
 
 logger = logging.getLogger(__name__)
 

@@ -5,13 +5,13 @@
  listener thread  waits on `answers`: hands answers to the threads that asked; at its end, exits
 ```
 
-The listener ends the process even while a task holds the main thread; PDEATHSIG does so even while
-a task holds the GIL. So a child never outlives its worker.
+A run is stopped by its number in the shared page and a SIGINT: the handler runs in the main thread, and
+raises KeyboardInterrupt there only while that very run is active. The worker's end is the template's to
+notice, which kills this process; the listener does so for the case that both ended at once.
 """
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import itertools
 import os
@@ -23,6 +23,7 @@ import threading
 import traceback
 import types
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -30,10 +31,15 @@ from skyward_dask.errors import SerializationError
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind
 from skyward_dask.slots.page import Page
 from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unpicklable
+from skyward_dask.slots.trees import become_subreaper, end_descendants, wake_at_parents_death
 
-_PR_SET_PDEATHSIG = 1
+#: Has faulthandler write all threads' stacks to the shared page, whoever holds the GIL. A real-time signal,
+#: where there are any: programs hardly use one. The third: arbitrary.
+STACK_SIGNAL: int = signal.SIGRTMIN + 3 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 #: What a shell reports of a program that Ctrl-C ended.
 _INTERRUPTED = 130
+#: Seconds that a child without worker and template takes for killing what its task has started.
+_PATIENCE = 1.0
 
 
 class Link:
@@ -44,8 +50,9 @@ class Link:
     Thread-safe. A call from a thread that outlives its run is refused.
     """
 
-    def __init__(self, runs: Channel) -> None:
+    def __init__(self, runs: Channel, page: Page) -> None:
         self._runs = runs
+        self._page = page
         self._numbers = itertools.count(1)
         self._waiting: dict[int, queue.SimpleQueue[Frame]] = {}
         self.run = 0
@@ -67,6 +74,11 @@ class Link:
             return loads(frame.parts)
         raise load_exception(frame.parts)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the run that is active is to stop."""
+        return self.run != 0 and self._page.stop == self.run
+
     def answer(self, frame: Frame) -> None:
         self._waiting.pop(frame.number).put(frame)
 
@@ -78,42 +90,53 @@ def enumerate_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> 
     ]
 
 
-def main(runs: int, answers: int, page: int, parent: int) -> None:
-    """Serve runs until the worker is gone; the numbers are inherited descriptors and the worker's pid."""
+def main(runs: int, answers: int, page: int) -> None:
+    """Serve runs until the worker is gone; the numbers are descriptors that this process was given."""
     for fd in (runs, answers, page):
         os.set_inheritable(fd, False)
-    _die_with(parent)
-    _reset_signals()
-    last_words = Page(page)
+    reset_signals()
+    become_subreaper()
+    wake_at_parents_death()
+    shared = Page(page)
     faulthandler.enable(page)
+    faulthandler.register(STACK_SIGNAL, page)
     # one record a line; a lone surrogate in a print is not worth a failed task
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     # tasks must not find this program in `__main__`, nor must multiprocessing in a task
     sys.modules["__main__"] = types.ModuleType("__main__")
     channel = Channel(socket.socket(fileno=runs))
-    link = Link(channel)
+    link = Link(channel, shared)
+    signal.signal(signal.SIGINT, partial(_interrupt, link))
     answering = Channel(socket.socket(fileno=answers))
     threading.Thread(target=_listen, args=(answering, link), name="skyward-listener", daemon=True).start()
+    _reseed()
     _prepare(channel.receive(), link)
     channel.send(Kind.READY, 0, ())
-    _serve(channel, link, last_words)
+    _serve(channel, link, shared)
 
 
-def _die_with(parent: int) -> None:
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
-        os._exit(0)
-
-
-def _reset_signals() -> None:
-    """Take the defaults: what the worker ignores or blocks survives exec."""
+def reset_signals() -> None:
+    """Take the defaults: what the worker ignores or blocks survives exec and fork."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(link: Link, number: int, frame: types.FrameType | None) -> None:
+    """SIGINT, in the main thread: from the worker it concerns one run; from elsewhere, this process."""
+    if link.run:
+        raise KeyboardInterrupt
+    _exit(_INTERRUPTED)
+
+
+def _reseed() -> None:
+    """Give this process random numbers of its own: the template's are every child's."""
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].seed()
 
 
 def _listen(answers: Channel, link: Link) -> None:
@@ -121,12 +144,13 @@ def _listen(answers: Channel, link: Link) -> None:
         try:
             frame = answers.receive()
         except ChannelClosed:
-            _exit_with_group()
+            _exit_with_all()
         link.answer(frame)
 
 
-def _exit_with_group() -> NoReturn:
-    """The worker is gone: end this process with all that it started in its own process group."""
+def _exit_with_all() -> NoReturn:
+    """The worker is gone: end this process with all that its tasks have started."""
+    end_descendants(os.getpid(), _PATIENCE)
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
@@ -151,9 +175,8 @@ def _serve(runs: Channel, link: Link, page: Page) -> None:
             frame = runs.receive()
         except ChannelClosed:
             return  # leave as a program does: atexit runs
-        page.begun = link.run = frame.number
-        kind, parts = _run(frame)
-        link.run = 0
+        page.begun = frame.number
+        kind, parts = _run(frame, link)
         _flush()
         del frame
         try:
@@ -163,14 +186,31 @@ def _serve(runs: Channel, link: Link, page: Page) -> None:
         del parts
 
 
-def _run(frame: Frame) -> tuple[Kind, list[Any]]:
+def _run(frame: Frame, link: Link) -> tuple[Kind, list[Any]]:
+    """Carry a run out; an interrupt that comes anywhere in here ends the process."""
+    try:
+        link.run = frame.number
+        outcome = _outcome(frame)
+        link.run = 0
+    except KeyboardInterrupt:
+        _report_interrupt(link)
+        _exit(_INTERRUPTED)
+    return outcome
+
+
+def _report_interrupt(link: Link) -> None:
+    """Say where the run stood, unless that was asked for."""
+    if not link.stopped:
+        traceback.print_exc()
+
+
+def _outcome(frame: Frame) -> tuple[Kind, list[Any]]:
     try:
         return Kind.RESULT, _call(frame)
     except SystemExit as leaving:
         _leave(leaving)
     except KeyboardInterrupt:
-        traceback.print_exc()
-        _exit(_INTERRUPTED)
+        raise
     except BaseException as error:
         # cut our own frames off: what is left is the task's, and crosses to its caller
         trace = error.__traceback__

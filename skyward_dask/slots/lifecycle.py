@@ -1,87 +1,107 @@
-"""A slot's life as a table: an event and a state give a next state and commands. No I/O.
+"""A child's life as a table: an event and a state give a next state and commands. No I/O.
 
-A *generation* numbers the children of a slot. An event that names an earlier one comes from a child that
-is gone, and is dropped: so nobody has to ask whether a late word still counts.
+The pool says what happens, carries the commands out, and has each slot hold a child that can work.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 
 class State(Enum):
-    """Where a slot stands."""
+    """Where a child stands."""
 
-    VACANT = "vacant"
     STARTING = "starting"
     IDLE = "idle"
     BUSY = "busy"
+    STOPPING = "stopping"
     KILLING = "killing"
+    LEAVING = "leaving"
+    GONE = "gone"
 
 
 class Event(Enum):
-    """What happens to a slot."""
+    """What happens to a child."""
 
-    WANT = "want"
     READY = "ready"
     CHECK_OUT = "check out"
     CHECK_IN = "check in"
-    DIED = "died"
+    STOP = "stop"
+    LIMIT = "limit"
+    RETIRE = "retire"
     CLOSE = "close"
+    DIED = "died"
 
 
 class Command(Enum):
     """What the pool has to do about it."""
 
-    SPAWN = "spawn"
     OFFER = "offer"
+    INTERRUPT = "interrupt"
+    KILL = "kill"
+    DISMISS = "dismiss"
     REPORT_FAILED_START = "report failed start"
     COUNT_CRASH = "count crash"
-    KILL = "kill"
 
+
+_KILL = (State.KILLING, (Command.KILL,))
+_KILLING: tuple[State, tuple[Command, ...]] = (State.KILLING, ())
+_LEAVING: tuple[State, tuple[Command, ...]] = (State.LEAVING, ())
+_GONE: tuple[State, tuple[Command, ...]] = (State.GONE, ())
 
 TABLE: dict[tuple[State, Event], tuple[State, tuple[Command, ...]]] = {
-    (State.VACANT, Event.WANT): (State.STARTING, (Command.SPAWN,)),
     (State.STARTING, Event.READY): (State.IDLE, (Command.OFFER,)),
-    (State.STARTING, Event.DIED): (State.VACANT, (Command.REPORT_FAILED_START,)),
+    (State.STARTING, Event.RETIRE): _KILL,
+    (State.STARTING, Event.CLOSE): _KILL,
+    (State.STARTING, Event.DIED): (State.GONE, (Command.REPORT_FAILED_START,)),
     (State.IDLE, Event.CHECK_OUT): (State.BUSY, ()),
-    (State.IDLE, Event.DIED): (State.STARTING, (Command.COUNT_CRASH, Command.SPAWN)),
+    (State.IDLE, Event.RETIRE): (State.LEAVING, (Command.DISMISS,)),
+    (State.IDLE, Event.CLOSE): (State.LEAVING, (Command.DISMISS,)),
+    (State.IDLE, Event.DIED): (State.GONE, (Command.COUNT_CRASH,)),
     (State.BUSY, Event.CHECK_IN): (State.IDLE, (Command.OFFER,)),
-    (State.BUSY, Event.DIED): (State.STARTING, (Command.COUNT_CRASH, Command.SPAWN)),
-    (State.STARTING, Event.CLOSE): (State.KILLING, (Command.KILL,)),
-    (State.IDLE, Event.CLOSE): (State.KILLING, (Command.KILL,)),
-    (State.BUSY, Event.CLOSE): (State.KILLING, (Command.KILL,)),
-    (State.VACANT, Event.CLOSE): (State.VACANT, ()),
-    (State.KILLING, Event.DIED): (State.VACANT, ()),
+    (State.BUSY, Event.STOP): (State.STOPPING, (Command.INTERRUPT,)),
+    (State.BUSY, Event.LIMIT): _KILL,
+    # it has had its last run: what it is asked in between stays until it checks in
+    (State.BUSY, Event.RETIRE): (State.BUSY, ()),
+    (State.BUSY, Event.CLOSE): _KILL,
+    (State.BUSY, Event.DIED): (State.GONE, (Command.COUNT_CRASH,)),
+    # its run ended while it was being stopped; an interrupted interpreter is not used again
+    (State.STOPPING, Event.CHECK_IN): _KILL,
+    (State.STOPPING, Event.LIMIT): _KILL,
+    (State.STOPPING, Event.CLOSE): _KILL,
+    (State.STOPPING, Event.STOP): (State.STOPPING, ()),
+    (State.STOPPING, Event.RETIRE): (State.STOPPING, ()),
+    (State.STOPPING, Event.DIED): _GONE,
     # words of a child that is being killed, which were on their way
-    (State.KILLING, Event.READY): (State.KILLING, ()),
-    (State.KILLING, Event.CHECK_IN): (State.KILLING, ()),
-    (State.KILLING, Event.CLOSE): (State.KILLING, ()),
+    (State.KILLING, Event.READY): _KILLING,
+    (State.KILLING, Event.CHECK_IN): _KILLING,
+    (State.KILLING, Event.STOP): _KILLING,
+    (State.KILLING, Event.LIMIT): _KILLING,
+    (State.KILLING, Event.RETIRE): _KILLING,
+    (State.KILLING, Event.CLOSE): _KILLING,
+    (State.KILLING, Event.DIED): _GONE,
+    (State.LEAVING, Event.RETIRE): _LEAVING,
+    (State.LEAVING, Event.CLOSE): _LEAVING,
+    (State.LEAVING, Event.LIMIT): _KILL,
+    (State.LEAVING, Event.DIED): _GONE,
+    # the caller gives back a child whose death has been dealt with; a deadline passes that was its
+    (State.GONE, Event.CHECK_IN): _GONE,
+    (State.GONE, Event.STOP): _GONE,
+    (State.GONE, Event.LIMIT): _GONE,
+    (State.GONE, Event.RETIRE): _GONE,
+    (State.GONE, Event.CLOSE): _GONE,
 }
 
 
-@dataclass(slots=True)
-class Life:
-    """The state of one slot, and the generation of its present child (0: none yet)."""
+def step(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
+    """What follows from an event.
 
-    state: State = State.VACANT
-    generation: int = 0
-
-    def apply(self, event: Event, generation: int) -> tuple[Command, ...]:
-        """Take the event of the child of that generation; returns what to do, in order.
-
-        Raises
-        ------
-        LookupError
-            The event can't happen in this state: a defect of the pool.
-        """
-        if generation != self.generation:
-            return ()
-        try:
-            self.state, commands = TABLE[self.state, event]
-        except KeyError:
-            raise LookupError(f"a slot that is {self.state.value} can't take '{event.value}'") from None
-        if Command.SPAWN in commands:
-            self.generation += 1
-        return commands
+    Raises
+    ------
+    LookupError
+        The event can't happen in this state: a defect of the pool.
+    """
+    try:
+        return TABLE[state, event]
+    except KeyError:
+        raise LookupError(f"a child that is {state.value} can't take '{event.value}'") from None

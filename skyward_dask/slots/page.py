@@ -1,7 +1,8 @@
-"""What a child leaves behind when it dies: the run that it had begun, and faulthandler's stack.
+"""What a child and its worker share: the run that has begun, the run to be stopped, faulthandler's stacks.
 
-One memfd for each child (an unlinked file where there is none), inherited by the child alone. Its first
-page is mapped at both ends and holds a number; faulthandler writes behind it, at the descriptor's offset.
+One memfd for each child (an unlinked file where there is none). Its first page is mapped at both ends and
+holds two numbers, so that neither a full socket nor a held GIL stands between the two; faulthandler writes
+behind it, at the descriptor's offset.
 """
 
 from __future__ import annotations
@@ -11,26 +12,29 @@ import os
 import struct
 import tempfile
 
+from skyward_dask.slots.features import Feature, available
+
 _SIZE = mmap.PAGESIZE
 _NUMBER = struct.Struct("<Q")
+_BEGUN, _STOP = 0, _NUMBER.size
 #: Bytes of a stack that are read at the most: some fifty threads' worth.
 _STACK_LIMIT = 64 * 1024
 
 
 def _unnamed_file() -> int:
-    if hasattr(os, "memfd_create"):
+    if available(Feature.MEMFD):
         return os.memfd_create("skyward-slot", os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
 
 class Page:
-    """The child's last words, readable after its death.
+    """What one end writes and the other reads, even after the child's death.
 
     Parameters
     ----------
     fd : int, optional
-        The descriptor that the child inherited; a new file without it.
+        The descriptor that the child was given; a new file without it.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -43,16 +47,34 @@ class Page:
     @property
     def begun(self) -> int:
         """The number of the run that the child began last; 0 before its first."""
-        number: int = _NUMBER.unpack_from(self._map)[0]
+        number: int = _NUMBER.unpack_from(self._map, _BEGUN)[0]
         return number
 
     @begun.setter
     def begun(self, number: int) -> None:
-        _NUMBER.pack_into(self._map, 0, number)
+        _NUMBER.pack_into(self._map, _BEGUN, number)
 
-    def stack(self) -> str:
-        """What faulthandler wrote: the Python stacks at a crash in native code, else nothing."""
-        return os.pread(self.fd, _STACK_LIMIT, _SIZE).decode(errors="replace")
+    @property
+    def stop(self) -> int:
+        """The number of the run that is to stop; 0 for none."""
+        number: int = _NUMBER.unpack_from(self._map, _STOP)[0]
+        return number
+
+    @stop.setter
+    def stop(self, number: int) -> None:
+        _NUMBER.pack_into(self._map, _STOP, number)
+
+    def copy(self) -> Page:
+        """The same page on a descriptor of its own."""
+        return Page(os.dup(self.fd))
+
+    def written(self) -> int:
+        """How far faulthandler has written: an offset that both ends share."""
+        return os.lseek(self.fd, 0, os.SEEK_CUR)
+
+    def stack(self, since: int) -> str:
+        """What faulthandler wrote from an offset on: Python stacks, else nothing."""
+        return os.pread(self.fd, _STACK_LIMIT, since).decode(errors="replace")
 
     def close(self) -> None:
         self._map.close()

@@ -3,37 +3,48 @@
 ```
  caller's thread ── check out ──▶ slot ── ChildProcess.run ──▶ child
                  ◀─ check in ───       ◀─ result, error ──
- supervisor      ── starts, reaps, replaces children; applies lifecycle.TABLE
+ any thread      ── stop ───────▶ verdict ── interrupt, kill ─▶
+ supervisor      ── starts, buries, replaces children; keeps deadlines and limits
 ```
 
-A child belongs to a run, not to a thread: threads come and go. What is decided stands in `lifecycle`; the
-lock here guards the slots while an event is applied, and is never held during I/O.
+A child belongs to a run, not to a thread: threads come and go. What is decided about a child stands in
+`lifecycle`; `_settle` then has each slot hold a child that can work. The lock here guards slots, children
+and runs while that is decided, and is never held during I/O that can block.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import psutil
 
-from skyward_dask.errors import SlotStartFailed
-from skyward_dask.slots.channel import Part
-from skyward_dask.slots.lifecycle import Command, Event, Life, State
+from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, TaskTimeout
+from skyward_dask.slots.backoff import Backoff
+from skyward_dask.slots.channel import Frame, Kind, Part
+from skyward_dask.slots.lifecycle import Command, Event, State
+from skyward_dask.slots.limits import own_memory, pause
 from skyward_dask.slots.output import Sink
-from skyward_dask.slots.pickling import dumps, unpicklable
-from skyward_dask.slots.process import ChildProcess, Ended, NotBegun, Preparation, Request
-from skyward_dask.slots.supervisor import Supervisor
+from skyward_dask.slots.pickling import dumps, load_exception, loads, unpicklable
+from skyward_dask.slots.preparation import Preparation
+from skyward_dask.slots.process import ChildProcess, Lost
+from skyward_dask.slots.runs import Request, Run, Verdict
+from skyward_dask.slots.supervisor import Listener, Supervisor
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Seconds that idle children have to leave by themselves when the pool closes: most leave in 50 ms, and
-#: what an atexit function does may take its time.
+#: Seconds that an idle child has to leave by itself: most leave in 50 ms, and what an atexit function
+#: does may take its time.
 _LEAVE = 2.0
+#: How often a run is given to another child because its own went through no fault of the run. A task that
+#: kills the template each time would otherwise be run for ever; more than chance may take: arbitrary.
+_REPEATS = 5
 
 
 class PoolClosed(RuntimeError):
@@ -48,11 +59,11 @@ class SlotSnapshot:
     ----------
     index : int
     state : str
-        ``"vacant"``, ``"starting"``, ``"idle"``, ``"busy"`` or ``"killing"``.
+        ``"vacant"`` or a `lifecycle.State` of its child: ``"starting"``, ``"idle"``, ``"busy"``, …
     pid : int or None
     task : str or None
         The key of the task that runs.
-    tasks_done, crashes : int
+    tasks_done, crashes, kills : int
         Counted since the pool was made.
     memory : int
         Resident bytes of the child's process.
@@ -66,18 +77,25 @@ class SlotSnapshot:
     task: str | None
     tasks_done: int
     crashes: int
+    kills: int
     memory: int
     cpu: float
 
 
 @dataclass(slots=True, eq=False)
 class _Slot:
+    """An index, the child that holds it, and the one that comes next where that is known.
+
+    `wanted`: a child is kept in it.
+    """
+
     index: int
-    life: Life = field(default_factory=Life)
+    wanted: bool
     child: ChildProcess | None = None
-    task: str | None = None
+    successor: ChildProcess | None = None
     tasks_done: int = 0
     crashes: int = 0
+    kills: int = 0
 
 
 def _discard(key: str, stream: str, line: str) -> None:
@@ -105,12 +123,16 @@ class SlotPool(Executor):
         ``"module:function"``, called in each child first, with `backend_argument` and a `Link` by which
         the child's tasks can ask for things (`Request.serve`).
     backend_argument : bytes
+    max_tasks : int, optional
+        Each child is replaced after so many calls.
+    grace : float
+        Seconds between the interruption of a call that is stopped and its kill.
     eager : bool
         Start the children now; else each when it is first wanted.
     on_output : callable
         Takes ``(key, "stdout" or "stderr", line)``.
     on_event : callable
-        Takes ``("start", "crash" or "failed-start", slot, pid)``.
+        Takes ``("start", "crash", "kill", "replace" or "failed-start", slot, pid)``.
 
     Raises
     ------
@@ -138,6 +160,8 @@ class SlotPool(Executor):
         initializer: Callable[[], object] | None = None,
         backend: str = "",
         backend_argument: bytes = b"",
+        max_tasks: int | None = None,
+        grace: float = 0.5,
         eager: bool = True,
         on_output: Sink = _discard,
         on_event: Callable[[str, int, int], None] = _ignore,
@@ -145,22 +169,25 @@ class SlotPool(Executor):
         if slots < 1:
             raise ValueError(f"a pool needs at least one slot, not {slots}")
         self._preparation = Preparation(env or {}, pre_import, initializer, backend, backend_argument)
-        self._initializer = self._pickled_initializer()
+        self._max_tasks, self._grace = max_tasks, grace
         self._sink, self._on_event = on_output, on_event
         self._changed = threading.Condition()
-        self._slots = [_Slot(index) for index in range(slots)]
+        self._slots = [_Slot(index, wanted=eager) for index in range(slots)]
+        self._children: set[ChildProcess] = set()
         self._idle: list[_Slot] = []
         self._waiting = 0
         self._failures: list[SlotStartFailed] = []
+        self._backoff = Backoff()
         self._open_calls = 0
         self._closing = False
         self._ended = threading.Event()
         self._threads: ThreadPoolExecutor | None = None
-        self._supervisor = Supervisor(self._ready, self._died)
-        if eager:
-            with self._changed:
-                for slot in self._slots:
-                    self._apply(slot, Event.WANT)
+        self._submitted: WeakKeyDictionary[Future[Any], Run] = WeakKeyDictionary()
+        listener = Listener(self._ready, self._died, on_output)
+        self._supervisor = Supervisor(self._preparation, self._pickled_initializer(), listener)
+        with self._changed:
+            for slot in self._slots:
+                self._settle(slot)
 
     def _pickled_initializer(self) -> list[Part]:
         if self._preparation.initializer is None:
@@ -179,20 +206,28 @@ class SlotPool(Executor):
         ------
         SlotCrashed
             The child died while it ran the call.
+        SlotOutOfMemory
+            It had more memory than `Request.memory_limit`.
+        TaskTimeout
+            The call took longer than `Request.timeout`.
         SlotStartFailed
             No child can be started.
         SerializationError
             The call or its result can't be pickled.
         concurrent.futures.CancelledError
-            The pool was ended meanwhile.
+            The call was stopped, or the pool was ended meanwhile.
         PoolClosed
             The pool is shut down.
         BaseException
             What the call raised.
         """
+        return self.carry_out(Run(request))
+
+    def carry_out(self, run: Run) -> Any:
+        """The same as `run`, for a run that may be interrupted meanwhile."""
         self._enter()
         try:
-            return self._run(request)
+            return self._run(run)
         finally:
             self._leave()
 
@@ -202,23 +237,80 @@ class SlotPool(Executor):
         with self._changed:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(len(self._slots), thread_name_prefix="skyward-pool")
-        name = getattr(fn, "__qualname__", repr(fn))
-        future: Future[T] = self._threads.submit(self._run, Request(name, fn, args, kwargs))
+        run = Run(Request(getattr(fn, "__qualname__", repr(fn)), fn, args, kwargs))
+        future: Future[T] = self._threads.submit(self._run, run)
+        self._submitted[future] = run
         future.add_done_callback(lambda _: self._leave())
         return future
 
-    def _run(self, request: Request) -> Any:
-        parts = request.pickled()
+    def stop(self, future: Future[Any]) -> bool:
+        """Cancel a call that waits, or stop one that runs: its result is a CancelledError.
+
+        Returns whether that will be so; False: it has ended, or is about to.
+        """
+        return future.cancel() or self.interrupt(self._submitted[future])
+
+    def interrupt(self, run: Run) -> bool:
+        """Stop a run: KeyboardInterrupt first, and after the grace period a kill with all that it started."""
+        with self._changed:
+            return self._judge(run, Verdict.STOPPED)
+
+    def secede(self, run: Run) -> None:
+        """Let the run go on outside its slot, which gets another child."""
+        with self._changed:
+            child = run.child
+            if child is not None and (slot := self._slots[child.slot]).child is child:
+                slot.child = None
+                self._settle(slot)
+
+    def _run(self, run: Run) -> Any:
+        parts = run.request.pickled()
         while True:
-            slot, child = self._check_out(request.key)
+            child = self._check_out(run)
+            frame: Frame | None = None
+            over = True
             try:
-                return child.run(request, parts)
-            except NotBegun:
-                continue
-            except Ended:
-                raise CancelledError("the pool ended while the call ran") from None
+                frame = child.carry_out(run, parts)
+            except Lost:
+                over = not self._is_repeated(run, child)
             finally:
-                self._give_back(slot, child)
+                self._give_back(run, child, frame, over)
+            if over:
+                return self._outcome(run, child, frame)
+
+    def _is_repeated(self, run: Run, child: ChildProcess) -> bool:
+        """Whether a run whose child has died is given to another: it was no fault of the run."""
+        with self._changed:
+            innocent = child.orphaned or not child.has_begun
+            if run.verdict is not None or not innocent or run.repeats >= _REPEATS:
+                run.done = True
+                return False
+            run.repeats += 1
+            return True
+
+    def _outcome(self, run: Run, child: ChildProcess, frame: Frame | None) -> Any:
+        """What the caller gets; the first verdict stands, whatever the child still said."""
+        if run.verdict is not None or frame is None:
+            raise self._verdict_as_error(run, child)
+        if frame.kind is Kind.ERROR:
+            raise load_exception(frame.parts)
+        return loads(frame.parts)
+
+    def _verdict_as_error(self, run: Run, child: ChildProcess) -> BaseException:
+        request = run.request
+        if run.verdict is Verdict.TIMED_OUT:
+            assert request.timeout is not None
+            return TaskTimeout(request.key, request.timeout, run.stack)
+        if run.verdict in (Verdict.STOPPED, Verdict.POOL_ENDED):
+            return CancelledError(f"{request.key}: {run.verdict.value}")
+        child.died.wait()  # it was killed, or has died
+        death = child.death
+        assert death is not None
+        crash = SlotCrashed(request.key, child.pid, death.exitcode, death.signal, death.stack, death.stderr)
+        if run.verdict is Verdict.OUT_OF_MEMORY:
+            assert request.memory_limit is not None
+            return SlotOutOfMemory(crash, request.memory_limit, run.peak)
+        return crash
 
     def _enter(self) -> None:
         with self._changed:
@@ -230,137 +322,218 @@ class SlotPool(Executor):
         with self._changed:
             self._open_calls -= 1
             if self._closing and not self._open_calls:
-                self._close_slots()
+                self._close_children()
 
-    def _check_out(self, key: str) -> tuple[_Slot, ChildProcess]:
+    def _check_out(self, run: Run) -> ChildProcess:
         with self._changed:
             seen = len(self._failures)
             self._waiting += 1
             try:
-                self._changed.wait_for(lambda: self._can_proceed(seen))
+                self._changed.wait_for(lambda: run.verdict is not None or self._can_proceed(seen))
             finally:
                 self._waiting -= 1
-            if self._ended.is_set():
-                raise CancelledError("the pool ended before the call ran")
+            if self._ended.is_set() or run.verdict is not None:
+                run.done = True
+                raise CancelledError(f"{run.request.key}: ended before it ran")
             if not self._idle:
+                run.done = True
                 raise self._failures[-1]
-            slot = self._idle.pop()
-            self._apply(slot, Event.CHECK_OUT)
-            slot.task = key
-            assert slot.child is not None
-            return slot, slot.child
+            return self._begin(run, self._idle.pop())
+
+    def _begin(self, run: Run, slot: _Slot) -> ChildProcess:
+        child = slot.child
+        assert child is not None
+        self._apply(child, Event.CHECK_OUT)
+        child.expect()
+        run.child, child.run = child, run
+        if self._max_tasks is not None and child.runs_done + 1 >= self._max_tasks:
+            child.last = True
+            self._settle(slot)
+        request = run.request
+        if request.timeout is not None:
+            self._supervisor.at(time.monotonic() + request.timeout, self._time_out, run, child)
+        if request.memory_limit is not None:
+            self._supervisor.call(self._check_memory, run, child)
+        return child
 
     def _can_proceed(self, seen: int) -> bool:
         """Whether a caller has something to go on with; wants children where that may help."""
         if self._idle or self._ended.is_set():
             return True
-        if len(self._failures) > seen and not self._count(State.BUSY, State.STARTING):
-            return True
-        if len(self._failures) == seen and self._count(State.STARTING) < self._waiting:
-            vacant = (slot for slot in self._slots if slot.life.state is State.VACANT)
-            if (slot := next(vacant, None)) is not None:
-                self._apply(slot, Event.WANT)
+        hope = sum(slot.child is not None for slot in self._slots)
+        if len(self._failures) > seen:
+            return not hope
+        if self._count(State.STARTING) < self._waiting and hope < len(self._slots):
+            slot = next(slot for slot in self._slots if slot.child is None)
+            slot.wanted = True
+            self._settle(slot)
         return False
 
     def _count(self, *states: State) -> int:
-        return sum(slot.life.state in states for slot in self._slots)
+        return sum(slot.child is not None and slot.child.state in states for slot in self._slots)
 
-    def _give_back(self, slot: _Slot, child: ChildProcess) -> None:
+    def _give_back(self, run: Run, child: ChildProcess, frame: Frame | None, over: bool) -> None:
+        slot = self._slots[child.slot]
         with self._changed:
-            slot.task = None
-            slot.tasks_done += 1
-            if child.died.is_set():
+            run.child = child.run = None
+            run.done = over
+            child.runs_done += 1
+            if over:
+                slot.tasks_done += 1
+            if frame is not None:
+                self._apply(child, Event.CHECK_IN)
+            if child.state is State.GONE:
                 child.close()  # nobody else has it: its death left that to us
-            elif not child.killed:
-                self._apply(slot, Event.CHECK_IN, child.generation)
 
-    # --- a slot's events -------------------------------------------------------------------------
+    # --- what is decided about a run ---------------------------------------------------------------
 
-    def _apply(self, slot: _Slot, event: Event, generation: int | None = None) -> None:
+    def _judge(self, run: Run, verdict: Verdict) -> bool:
+        """Give a verdict, unless the run has one or is done; with the lock held."""
+        if run.done or run.verdict is not None:
+            return False
+        run.verdict = verdict
+        child = run.child
+        if child is None:
+            self._changed.notify_all()  # it waits for a slot
+            return True
+        slot = self._slots[child.slot]
+        slot.kills += 1
+        self._supervisor.call(self._on_event, "kill", child.slot, child.pid)
+        self._apply(child, Event.STOP if verdict is Verdict.STOPPED else Event.LIMIT)
+        return True
+
+    def _time_out(self, run: Run, child: ChildProcess) -> None:
+        if run.child is not child:
+            return
+        stack = child.stack()
+        with self._changed:
+            if run.child is child:
+                run.stack = stack
+                self._judge(run, Verdict.TIMED_OUT)
+
+    def _check_memory(self, run: Run, child: ChildProcess) -> None:
+        limit = run.request.memory_limit
+        assert limit is not None
+        with self._changed:
+            if run.child is not child or run.verdict is not None:
+                return
+        used = own_memory(child.pid)
+        if used <= limit:
+            self._supervisor.at(time.monotonic() + pause(limit, used), self._check_memory, run, child)
+            return
+        with self._changed:
+            if run.child is child:
+                run.peak = used
+                self._judge(run, Verdict.OUT_OF_MEMORY)
+
+    def _overdue(self, child: ChildProcess, run: Run | None) -> None:
+        """A child that was interrupted, or asked to leave, has had its time."""
+        with self._changed:
+            if child.run is run:
+                self._apply(child, Event.LIMIT)
+
+    # --- children come and go ----------------------------------------------------------------------
+
+    def _apply(self, child: ChildProcess, event: Event) -> None:
         """Apply an event and carry its commands out; with the lock held."""
-        now = slot.life.generation if generation is None else generation
-        for command in slot.life.apply(event, now):
-            self._carry_out[command](self, slot)
+        for command in child.apply(event):
+            self._carry_out[command](self, child)
+        self._settle(self._slots[child.slot])
 
-    def _spawn(self, slot: _Slot) -> None:
-        self._supervisor.call(self._start_child, slot, slot.life.generation)
+    def _settle(self, slot: _Slot) -> None:
+        """Have the slot hold a child that can work, and start what it lacks; with the lock held."""
+        if slot.child is not None and slot.child.state in (State.GONE, State.LEAVING):
+            slot.child = None
+        if slot.successor is not None and slot.successor.state is State.GONE:
+            slot.successor = None
+        if slot.child is None:
+            slot.child, slot.successor = slot.successor, None
+        if self._ended.is_set():
+            return
+        if slot.child is None and slot.wanted:
+            slot.child = self._spawn(slot)
+        elif slot.child is not None and slot.successor is None and _is_ending(slot.child):
+            slot.successor = self._spawn(slot)
+        if slot.child is not None and slot.child.state is State.IDLE and slot not in self._idle:
+            self._idle.append(slot)
+            self._changed.notify()
 
-    def _offer(self, slot: _Slot) -> None:
-        self._idle.append(slot)
-        self._changed.notify()
+    def _spawn(self, slot: _Slot) -> ChildProcess:
+        child = ChildProcess(slot.index, self._sink, time.monotonic() + self._backoff.delay)
+        self._children.add(child)
+        self._supervisor.call(self._supervisor.start, child)
+        return child
 
-    def _fail_start(self, slot: _Slot) -> None:
-        child = slot.child
-        stderr = child.death.stderr if child and child.death else ""
+    def _offer(self, child: ChildProcess) -> None:
+        slot = self._slots[child.slot]
+        if child.last or (slot.child is not child and slot.successor not in (None, child)):
+            self._apply(child, Event.RETIRE)
+        elif slot.child is not child:
+            slot.successor = child  # it had seceded: so the next one that does finds a child ready
+
+    def _interrupt(self, child: ChildProcess) -> None:
+        child.interrupt()
+        self._supervisor.at(time.monotonic() + self._grace, self._overdue, child, child.run)
+
+    def _kill(self, child: ChildProcess) -> None:
+        child.kill()
+        if not child.pid:
+            self._supervisor.call(self._supervisor.drop, child)
+
+    def _dismiss(self, child: ChildProcess) -> None:
+        child.close_gently()
+        self._supervisor.at(time.monotonic() + _LEAVE, self._overdue, child, None)
+        if child.last:
+            self._supervisor.call(self._on_event, "replace", child.slot, child.pid)
+
+    def _fail_start(self, child: ChildProcess) -> None:
+        if child.orphaned:
+            return  # its template was lost: it is simply started again
+        self._backoff.fail()
+        slot = self._slots[child.slot]
+        slot.wanted = slot.wanted and slot.child is not child
+        stderr = child.death.stderr if child.death else ""
         self._failures.append(
-            SlotStartFailed(
-                f"the process of slot {slot.index} ended before it was ready: its pre_import or its "
+            child.failure
+            or SlotStartFailed(
+                f"the process of slot {child.slot} ended before it was ready: its pre_import or its "
                 "initializer may have failed, or the machine may be short of memory or processes.",
                 stderr,
             )
         )
-        self._changed.notify_all()
 
-    def _count_crash(self, slot: _Slot) -> None:
-        slot.crashes += 1
+    def _count_crash(self, child: ChildProcess) -> None:
+        if not child.orphaned:
+            self._slots[child.slot].crashes += 1
 
-    def _kill(self, slot: _Slot) -> None:
-        child = slot.child
-        if child is None:
-            return  # it is about to be started: `_start_child` sees the state
-        child.unwanted = True
-        if slot.task is None:
-            child.close_gently()
-        else:
-            child.kill()
-
-    _carry_out: ClassVar[dict[Command, Callable[[SlotPool, _Slot], None]]] = {
-        Command.SPAWN: _spawn,
+    _carry_out: ClassVar[dict[Command, Callable[[SlotPool, ChildProcess], None]]] = {
         Command.OFFER: _offer,
+        Command.INTERRUPT: _interrupt,
+        Command.KILL: _kill,
+        Command.DISMISS: _dismiss,
         Command.REPORT_FAILED_START: _fail_start,
         Command.COUNT_CRASH: _count_crash,
-        Command.KILL: _kill,
     }
-
-    def _start_child(self, slot: _Slot, generation: int) -> None:
-        """Start the child of a slot; in the supervisor's thread."""
-        try:
-            child = ChildProcess(slot.index, generation, self._preparation, self._sink)
-        except OSError as error:
-            self._failed_to_fork(slot, generation, error)
-            return
-        with self._changed:
-            slot.child = child
-            child.unwanted = slot.life.state is State.KILLING
-        self._supervisor.watch(child)
-        child.prepare(self._preparation, self._initializer)
-        if child.unwanted:  # the pool was closed while nobody could be killed yet
-            child.kill()
-
-    def _failed_to_fork(self, slot: _Slot, generation: int, error: OSError) -> None:
-        with self._changed:
-            slot.child = None
-            self._apply(slot, Event.DIED, generation)
-            self._failures.append(SlotStartFailed(f"no process can be started for a slot: {error!r}"))
-            self._changed.notify_all()
 
     def _ready(self, child: ChildProcess) -> None:
         with self._changed:
-            self._apply(self._slots[child.slot], Event.READY, child.generation)
+            self._backoff.succeed()
+            self._apply(child, Event.READY)
         self._on_event("start", child.slot, child.pid)
 
     def _died(self, child: ChildProcess) -> None:
         slot = self._slots[child.slot]
         with self._changed:
-            before = slot.life.state
-            if slot in self._idle:
+            before = child.state
+            if slot.child is child and slot in self._idle:
                 self._idle.remove(slot)
-            self._apply(slot, Event.DIED, child.generation)
-            if slot.task is None:
+            self._apply(child, Event.DIED)
+            if child.run is None:
                 child.close()
+            self._children.discard(child)
             self._changed.notify_all()
-        if before is not State.KILLING:
-            event = "failed-start" if before is State.STARTING else "crash"
+        event = {State.STARTING: "failed-start", State.IDLE: "crash", State.BUSY: "crash"}.get(before)
+        if event is not None and not child.orphaned:
             self._on_event(event, child.slot, child.pid)
 
     # --- looking -----------------------------------------------------------------------------------
@@ -380,14 +553,27 @@ class SlotPool(Executor):
     def snapshots(self) -> tuple[SlotSnapshot, ...]:
         """The slots as they are."""
         with self._changed:
-            slots = [
-                (slot, slot.life.state.value, slot.child.pid if slot.child else None, slot.task)
-                for slot in self._slots
-            ]
+            children = [(slot, slot.child) for slot in self._slots]
+            tasks = [child.run.request.key if child and child.run else None for _, child in children]
         return tuple(
-            SlotSnapshot(slot.index, state, pid, task, slot.tasks_done, slot.crashes, *_usage(pid))
-            for slot, state, pid, task in slots
+            SlotSnapshot(
+                slot.index,
+                child.state.value if child else "vacant",
+                child.pid or None if child else None,
+                task,
+                slot.tasks_done,
+                slot.crashes,
+                slot.kills,
+                *_usage(child.pid if child else 0),
+            )
+            for (slot, child), task in zip(children, tasks, strict=True)
         )
+
+    def own_memory(self) -> int:
+        """Bytes of the children's own pages, with all that they started."""
+        with self._changed:
+            pids = [child.pid for child in self._children if child.pid]
+        return sum(map(own_memory, pids))
 
     # --- ending ------------------------------------------------------------------------------------
 
@@ -408,7 +594,7 @@ class SlotPool(Executor):
             threads.shutdown(wait=False, cancel_futures=cancel_futures)
         with self._changed:
             if not self._open_calls:
-                self._close_slots()
+                self._close_children()
         if wait:
             if threads is not None:
                 threads.shutdown(wait=True)
@@ -418,34 +604,35 @@ class SlotPool(Executor):
         """End the pool now: running calls are killed and raise `concurrent.futures.CancelledError`."""
         with self._changed:
             self._closing = True
-            self._close_slots()
+            self._close_children()
         self._await_end()
 
-    def _close_slots(self) -> None:
+    def _close_children(self) -> None:
         """End the children; with the lock held."""
         if self._ended.is_set():
             return
         self._ended.set()
         self._idle.clear()
-        for slot in self._slots:
-            self._apply(slot, Event.CLOSE)
+        for child in list(self._children):
+            if child.run is not None and child.run.verdict is None:
+                child.run.verdict = Verdict.POOL_ENDED
+            self._apply(child, Event.CLOSE)
         self._changed.notify_all()
         self._supervisor.end()
 
     def _await_end(self) -> None:
         self._ended.wait()
-        with self._changed:
-            gone = self._changed.wait_for(lambda: not self._count(State.KILLING), timeout=_LEAVE)
-            if not gone:  # an atexit function or a thread holds on: it had its time
-                for slot in self._slots:
-                    if slot.child is not None:
-                        slot.child.kill()
         self._supervisor.thread.join()
 
 
-def _usage(pid: int | None) -> tuple[int, float]:
+def _is_ending(child: ChildProcess) -> bool:
+    """Whether a child will not have another run."""
+    return child.last or child.state in (State.STOPPING, State.KILLING)
+
+
+def _usage(pid: int) -> tuple[int, float]:
     """Resident bytes and CPU seconds of a process; zeros for one that is gone."""
-    if pid is None:
+    if not pid:
         return 0, 0.0
     try:
         process = psutil.Process(pid)

@@ -1,111 +1,38 @@
-"""The worker's end of one child process: start it, run one call at a time in it, tell how it died."""
+"""The worker's end of one child process: run one call at a time in it, tell how it died, kill it."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from skyward_dask.errors import SlotCrashed
+from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind, Part
+from skyward_dask.slots.child import STACK_SIGNAL
+from skyward_dask.slots.guardian import Guardian
+from skyward_dask.slots.lifecycle import Command, Event, State, step
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.page import Page
-from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unpicklable
+from skyward_dask.slots.pickling import dump_exception, dumps, loads
+from skyward_dask.slots.preparation import Preparation
+from skyward_dask.slots.runs import Request, Run
+from skyward_dask.slots.trees import end_tree
 
-#: Where `skyward_dask` itself is found, before the child has the worker's `sys.path`.
-_ROOT = str(Path(__file__).parents[2])
-_PROGRAM = (
-    "import sys; sys.path.insert(0, {root!r}); from skyward_dask.slots.child import main; main({arguments})"
-)
-#: One thread for each slot: N slots with a pool of N threads each would fight for the same cores.
-_ONE_THREAD = {
-    f"{library}_THREADS": "1"
-    for library in ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "BLIS_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM")
-}
-#: Dask's own (distributed.nanny): the same string has the same hash in all slots of all nodes.
-_HASH_SEED = "6640"
-
-
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """What a child does before its first run.
-
-    Attributes
-    ----------
-    env : mapping of str to str
-        Added to the worker's environment; ``"{slot}"`` in a value becomes the slot's index.
-    pre_import : tuple of str
-        Modules to import.
-    initializer : callable, optional
-        Called last, without arguments.
-    backend : str
-        ``"module:function"``, called first with `backend_argument` and the child's `Link`.
-    backend_argument : bytes
-        Opaque here.
-    """
-
-    env: Mapping[str, str] = field(default_factory=dict)
-    pre_import: tuple[str, ...] = ()
-    initializer: Callable[[], object] | None = None
-    backend: str = ""
-    backend_argument: bytes = b""
-
-    def environment(self, slot: int) -> dict[str, str]:
-        """The whole environment of the child in the slot of that index."""
-        own = {"PYTHONHASHSEED": _HASH_SEED, **os.environ, **_ONE_THREAD}
-        return own | {name: value.replace("{slot}", str(slot)) for name, value in self.env.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One call for a slot.
-
-    Attributes
-    ----------
-    key : str
-        The task's name in errors and in its output.
-    function, args, kwargs
-        The call; pickled on the way.
-    serve : callable
-        Carries out what the task asks the worker for: ``serve(name, args, kwargs)``. Called in the thread
-        that waits for the run.
-    pieces : callable
-        Yields the call's parts with the names that an error should call them by.
-    """
-
-    key: str
-    function: Callable[..., Any]
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    serve: Callable[[str, tuple[Any, ...], dict[str, Any]], Any] | None = None
-    pieces: Callable[[], Iterator[tuple[str, object]]] | None = None
-
-    def pickled(self) -> list[Part]:
-        """The call in parts; raises `SerializationError` that names what can't be pickled."""
-        try:
-            return dumps((self.function, self.args, dict(self.kwargs)))
-        except Exception as error:
-            raise unpicklable(self.named(), error) from error
-
-    def named(self) -> Iterator[tuple[str, object]]:
-        if self.pieces is not None:
-            yield from self.pieces()
-        yield "the function", self.function
-        yield from ((f"argument {n}", value) for n, value in enumerate(self.args))
-        yield from ((f"argument {name!r}", value) for name, value in self.kwargs.items())
+#: Seconds to wait for a stack: faulthandler writes one in a millisecond, once the signal is delivered.
+_STACK_PATIENCE = 0.2
+#: Seconds without another word after which a stack is taken for complete.
+_STACK_PAUSE = 0.005
+#: Seconds for the tree of a child whose template is gone to go.
+_TREE_PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a child ended: an exit code, or the name of a signal."""
+    """How a child ended: an exit code, or the name of a signal; neither if nobody saw it."""
 
     exitcode: int | None
     signal: str | None
@@ -113,12 +40,8 @@ class Death:
     stderr: str
 
 
-class NotBegun(Exception):
-    """The child died before it had begun the run: another may have it."""
-
-
-class Ended(Exception):
-    """The child was killed because its pool ended."""
+class Lost(Exception):
+    """The child died while it had the run: `ChildProcess.death` tells how."""
 
 
 class ChildProcess:
@@ -126,57 +49,86 @@ class ChildProcess:
 
     Parameters
     ----------
-    slot, generation : int
-        Whose child it is.
-    preparation : Preparation
+    slot : int
+        The index of the slot that it is for.
     sink : callable
         Takes the lines that the child writes.
 
+    Attributes
+    ----------
+    state : State
+        Where it stands in `lifecycle.TABLE`; guarded by the pool's lock.
+    run : Run or None
+        What it runs; guarded by the pool's lock.
+    last : bool
+        It is not to have another run.
+    not_before : float
+        The moment of `time.monotonic` at which it may be started.
+    failure : SlotStartFailed or None
+        Why it couldn't be started.
+    orphaned : bool
+        Its template is gone: whatever it was running is no fault of that run.
+    died : threading.Event
+        Set when `death` is known.
+
     Notes
     -----
-    Made, watched and reaped by the supervisor's thread; `run` is called by one thread at a time.
+    Started, watched and buried by the supervisor's thread; `carry_out` is called by one thread at a time.
     """
 
-    def __init__(self, slot: int, generation: int, preparation: Preparation, sink: Sink) -> None:
+    def __init__(self, slot: int, sink: Sink, not_before: float = 0.0) -> None:
         self.slot = slot
-        self.generation = generation
+        self.not_before = not_before
+        self.failure: SlotStartFailed | None = None
+        self.state = State.STARTING
+        self.last = False
+        self.orphaned = False
+        self.run: Run | None = None
+        self.runs_done = 0
+        self.doomed = False
+        self.pid = 0
+        self.pidfd: int | None = None
         self.death: Death | None = None
         self.died = threading.Event()
-        self.unwanted = False
-        self.killed = False
-        self._dying = threading.Lock()  # nobody signals a pidfd whose number may be another's by now
+        self._dying = threading.Lock()  # nobody signals a process whose number may be another's by now
         self._numbers = 0
         self._closed = False
         self.page = Page()
+        self._told = self.page.written()  # what faulthandler wrote before was asked for
         self.output = Output(sink)
-        ours, theirs = socket.socketpair()
-        answers, answered = socket.socketpair()
+        ours, self._theirs = socket.socketpair()
+        answers, self._answered = socket.socketpair()
         self.runs, self.answers = Channel(ours), Channel(answers)
-        with theirs, answered:
-            self._popen = self._start(preparation, theirs.fileno(), answered.fileno())
-        self.output.close_writers()
-        self.pid = self._popen.pid
-        self.pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
 
-    def _start(self, preparation: Preparation, runs: int, answers: int) -> subprocess.Popen[bytes]:
-        inherited = (runs, answers, self.page.fd)
-        arguments = ", ".join(map(str, (*inherited, os.getpid())))
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing
-        return subprocess.Popen(
-            [sys.executable, *flags, "-P", "-c", _PROGRAM.format(root=_ROOT, arguments=arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=self.output.writers["stdout"],
-            stderr=self.output.writers["stderr"],
-            pass_fds=inherited,
-            env=preparation.environment(self.slot),
-            process_group=0,  # Ctrl-C at the worker's terminal is the worker's affair
-        )
+    def apply(self, event: Event) -> tuple[Command, ...]:
+        """Take an event; returns what to do about it."""
+        self.state, commands = step(self.state, event)
+        return commands
+
+    # --- its beginning ---------------------------------------------------------------------------
+
+    def start(self, guardian: Guardian) -> None:
+        """Have the template start it; raises what `Guardian.fork` raises."""
+        writers = self.output.writers
+        descriptors = (self._theirs.fileno(), self._answered.fileno(), self.page.fd)
+        try:
+            pid, pidfd = guardian.fork(self.slot, (*descriptors, writers["stdout"], writers["stderr"]))
+        finally:
+            self._close_theirs()
+        with self._dying:
+            self.pid, self.pidfd = pid, pidfd
+        if self.doomed:
+            self.kill()
+
+    def _close_theirs(self) -> None:
+        self._theirs.close()
+        self._answered.close()
+        self.output.close_writers()
 
     def prepare(self, preparation: Preparation, initializer: list[Part]) -> None:
         """Tell the child what to do before its first run; it answers with READY."""
-        path = [os.getcwd() if entry == "" else entry for entry in sys.path]
-        envelope = (path, preparation.backend, preparation.pre_import)
-        # a child that is dead already is noticed by its pidfd
+        envelope = (preparation.path(), preparation.backend, preparation.pre_import)
+        # a child that is dead already is heard of from its template
         with suppress(ChannelClosed):
             self.runs.send(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *initializer])
 
@@ -187,32 +139,40 @@ class ChildProcess:
         except ChannelClosed:
             return False
 
-    def run(self, request: Request, parts: list[Part]) -> Any:
-        """Run the call and return its value, or raise what it raised.
+    # --- a run -----------------------------------------------------------------------------------
+
+    def carry_out(self, run: Run, parts: list[Part]) -> Frame:
+        """Have the child run the call; returns its word.
 
         Raises
         ------
-        SlotCrashed
-            The child died while it ran the call.
-        NotBegun
-            It died before that.
-        Ended
-            The pool ended it.
+        Lost
+            The child died meanwhile.
         """
-        self._numbers += 1
-        self.output.begin(request.key)
+        self.output.begin(run.request.key)
         try:
             self.runs.send(Kind.RUN, self._numbers, (), parts)
-            reply = self._wait(request)
+            reply = self._wait(run.request)
         except ChannelClosed:
-            raise self._how_it_died(request) from None
+            # An end of file is a death, or a child that closed its sockets: then this makes it one. A
+            # process that is exiting already keeps its exit code.
+            self.kill()
+            self.died.wait()
+            raise Lost from None
         except BaseException:
             self.kill()  # the run goes on in there, and its answer would be taken for the next one's
             raise
         self.output.end()
-        if reply.kind is Kind.ERROR:
-            raise load_exception(reply.parts)
-        return loads(reply.parts)
+        return reply
+
+    def expect(self) -> None:
+        """Count the run that the child is about to have: from here on it can be interrupted."""
+        self._numbers += 1
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the child has begun the run that it was given last."""
+        return self.page.begun == self._numbers
 
     def _wait(self, request: Request) -> Frame:
         while True:
@@ -234,49 +194,62 @@ class ChildProcess:
             done, parts = False, dump_exception(error)
         self.answers.send(Kind.ANSWER, frame.number, (done,), parts)
 
-    def _how_it_died(self, request: Request) -> Exception:
-        # An end of file is a death, or a child that closed its sockets: then this makes it one. A process
-        # that is exiting already keeps its exit code.
-        self.kill()
-        self.died.wait()
-        death = self.death
-        assert death is not None
-        if self.unwanted:
-            return Ended()
-        if self.page.begun != self._numbers:
-            return NotBegun()
-        return SlotCrashed(request.key, self.pid, death.exitcode, death.signal, death.stack, death.stderr)
+    # --- its end ---------------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """Have KeyboardInterrupt raised in the run that it has."""
+        self.page.stop = self._numbers
+        self._signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """Kill the child, if it still lives; its process group follows when it is reaped."""
-        self.killed = True
+        """Kill the child, if it still lives, or as soon as it does; what it has started goes with it."""
+        self.doomed = True
+        self._signal(signal.SIGKILL)
+
+    def kill_tree(self) -> None:
+        """Kill the child with all that descends from it: its template is gone, and nobody else will."""
+        self.orphaned = True
+        end_tree(self.pid, _TREE_PATIENCE, self._signal)
+
+    def _signal(self, number: int) -> None:
         with self._dying, suppress(ProcessLookupError):
-            if self.died.is_set():
+            if self.died.is_set() or not self.pid:
                 return
             if self.pidfd is not None:
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self.pidfd, number)
             else:
-                self._popen.kill()
+                os.kill(self.pid, number)
+
+    def stack(self) -> str:
+        """Where all its threads stand, whoever holds the GIL; empty if it doesn't say in time."""
+        with self._dying:
+            if self._closed:
+                return ""
+            page = self.page.copy()
+        since = at = page.written()
+        self._signal(STACK_SIGNAL)
+        deadline = time.monotonic() + _STACK_PATIENCE
+        while time.monotonic() < deadline:
+            time.sleep(_STACK_PAUSE)
+            before, at = at, page.written()
+            if at == before and at > since:
+                break
+        self._told = at
+        text = page.stack(since)
+        page.close()
+        return text
 
     def close_gently(self) -> None:
         """Let an idle child leave by itself, as a program does."""
         with suppress(OSError):
             self.runs.socket.shutdown(socket.SHUT_WR)
 
-    def wait(self) -> None:
-        """Wait for the end of the process without reaping it, where there is no pidfd to wait on."""
-        with suppress(ChildProcessError):
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-
-    def reap(self) -> None:
-        """Take note of how the child died, and end what is left of its process group."""
-        # before it is reaped: until then nobody else can have its number
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        code = self._popen.wait()
+    def bury(self, code: int | None) -> None:
+        """Take note of how the child died; its template has reaped it, or is gone itself."""
+        self._close_theirs()
         self.output.close()
-        name = _signal_name(-code) if code < 0 else None
-        self.death = Death(None if name else code, name, self.page.stack(), self.output.tail())
+        name = _signal_name(-code) if code is not None and code < 0 else None
+        self.death = Death(None if name else code, name, self.page.stack(self._told), self.output.tail())
         with suppress(OSError):
             self.runs.socket.shutdown(socket.SHUT_RD)  # what it wrote can be read; then comes the end
         with self._dying:
@@ -285,12 +258,14 @@ class ChildProcess:
             self.died.set()
 
     def close(self) -> None:
-        """Close what `run` may still have needed, once; the child has been reaped."""
-        if not self._closed:
+        """Close what `run` may still have needed, once; the child has been buried."""
+        with self._dying:
+            if self._closed:
+                return
             self._closed = True
-            self.runs.close()
-            self.answers.close()
-            self.page.close()
+        self.runs.close()
+        self.answers.close()
+        self.page.close()
 
 
 def _signal_name(number: int) -> str:

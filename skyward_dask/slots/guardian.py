@@ -1,0 +1,163 @@
+"""The worker's end of a template: start it, have it fork, hear from it who has died."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from skyward_dask.errors import SlotStartFailed
+from skyward_dask.slots.output import Output, Sink
+from skyward_dask.slots.preparation import Preparation
+from skyward_dask.slots.template import Disconnected, receive, send
+
+#: Where `skyward_dask` itself is found, before a process has the worker's `sys.path`.
+_ROOT = str(Path(__file__).parents[2])
+_PROGRAM = (
+    f"import sys; sys.path.insert(0, {_ROOT!r}); from skyward_dask.slots.%s import main; main({{arguments}})"
+)
+#: Seconds that a template may take to fork or to bury: it takes milliseconds, unless it was stopped.
+PATIENCE = 5.0
+
+
+class GuardianLost(Exception):
+    """The template is dead, or doesn't answer."""
+
+
+class Guardian:
+    """A template process, as its pool's supervisor sees it.
+
+    Parameters
+    ----------
+    preparation : Preparation
+        What the children need.
+    sink : callable
+        Takes the lines that the template writes.
+
+    Notes
+    -----
+    Used in the supervisor's thread only.
+    """
+
+    def __init__(self, preparation: Preparation, sink: Sink) -> None:
+        self._preparation = preparation
+        self._words: deque[tuple[Any, ...]] = deque()
+        self.ready = False
+        self._forks = False
+        self.output = Output(sink)
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            self._popen = self._start(theirs.fileno())
+        self.output.close_writers()
+        self.pid = self._popen.pid
+        with suppress(Disconnected):  # then its end is heard at once
+            send(self.control, (preparation.path(), preparation.imports()))
+
+    def _start(self, control: int) -> subprocess.Popen[bytes]:
+        code = (_PROGRAM % "template").format(arguments=f"{control}, {os.getpid()}")
+        return subprocess.Popen(
+            [sys.executable, *_flags(), "-P", "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=self.output.writers["stdout"],
+            stderr=self.output.writers["stderr"],
+            pass_fds=(control,),
+            env=self._preparation.environment(),
+            process_group=0,
+        )
+
+    def hear(self) -> Iterator[tuple[int, int]]:
+        """Take what the template says; yields process ids of dead children with their exit codes.
+
+        Raises
+        ------
+        GuardianLost
+            It is gone.
+        """
+        while self._words or self._is_speaking(0):
+            kind, *rest = self._words.popleft() if self._words else self._receive()[0]
+            if kind == "ready":
+                self.ready, (self._forks,) = True, rest
+            else:
+                pid, code = rest
+                yield pid, code
+
+    def fork(self, slot: int, descriptors: tuple[int, ...]) -> tuple[int, int | None]:
+        """Have a child started on these descriptors; returns its process id and, if there is one, its pidfd.
+
+        Raises
+        ------
+        GuardianLost
+            The template is gone.
+        OSError
+            The system gives no process.
+        """
+        by_exec = (_PROGRAM % "child", _flags(), self._preparation.environment(slot))
+        try:
+            send(self.control, (None if self._forks else by_exec,), descriptors)
+        except Disconnected:
+            raise GuardianLost from None
+        deadline = time.monotonic() + PATIENCE
+        while self._is_speaking(max(0, deadline - time.monotonic())):
+            word, pidfd = self._receive()
+            if word[0] == "forked":
+                return int(word[1]), pidfd[0] if pidfd else None
+            if word[0] == "failed":
+                raise OSError(word[1], os.strerror(word[1]))
+            self._words.append(word)
+        raise GuardianLost
+
+    def _is_speaking(self, timeout: float) -> bool:
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
+
+    def _receive(self) -> tuple[tuple[Any, ...], list[int]]:
+        try:
+            return receive(self.control)
+        except Disconnected:
+            raise GuardianLost from None
+
+    def kill(self) -> None:
+        """Kill the template and reap it."""
+        self._popen.kill()
+        self._popen.wait()
+
+    def failure(self) -> SlotStartFailed:
+        """Why no child could be started with it."""
+        return SlotStartFailed(
+            f"the process that starts slots' processes ended with {_end(self._popen.returncode)}: "
+            "a module of pre_import may end the process that imports it, somebody may kill it, or the "
+            "machine may be short of memory.",
+            self.output.tail(),
+        )
+
+    def close(self) -> None:
+        """Have it kill what is left, and end."""
+        with suppress(OSError):
+            self.control.shutdown(socket.SHUT_RDWR)  # a fork of the worker may hold the socket too
+        self.control.close()
+        try:
+            self._popen.wait(PATIENCE)
+        except subprocess.TimeoutExpired:  # it was stopped
+            self._popen.kill()
+            self._popen.wait()
+        self.output.close()
+
+
+def _flags() -> list[str]:
+    """The options that this interpreter was started with, as multiprocessing passes them on."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return flags
+
+
+def _end(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"

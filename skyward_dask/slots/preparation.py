@@ -1,0 +1,58 @@
+"""What a pool's processes are given before their first run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+#: One thread for each slot: N slots with a pool of N threads each would fight for the same cores.
+_ONE_THREAD = {
+    f"{library}_THREADS": "1"
+    for library in ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "BLIS_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM")
+}
+#: Dask's own (distributed.nanny): the same string has the same hash in all slots of all nodes.
+_HASH_SEED = "6640"
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What a child does before its first run.
+
+    Attributes
+    ----------
+    env : mapping of str to str
+        Added to the worker's environment; ``"{slot}"`` in a value becomes the slot's index.
+    pre_import : tuple of str
+        Modules to import.
+    initializer : callable, optional
+        Called last, without arguments.
+    backend : str
+        ``"module:function"``, called first with `backend_argument` and the child's `Link`.
+    backend_argument : bytes
+        Opaque here.
+    """
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    pre_import: tuple[str, ...] = ()
+    initializer: Callable[[], object] | None = None
+    backend: str = ""
+    backend_argument: bytes = b""
+
+    def environment(self, slot: int | None = None) -> dict[str, str]:
+        """The whole environment of the child in the slot of that index, or of the template."""
+        own = {"PYTHONHASHSEED": _HASH_SEED, **os.environ, **_ONE_THREAD}
+        index = "" if slot is None else str(slot)
+        return own | {name: value.replace("{slot}", index) for name, value in self.env.items()}
+
+    def imports(self) -> list[str] | None:
+        """What children can share by fork; None if each needs an environment of its own for its imports."""
+        if any("{slot}" in value for value in self.env.values()):
+            return None
+        backend = [self.backend.partition(":")[0]] if self.backend else []
+        return ["cloudpickle", *backend, *self.pre_import]
+
+    def path(self) -> list[str]:
+        """The worker's ``sys.path``, fit for a process that may be in another directory."""
+        return [os.getcwd() if entry == "" else entry for entry in sys.path]
