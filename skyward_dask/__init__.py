@@ -16,8 +16,10 @@ _HOMES = {
         "SerializationError",
         "SkywardError",
         "SlotCrashed",
+        "SlotOutOfMemory",
         "SlotStartFailed",
         "StreamsNotSupported",
+        "TaskTimeout",
     ),
     "skyward_dask.config": ("Worker",),
     "skyward_dask.extension.control": ("install", "uninstall"),
@@ -29,6 +31,7 @@ _HOMES = {
         "statistics",
     ),
     "skyward_dask.extension.plugin": ("SkywardPlugin",),
+    "skyward_dask.extension.running": ("cancelled",),
     "skyward_dask.api.calls": ("function", "gather"),
     "skyward_dask.api.cluster": ("Compute",),
 }

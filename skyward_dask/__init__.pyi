@@ -8,8 +8,10 @@ from skyward_dask.errors import OperatorError as OperatorError
 from skyward_dask.errors import SerializationError as SerializationError
 from skyward_dask.errors import SkywardError as SkywardError
 from skyward_dask.errors import SlotCrashed as SlotCrashed
+from skyward_dask.errors import SlotOutOfMemory as SlotOutOfMemory
 from skyward_dask.errors import SlotStartFailed as SlotStartFailed
 from skyward_dask.errors import StreamsNotSupported as StreamsNotSupported
+from skyward_dask.errors import TaskTimeout as TaskTimeout
 from skyward_dask.extension.annotations import options as options
 from skyward_dask.extension.control import install as install
 from skyward_dask.extension.control import uninstall as uninstall
@@ -19,6 +21,7 @@ from skyward_dask.extension.monitoring import WorkerStatistics as WorkerStatisti
 from skyward_dask.extension.monitoring import statistics as statistics
 from skyward_dask.extension.plugin import SkywardPlugin as SkywardPlugin
 from skyward_dask.extension.preload import dask_setup as dask_setup
+from skyward_dask.extension.running import cancelled as cancelled
 
 __version__: str
 __all__: list[str]

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 import dask.config
 import yaml
+from dask.utils import parse_bytes, parse_timedelta
 
 from skyward_dask.errors import ConfigurationError
 
@@ -21,7 +22,18 @@ EXECUTORS = ("auto", "thread", "process")
 Kind = Literal["thread", "process"]
 
 #: Fields that mean something for process slots only, with what they are when nobody gave them.
-_PROCESS_ONLY: Mapping[str, object] = MappingProxyType({"pre_import": (), "initializer": None, "env": {}})
+_PROCESS_ONLY: Mapping[str, object] = MappingProxyType(
+    {
+        "timeout": None,
+        "memory_limit": None,
+        "max_tasks_per_child": None,
+        "pre_import": (),
+        "initializer": None,
+        "env": {},
+    }
+)
+#: Settings of ``skyward.worker`` that are no fields of a `Worker`.
+_BESIDE = frozenset({"grace"})
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,13 @@ class Worker:
         Task slots of the node; the dask worker's own ``nthreads`` without it.
     executor : str
         ``"thread"``, ``"process"``, or ``"auto"``, which means ``"thread"``.
+    timeout : float or str, optional
+        Seconds, or text such as ``"30s"``, for one task: wall time from the call of its function.
+    memory_limit : int or str, optional
+        Bytes, or text such as ``"2GiB"``, of a slot's own: anonymous and written pages of its process and of
+        what that started. A slot over it is killed, and its task gets `SlotOutOfMemory`.
+    max_tasks_per_child : int, optional
+        A slot's process is replaced after so many tasks; 1: a fresh process for each task.
     pre_import : iterable of str
         Modules that a slot's process has imported before its first task.
     initializer : callable, optional
@@ -55,13 +74,19 @@ class Worker:
 
     concurrency: int | None = None
     executor: str = "auto"
+    timeout: float | None = None
+    memory_limit: int | None = None
+    max_tasks_per_child: int | None = None
     pre_import: tuple[str, ...] = ()
     initializer: Callable[[], object] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_executor(self.executor)
-        _check_concurrency(self.concurrency)
+        _check_count("concurrency", self.concurrency, "None for the worker's nthreads")
+        _check_count("max_tasks_per_child", self.max_tasks_per_child, "None for no limit")
+        object.__setattr__(self, "timeout", parse_timeout(self.timeout))
+        object.__setattr__(self, "memory_limit", parse_memory_limit(self.memory_limit))
         object.__setattr__(self, "pre_import", _modules(self.pre_import))
         object.__setattr__(self, "env", _environment(self.env))
         if self.initializer is not None and not callable(self.initializer):
@@ -83,7 +108,7 @@ class Worker:
         return "process" if self.executor == "process" else "thread"
 
     def __hash__(self) -> int:
-        own = (self.concurrency, self.executor, self.pre_import, self.initializer)
+        own = (getattr(self, f.name) for f in fields(self) if f.name != "env")
         return hash((*own, tuple(sorted(self.env.items()))))
 
     def __repr__(self) -> str:
@@ -107,7 +132,9 @@ class Worker:
         configured = dask.config.get("skyward.worker", default=None) or {}
         if not isinstance(configured, Mapping):
             raise _invalid("skyward.worker", configured, f"a mapping with some of {_names(cls)}")
-        values = {str(key).replace("-", "_"): value for key, value in configured.items()}
+        values = {
+            str(key).replace("-", "_"): value for key, value in configured.items() if key not in _BESIDE
+        }
         if unknown := sorted(values.keys() - {f.name for f in fields(cls)}):
             raise ConfigurationError(
                 f"skyward.worker has no setting {', '.join(map(repr, unknown))}; it has {_names(cls)}."
@@ -151,9 +178,53 @@ def _check_executor(value: object) -> None:
         raise ConfigurationError("executor='process' needs fork's relatives: on Windows use 'thread'.")
 
 
-def _check_concurrency(value: object) -> None:
+def _check_count(name: str, value: object, otherwise: str) -> None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise _invalid("concurrency", value, "a whole number from 1, or None for the worker's nthreads")
+        raise _invalid(name, value, f"a whole number from 1, or {otherwise}")
+
+
+def parse_timeout(value: Any) -> float | None:
+    """Seconds from a number or from text such as ``"30s"``; raises `ConfigurationError`."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        seconds = float(parse_timedelta(value))
+        if not 0 < seconds < float("inf"):
+            raise ValueError
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise _invalid("timeout", value, "seconds above 0, as a number or as text such as '30s'") from None
+    return seconds
+
+
+def parse_memory_limit(value: Any) -> int | None:
+    """Bytes from a number or from text such as ``"2GiB"``; raises `ConfigurationError`."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        limit = int(parse_bytes(value))
+        if limit < 1:
+            raise ValueError
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+        raise _invalid(
+            "memory_limit", value, "bytes above 0, as a number or as text such as '2GiB'"
+        ) from None
+    return limit
+
+
+def grace() -> float:
+    """Seconds between the interruption of a task that is stopped and its kill (``skyward.worker.grace``)."""
+    value = dask.config.get("skyward.worker.grace", default="500ms")
+    try:
+        seconds = float(parse_timedelta(value, default="s"))
+        if not 0 <= seconds < float("inf"):
+            raise ValueError
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise _invalid("skyward.worker.grace", value, "seconds from 0, or text such as '500ms'") from None
+    return seconds
 
 
 def _modules(value: object) -> tuple[str, ...]:

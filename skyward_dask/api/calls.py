@@ -15,10 +15,11 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
+from skyward_dask.config import parse_timeout
 from skyward_dask.errors import OperatorError
 
 P = ParamSpec("P")
@@ -136,6 +137,17 @@ class Call(Generic[T]):
     function: Function[..., T]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+
+    def with_timeout(self, seconds: float | str) -> Call[T]:
+        """The same call, which gets `TaskTimeout` if it runs longer; it needs process slots.
+
+        Parameters
+        ----------
+        seconds : float or str
+            A number, or text such as ``"30s"``.
+        """
+        return replace(self, timeout=parse_timeout(seconds))
 
     def __rshift__(self, compute: Target) -> T:
         """Run it on one node, and give its result."""
@@ -164,6 +176,10 @@ class Group:
 
     calls: tuple[Call[Any], ...]
 
+    def with_timeout(self, seconds: float | str) -> Group:
+        """The same calls, with this timeout for each: see `Call.with_timeout`."""
+        return Group(tuple(call.with_timeout(seconds) for call in self.calls))
+
     def __and__(self, other: Call[Any] | Group) -> Group:
         if isinstance(other, Call):
             return Group((*self.calls, other))
@@ -187,6 +203,10 @@ class Gather(Generic[T]):
     calls: tuple[Call[Any], ...]
     stream: bool
     ordered: bool
+
+    def with_timeout(self, seconds: float | str) -> Gather[T]:
+        """The same calls, with this timeout for each: see `Call.with_timeout`."""
+        return replace(self, calls=tuple(call.with_timeout(seconds) for call in self.calls))
 
     def __rshift__(self, compute: Target) -> T:
         target = _target(">>", compute)

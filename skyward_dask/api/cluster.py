@@ -78,15 +78,15 @@ class Compute(Target):
 
     def start(self, call: Call[T]) -> Future[T]:
         """Send one call; ``call > compute`` does it."""
-        return self._open.start(call.function, call.args, call.kwargs)
+        return self._open.start(call)
 
     def run(self, calls: Sequence[Call[Any]]) -> list[Any]:
         """Run calls at once and wait for their results; ``>>`` does it."""
-        return self._open.run([(call.function, call.args, call.kwargs) for call in calls])
+        return self._open.run(calls)
 
     def stream(self, calls: Sequence[Call[Any]], ordered: bool) -> Iterator[Any]:
         """Run calls at once and give results one by one; ``gather(..., stream=True) >>`` does it."""
-        return self._open.stream([(call.function, call.args, call.kwargs) for call in calls], ordered)
+        return self._open.stream(calls, ordered)
 
     def __repr__(self) -> str:
         return f"<Compute, {'open' if self._session else 'closed'}>"

@@ -1,4 +1,4 @@
-"""`options`: where the tasks that are submitted in a block run."""
+"""`options`: where the tasks that are submitted in a block run, and what they may take."""
 
 from __future__ import annotations
 
@@ -7,39 +7,65 @@ from contextlib import contextmanager
 
 from dask.base import annotate
 
+from skyward_dask.config import parse_memory_limit, parse_timeout
 from skyward_dask.errors import ConfigurationError
 
 _EXECUTORS = ("thread", "process")
 
 
 @contextmanager
-def options(*, executor: str) -> Iterator[None]:
-    """Annotate the tasks that are submitted in the block.
+def options(
+    *,
+    executor: str | None = None,
+    timeout: float | str | None = None,
+    memory_limit: int | str | None = None,
+) -> Iterator[None]:
+    """Annotate the tasks that are submitted in the block; what isn't given stays as their node has it.
 
     Parameters
     ----------
-    executor : str
+    executor : str, optional
         ``"thread"`` or ``"process"``: the kind of slot that they run in, whatever their node's is.
+    timeout : float or str, optional
+        Seconds, or text such as ``"30s"``, for each of them.
+    memory_limit : int or str, optional
+        Bytes, or text such as ``"2GiB"``, for the slot of each of them.
 
     Raises
     ------
     ConfigurationError
-        There is no such executor.
+        A value can't be meant, or none is given, or threads are to be limited.
 
     Examples
     --------
-    >>> with options(executor="thread"):
-    ...     future = client.submit(uses_the_workers_memory)  # doctest: +SKIP
+    >>> with options(executor="process", timeout="30s"):
+    ...     future = client.submit(may_hang)  # doctest: +SKIP
 
     Notes
     -----
-    It is ``dask.annotate(executor=…)``, checked. With dask collections, take care that graph optimisation
-    doesn't drop annotations: ``dask.config.set({"optimization.fuse.active": False})``.
+    It is ``dask.annotate``, checked, with the keys ``executor``, ``skyward_timeout`` and
+    ``skyward_memory_limit``. With dask collections, take care that graph optimisation doesn't drop
+    annotations: ``dask.config.set({"optimization.fuse.active": False})``.
     """
-    if executor not in _EXECUTORS:
+    if executor not in (None, *_EXECUTORS):
         raise ConfigurationError(
             f"executor={executor!r} is none that a task can ask for: use 'thread' or 'process'. Executors "
             "of your own go by dask.annotate(executor=...)."
         )
-    with annotate(executor=executor):
+    given = {
+        "executor": executor,
+        "skyward_timeout": parse_timeout(timeout),
+        "skyward_memory_limit": parse_memory_limit(memory_limit),
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    if not given:
+        raise ConfigurationError(
+            "options() without a value does nothing: give executor, timeout or memory_limit."
+        )
+    if executor == "thread" and len(given) > 1:
+        raise ConfigurationError(
+            "timeout and memory_limit need a process slot, and executor='thread' asks for a thread, which "
+            "can't be ended."
+        )
+    with annotate(**given):
         yield

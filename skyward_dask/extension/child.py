@@ -92,6 +92,7 @@ class _Here:
 
     worker: ChildWorker | None = None
     scheduler: str = ""
+    link: Link | None = None
 
 
 _here = _Here()
@@ -103,6 +104,7 @@ def start(argument: bytes, link: Link) -> None:
     dask.config.update(dask.config.config, introduction.config)
     _here.worker = ChildWorker(introduction, link)
     _here.scheduler = introduction.scheduler
+    _here.link = link
     worker_context.set(_here.worker)
 
 
@@ -111,3 +113,8 @@ def run_task(spec: GraphNode, data: Mapping[Any, Any], key: Any) -> Any:
     state = {"scheduler": _here.scheduler, "worker": _here.worker}
     with set_thread_state(start_time=time(), execution_state=state, key=key):
         return refuse_generator(spec(data), key)
+
+
+def is_stopped() -> bool:
+    """Whether the task that this process runs is to stop."""
+    return _here.link is not None and _here.link.stopped

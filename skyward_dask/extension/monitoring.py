@@ -19,11 +19,11 @@ class SlotStatistics:
     ----------
     index : int
     state : str
-        ``"vacant"``, ``"starting"``, ``"idle"``, ``"busy"`` or ``"killing"``.
+        ``"vacant"``, ``"starting"``, ``"idle"``, ``"busy"``, ``"stopping"`` or ``"killing"``.
     pid : int or None
     task : str or None
         The key of the task that runs there.
-    tasks_done, crashes : int
+    tasks_done, crashes, kills : int
         Counted since the worker started.
     memory : int
         Resident bytes of its process.
@@ -37,6 +37,7 @@ class SlotStatistics:
     task: str | None
     tasks_done: int
     crashes: int
+    kills: int
     memory: int
     cpu: float
 

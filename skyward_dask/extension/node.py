@@ -17,9 +17,9 @@ import asyncio
 import logging
 import pickle
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import CancelledError
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -31,24 +31,36 @@ from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.worker_state_machine import TaskState
 
-from skyward_dask.config import Worker
+from skyward_dask.config import Worker, grace
 from skyward_dask.errors import InstallError
 from skyward_dask.extension import private
 from skyward_dask.extension.child import Introduction, run_task
 from skyward_dask.extension.executor import SlotThreadPoolExecutor
 from skyward_dask.extension.logs import TaskLog
-from skyward_dask.extension.routing import Place, Reason, Route, RoutedTask, UnroutableTask, route
+from skyward_dask.extension.routing import (
+    Place,
+    Reason,
+    Route,
+    RoutedTask,
+    UnroutableTask,
+    limits,
+    route,
+)
+from skyward_dask.extension.running import TaskRun, current
 from skyward_dask.extension.scheduler import introduce, report_slots
 from skyward_dask.extension.streams import refuse_generator
-from skyward_dask.slots.pool import PoolClosed, SlotPool, SlotSnapshot
-from skyward_dask.slots.runs import Request
+from skyward_dask.slots.pool import PoolClosed, RunEnded, SlotPool, SlotSnapshot
+from skyward_dask.slots.runs import Request, Run
 
 logger = logging.getLogger(__name__)
 
 #: Under this name in `worker.plugins`, so that the state machine calls `transition`.
 NAME = "skyward-node"
 #: What is counted since the worker started, over all pools that a slot's index has been in.
-_COUNTED = ("tasks_done", "crashes")
+_COUNTED = ("tasks_done", "crashes", "kills")
+#: Seconds for which a measurement of the slots' memory is good: one costs some 0.1 ms a process, and the
+#: worker asks ten times a second.
+_MEASURED = 0.5
 #: What a task in a child may ask of its worker's P2P plugin.
 _SHUFFLE_CALLS = frozenset({"add_partition", "barrier", "get_output_partition"})
 
@@ -74,6 +86,9 @@ class Node(WorkerPlugin):
         self._pool: SlotPool | None = None
         self._pools: set[SlotPool] = set()
         self._pool_lock = threading.Lock()
+        self._runs: dict[Any, TaskRun] = {}
+        self._memory = (0.0, 0)
+        self._forget_memory = private.count_memory(worker, self._slots_memory)
         self._past: Counter[tuple[int, str]] = Counter()
         self._plugin: WorkerPlugin | None = None
         self._disowned = False
@@ -153,6 +168,7 @@ class Node(WorkerPlugin):
     async def _leave(self) -> None:
         """Go when the last run has ended."""
         await asyncio.gather(*self._retiring)
+        self._forget_memory()
         self.worker.plugins.pop(f"{NAME}-{id(self)}", None)
         self._log.close()
 
@@ -167,6 +183,7 @@ class Node(WorkerPlugin):
         await asyncio.gather(*(asyncio.to_thread(pool.end) for pool in self._pools))
         await asyncio.gather(*self._background)
         self._executor.retire()
+        self._forget_memory()
         self._log.close()
 
     def _is_closing(self) -> bool:
@@ -250,6 +267,8 @@ class Node(WorkerPlugin):
             env=config.env,
             pre_import=config.pre_import,
             initializer=config.initializer,
+            max_tasks=config.max_tasks_per_child,
+            grace=grace(),
             backend="skyward_dask.extension.child:start",
             backend_argument=pickle.dumps(introduction),
             eager=eager,
@@ -289,23 +308,33 @@ class Node(WorkerPlugin):
         if finish == "waiting":
             self._wrap(self.worker.state.tasks[key])
         elif finish == "executing":
-            ts = self.worker.state.tasks[key]
-            if not isinstance(ts.run_spec, (RoutedTask, UnroutableTask)):
-                self.tasks[Route(Place.WORKER, Reason.OTHER_EXECUTOR)] += 1
+            self._begins(key)
+        elif finish == "released" and start in ("executing", "long-running"):
+            if run := self._runs.get(key):  # it goes on, though nobody wants it any more
+                run.stop()
+        elif finish in ("memory", "error", "forgotten"):
+            self._runs.pop(key, None)
+
+    def _begins(self, key: Any) -> None:
+        self._runs[key] = TaskRun()
+        ts = self.worker.state.tasks[key]
+        if not isinstance(ts.run_spec, (RoutedTask, UnroutableTask)):
+            self.tasks[Route(Place.WORKER, Reason.OTHER_EXECUTOR)] += 1
 
     def _wrap(self, ts: TaskState) -> None:
         spec = ts.run_spec
         if spec is None or isinstance(spec, RoutedTask):
             return
         try:
+            annotations = ts.annotations or {}
             found = route(
                 spec,
                 is_actor=ts.key in self.worker.state.actors,
-                annotation=(ts.annotations or {}).get("executor"),
+                annotation=annotations.get("executor"),
                 executor=self.config.kind,
             )
             if found.reason is not Reason.OTHER_EXECUTOR:
-                ts.run_spec = RoutedTask(spec, found, self.call)
+                ts.run_spec = RoutedTask(spec, found, limits(annotations, found), self.call)
         except Exception as error:  # the task's own caller sees it
             ts.run_spec = UnroutableTask(spec, error)
 
@@ -314,6 +343,7 @@ class Node(WorkerPlugin):
         if task.route.place is Place.CHILD:
             return self._call_in_child(task, data)
         self.tasks[task.route] += 1
+        current.set(self._runs.get(task.key))
         result = task.spec(data)
         return result if task.route.place is Place.LOOP else refuse_generator(result, task.key)
 
@@ -325,20 +355,23 @@ class Node(WorkerPlugin):
             args=(task.spec, dict(data), task.key),
             serve=partial(self._serve, asked),
             pieces=partial(_pieces, task.spec, data),
+            timeout=task.limits.timeout or self.config.timeout,
+            memory_limit=task.limits.memory_limit or self.config.memory_limit,
         )
         try:
-            return self._run(request)
-        except CancelledError:
-            raise Reschedule from None  # its pool was ended, with the worker
+            return self._carry_out(Run(request), self._runs.get(task.key) or TaskRun())
+        except RunEnded:
+            raise Reschedule from None  # nobody wants it any more, or its pool was ended with the worker
         finally:
             reason = Reason.P2P if asked and task.route.reason is Reason.PLAIN else task.route.reason
             self.tasks[Route(Place.CHILD, reason)] += 1
 
-    def _run(self, request: Request) -> Any:
+    def _carry_out(self, run: Run, task_run: TaskRun) -> Any:
         while True:
             pool = self._present_pool()
+            task_run.enter(pool, run)
             try:
-                return pool.run(request)
+                return pool.carry_out(run)
             except PoolClosed:
                 if pool is self._pool:  # nothing came in its place: the node has ended
                     raise Reschedule from None
@@ -363,6 +396,14 @@ class Node(WorkerPlugin):
         """The slot with what was counted in the pools before this one."""
         past = {name: getattr(slot, name) + self._past[slot.index, name] for name in _COUNTED}
         return replace(slot, **past)
+
+    def _slots_memory(self) -> int:
+        """Bytes of the slots' own, as of half a second ago."""
+        measured, memory = self._memory
+        if (now := time.monotonic()) - measured > _MEASURED:
+            memory = sum(pool.own_memory() for pool in list(self._pools))
+            self._memory = now, memory
+        return memory
 
     def statistics(self) -> dict[str, Any]:
         """What there is to tell, in plain values."""

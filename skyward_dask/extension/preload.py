@@ -26,6 +26,15 @@ OPTIONS: tuple[click.Option, ...] = (
     click.Option(
         ["--concurrency"], type=click.IntRange(min=1), help="Task slots of the node; stands above --nthreads."
     ),
+    click.Option(["--task-timeout", "timeout"], metavar="SECONDS", help="For one task: 30, or 30s."),
+    click.Option(
+        ["--slot-memory-limit", "memory_limit"], metavar="BYTES", help="Of a slot's own memory: 2GiB."
+    ),
+    click.Option(
+        ["--max-tasks-per-child"],
+        type=click.IntRange(min=1),
+        help="Replace a slot's process after so many tasks.",
+    ),
     click.Option(
         ["--pre-import"],
         multiple=True,

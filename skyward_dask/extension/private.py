@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -65,3 +66,14 @@ def set_memory_limit(worker: Worker, limit: int) -> None:
     if isinstance(data, SpillBuffer) and manager.memory_limit:
         data.fast.n = data.fast.n * limit / manager.memory_limit
     manager.memory_limit = limit
+
+
+def count_memory(worker: Worker, slots: Callable[[], int]) -> Callable[[], None]:
+    """Have the memory of a worker's slots count in what it reports, spills and pauses by.
+
+    Returns what undoes it.
+    """
+    monitor = worker.monitor
+    own = monitor.get_process_memory
+    monitor.get_process_memory = lambda: own() + slots()  # type: ignore[method-assign]
+    return lambda: vars(monitor).pop("get_process_memory", None)

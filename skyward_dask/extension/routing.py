@@ -9,6 +9,8 @@ from typing import Any
 
 from dask._task_spec import Alias, DataNode, GraphNode
 
+from skyward_dask.errors import ConfigurationError
+
 
 class Place(StrEnum):
     """Where a task runs."""
@@ -40,7 +42,32 @@ class Route:
     reason: Reason
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a task may take, by its own annotations; None: what its node says."""
+
+    timeout: float | None = None
+    memory_limit: int | None = None
+
+
 _SLOT_PLACES = {"process": Place.CHILD, "thread": Place.THREAD}
+
+
+def limits(annotations: Mapping[str, Any], route: Route) -> Limits:
+    """The limits that a task is annotated with.
+
+    Raises
+    ------
+    ConfigurationError
+        It runs in a thread, which can't be ended.
+    """
+    found = Limits(annotations.get("skyward_timeout"), annotations.get("skyward_memory_limit"))
+    if route.place is Place.THREAD and found != Limits():
+        raise ConfigurationError(
+            "a task with a timeout or a memory_limit of its own has come to a thread slot, and a thread "
+            "can't be ended: give the node process slots, or the task executor='process'."
+        )
+    return found
 
 
 def route(spec: GraphNode, *, is_actor: bool, annotation: str | None, executor: str) -> Route:
@@ -79,15 +106,20 @@ class RoutedTask(GraphNode):
     worker ever sees the wrapper; should it be pickled, what arrives is the spec.
     """
 
-    __slots__ = ("call", "route", "spec")
+    __slots__ = ("call", "limits", "route", "spec")
 
     def __init__(
-        self, spec: GraphNode, route: Route, call: Callable[[RoutedTask, Mapping[Any, Any]], Any]
+        self,
+        spec: GraphNode,
+        route: Route,
+        limits: Limits,
+        call: Callable[[RoutedTask, Mapping[Any, Any]], Any],
     ) -> None:
         self.key = spec.key
         self._dependencies = spec.dependencies
         self.spec = spec
         self.route = route
+        self.limits = limits
         self.call = call
 
     def __call__(self, values: Mapping[Any, Any] = {}) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any, Protocol
 from uuid import uuid4
@@ -16,6 +16,7 @@ from distributed import Client, LocalCluster, as_completed
 
 from skyward_dask.config import Worker
 from skyward_dask.errors import ConfigurationError
+from skyward_dask.extension.annotations import options
 from skyward_dask.extension.control import install, installed, uninstall
 
 
@@ -31,8 +32,20 @@ class Runnable(Protocol):
     def local(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
-#: A function with its arguments.
-Sent = tuple[Runnable, tuple[Any, ...], Mapping[str, Any]]
+class Sent(Protocol):
+    """A call, as `skyward_dask.api` makes it."""
+
+    @property
+    def function(self) -> Runnable: ...
+
+    @property
+    def args(self) -> tuple[Any, ...]: ...
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]: ...
+
+    @property
+    def timeout(self) -> float | None: ...
 
 
 def _run(function: Runnable, *args: Any, **kwargs: Any) -> Any:
@@ -85,8 +98,8 @@ class Session:
     def close(self) -> None:
         self._closing.close()
 
-    def start(self, function: Runnable, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Any]:
-        return CallFuture(self._submit((function, args, kwargs)))
+    def start(self, call: Sent) -> Future[Any]:
+        return CallFuture(self._submit(call))
 
     def run(self, calls: Sequence[Sent]) -> list[Any]:
         results: list[Any] = self.client.gather([self._submit(call) for call in calls])
@@ -102,10 +115,11 @@ class Session:
             yield future.result()
 
     def _submit(self, call: Sent) -> distributed.Future[Any]:
-        function, args, kwargs = call
+        function = call.function
         run = _run_coroutine if function.is_coroutine else _run
         key = f"{function.name}-{uuid4().hex}"
-        return self.client.submit(run, function, *args, key=key, pure=False, **kwargs)
+        with options(timeout=call.timeout) if call.timeout is not None else nullcontext():
+            return self.client.submit(run, function, *call.args, key=key, pure=False, **call.kwargs)
 
 
 def open_session(nodes: int, worker: Worker | None, cluster: object | None) -> Session:

@@ -51,6 +51,10 @@ class PoolClosed(RuntimeError):
     """The pool is shut down and takes no more calls."""
 
 
+class RunEnded(CancelledError):
+    """The run was stopped, or its pool was ended: it has no outcome of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class SlotSnapshot:
     """One slot at one moment.
@@ -214,8 +218,8 @@ class SlotPool(Executor):
             No child can be started.
         SerializationError
             The call or its result can't be pickled.
-        concurrent.futures.CancelledError
-            The call was stopped, or the pool was ended meanwhile.
+        RunEnded
+            The call was stopped, or the pool was ended meanwhile; a `concurrent.futures.CancelledError`.
         PoolClosed
             The pool is shut down.
         BaseException
@@ -302,7 +306,7 @@ class SlotPool(Executor):
             assert request.timeout is not None
             return TaskTimeout(request.key, request.timeout, run.stack)
         if run.verdict in (Verdict.STOPPED, Verdict.POOL_ENDED):
-            return CancelledError(f"{request.key}: {run.verdict.value}")
+            return RunEnded(f"{request.key}: {run.verdict.value}")
         child.died.wait()  # it was killed, or has died
         death = child.death
         assert death is not None
@@ -334,7 +338,7 @@ class SlotPool(Executor):
                 self._waiting -= 1
             if self._ended.is_set() or run.verdict is not None:
                 run.done = True
-                raise CancelledError(f"{run.request.key}: ended before it ran")
+                raise RunEnded(f"{run.request.key}: ended before it ran")
             if not self._idle:
                 run.done = True
                 raise self._failures[-1]

@@ -26,6 +26,8 @@ from skyward_dask.slots.trees import end_tree
 _STACK_PATIENCE = 0.2
 #: Seconds without another word after which a stack is taken for complete.
 _STACK_PAUSE = 0.005
+#: What faulthandler says of the child's own thread, which is of no interest to a task's user.
+_LISTENER = " in _listen\n"
 #: Seconds for the tree of a child whose template is gone to go.
 _TREE_PATIENCE = 1.0
 
@@ -237,7 +239,7 @@ class ChildProcess:
         self._told = at
         text = page.stack(since)
         page.close()
-        return text
+        return "\n\n".join(part for part in text.split("\n\n") if _LISTENER not in part)
 
     def close_gently(self) -> None:
         """Let an idle child leave by itself, as a program does."""

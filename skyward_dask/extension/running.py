@@ -1,0 +1,62 @@
+"""The run of a task that is under way in a worker: it can be told to stop, and can ask whether it was."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from skyward_dask.extension import child
+from skyward_dask.slots.pool import SlotPool
+from skyward_dask.slots.runs import Run, Verdict
+
+
+@dataclass(slots=True, eq=False)
+class TaskRun:
+    """One run of a task; not the task: what is said of a run that was given up never meets the next one.
+
+    Notes
+    -----
+    `stop` is called on the worker's loop, `enter` in the slot's thread. Each sets its own part before it
+    looks at the other's, so one of them sees both.
+    """
+
+    stopped: bool = False
+    run: Run | None = None
+    pool: SlotPool | None = None
+
+    def enter(self, pool: SlotPool, run: Run) -> None:
+        """The run is about to be carried out in that pool."""
+        self.run, self.pool = run, pool
+        if self.stopped:
+            run.verdict = Verdict.STOPPED
+
+    def stop(self) -> None:
+        """Nobody wants the result any more."""
+        self.stopped = True
+        if self.pool is not None and self.run is not None:
+            self.pool.interrupt(self.run)
+
+
+#: The run that this thread, or this coroutine, carries out in the worker itself.
+current: ContextVar[TaskRun | None] = ContextVar("skyward_run", default=None)
+
+
+def cancelled() -> bool:
+    """Whether the task that calls was cancelled, or isn't wanted any more.
+
+    In a process slot a cancelled task is interrupted, and killed after a grace period: there the flag is for
+    its other threads, and for code that holds KeyboardInterrupt off. In a thread slot, or in an ``async def``
+    task, nothing can end the task but itself: look at the flag now and then.
+
+    Returns
+    -------
+    bool
+        False outside a task too.
+
+    Examples
+    --------
+    >>> while not cancelled():  # doctest: +SKIP
+    ...     step()
+    """
+    run = current.get()
+    return run.stopped if run is not None else child.is_stopped()
