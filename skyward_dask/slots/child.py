@@ -25,6 +25,7 @@ import types
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 from skyward_dask.errors import SerializationError
@@ -38,6 +39,8 @@ from skyward_dask.slots.trees import become_subreaper, end_descendants, wake_at_
 STACK_SIGNAL: int = signal.SIGRTMIN + 3 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 #: What a shell reports of a program that Ctrl-C ended.
 _INTERRUPTED = 130
+#: Half of the kernel's scale: above any worker, however much it holds, that isn't above the half itself.
+_MORE, _WORST_SCORE = 500, 1000
 #: Seconds that a child without worker and template takes for killing what its task has started.
 _PATIENCE = 1.0
 
@@ -97,6 +100,7 @@ def main(runs: int, answers: int, page: int) -> None:
     reset_signals()
     become_subreaper()
     wake_at_parents_death()
+    _be_taken_first()
     shared = Page(page)
     faulthandler.enable(page)
     faulthandler.register(STACK_SIGNAL, page)
@@ -122,6 +126,13 @@ def reset_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _be_taken_first() -> None:
+    """Have the kernel, if it runs out of memory, take this process before the worker with its results."""
+    score = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):
+        score.write_text(str(min(_WORST_SCORE, int(score.read_text()) + _MORE)))
 
 
 def _interrupt(link: Link, number: int, frame: types.FrameType | None) -> None:

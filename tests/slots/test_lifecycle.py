@@ -1,48 +1,37 @@
-"""The table of a slot's life, walked at random: it never gets stuck, and late words change nothing."""
+"""The table of a child's life, and a pool of made-up children walked at random over it."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from skyward_dask.slots.lifecycle import TABLE, Command, Event, Life, State
-
-
-def test_a_death_of_an_earlier_child_changes_nothing() -> None:
-    """An event that names an earlier generation is dropped."""
-    life = Life()
-    life.apply(Event.WANT, 0)
-    life.apply(Event.READY, 1)
-    life.apply(Event.DIED, 1)
-    assert (life.state, life.generation) == (State.STARTING, 2)
-    for event in Event:
-        assert life.apply(event, 1) == ()
-    assert (life.state, life.generation) == (State.STARTING, 2)
+from skyward_dask.slots.lifecycle import TABLE, Command, Event, State, step
 
 
 def test_an_impossible_event_is_a_defect_that_is_named() -> None:
     """What the table doesn't have is never silently taken."""
-    with pytest.raises(LookupError, match="vacant can't take 'check in'"):
-        Life().apply(Event.CHECK_IN, 0)
+    with pytest.raises(LookupError, match="starting can't take 'check in'"):
+        step(State.STARTING, Event.CHECK_IN)
 
 
-def test_every_state_can_be_closed() -> None:
-    """Whatever a slot does, its pool can end."""
+def test_every_living_child_can_be_ended_and_can_die() -> None:
+    """Whatever it does, its pool can end, and its death is news."""
+    living = set(State) - {State.GONE}
     assert {state for state, event in TABLE if event is Event.CLOSE} == set(State)
+    assert {state for state, event in TABLE if event is Event.DIED} == living
+    assert all(after is State.GONE for (_, event), (after, _) in TABLE.items() if event is Event.DIED)
 
 
-@given(st.lists(st.sampled_from(Event), max_size=60))
-def test_children_and_kills_are_balanced(events: list[Event]) -> None:
-    """At most one child at a time, whatever the order of events; a closed slot starts none."""
-    life, children, closed = Life(), 0, False
-    for event in events:
-        if (life.state, event) not in TABLE or (closed and event is Event.WANT):
-            continue
-        if event is Event.DIED:
-            children -= 1
-        commands = life.apply(event, life.generation)
-        children += commands.count(Command.SPAWN)
-        closed = closed or event is Event.CLOSE
-        assert children == (life.state is not State.VACANT)
-        assert not (closed and Command.SPAWN in commands)
+def test_nobody_comes_back_from_a_kill() -> None:
+    """Late words of a child that is being killed, or is gone, change nothing."""
+    for (state, event), (after, commands) in TABLE.items():
+        if state in (State.KILLING, State.GONE):
+            assert after in (state, State.GONE) and not commands, (state, event)
+
+
+def test_each_kill_follows_from_a_state_that_lives() -> None:
+    """A child is killed once, and a crash counted once."""
+    for (state, _), (after, commands) in TABLE.items():
+        assert (Command.KILL in commands) == (after is State.KILLING and state is not State.KILLING)
+        assert (Command.COUNT_CRASH in commands) == (
+            after is State.GONE and state in (State.IDLE, State.BUSY)
+        )
