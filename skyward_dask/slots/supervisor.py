@@ -96,8 +96,10 @@ class Supervisor:
     def _watch(self) -> None:
         while self._living or self._to_start or not self._ending:
             for key, _ in self._selector.select(self._pause()):
-                function, args = key.data
-                function(*args)
+                # what was heard first in this turn may have been of the death of whom this one concerns
+                if self._selector.get_map().get(key.fd) is key:
+                    function, args = key.data
+                    function(*args)
             while self._timers and self._timers[0][0] <= time.monotonic():
                 _, _, function, args = heapq.heappop(self._timers)
                 function(*args)
