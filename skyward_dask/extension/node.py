@@ -18,7 +18,7 @@ import logging
 import pickle
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import asdict, replace
 from functools import partial
@@ -26,17 +26,20 @@ from typing import Any
 
 import dask
 from dask._task_spec import GraphNode
+from dask.base import get_annotations
 from distributed import Reschedule
 from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.metrics import context_meter
 from distributed.worker_state_machine import TaskState
 
 from skyward_dask.config import Worker
-from skyward_dask.errors import InstallError
 from skyward_dask.extension import private
-from skyward_dask.extension.child import Introduction, run_task
+from skyward_dask.extension.child import run_task
 from skyward_dask.extension.executor import SlotThreadPoolExecutor
+from skyward_dask.extension.facade import Introduction
 from skyward_dask.extension.logs import TaskLog
+from skyward_dask.extension.requests import Requests
 from skyward_dask.extension.routing import Place, Reason, Route, RoutedTask, UnroutableTask, route
 from skyward_dask.extension.scheduler import introduce, report_slots
 from skyward_dask.extension.streams import refuse_generator
@@ -49,8 +52,6 @@ logger = logging.getLogger(__name__)
 NAME = "skyward-node"
 #: What is counted since the worker started, over all pools that a slot's index has been in.
 _COUNTED = ("tasks_done", "crashes")
-#: What a task in a child may ask of its worker's P2P plugin.
-_SHUFFLE_CALLS = frozenset({"add_partition", "barrier", "get_output_partition"})
 
 
 class Node(WorkerPlugin):
@@ -243,6 +244,7 @@ class Node(WorkerPlugin):
             worker.id,
             worker.local_directory,
             worker.scheduler.address,
+            worker.security,
             dask.config.config,
         )
         pool = SlotPool(
@@ -318,25 +320,28 @@ class Node(WorkerPlugin):
         return result if task.route.place is Place.LOOP else refuse_generator(result, task.key)
 
     def _call_in_child(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
-        asked: set[str] = set()
+        requests = Requests(self.worker)
         request = Request(
             key=str(task.key),
             function=run_task,
-            args=(task.spec, dict(data), task.key),
-            serve=partial(self._serve, asked),
+            args=(task.spec, dict(data), task.key, get_annotations()),
+            serve=requests.serve,
+            report=_digest,
             pieces=partial(_pieces, task.spec, data),
         )
         try:
-            return self._run(request)
+            result = self._run(request, requests)
+            requests.bind(result)
+            return result
         except CancelledError:
             raise Reschedule from None  # its pool was ended, with the worker
         finally:
-            reason = Reason.P2P if asked and task.route.reason is Reason.PLAIN else task.route.reason
-            self.tasks[Route(Place.CHILD, reason)] += 1
+            shuffled = requests.shuffled and task.route.reason is Reason.PLAIN
+            self.tasks[Route(Place.CHILD, Reason.P2P if shuffled else task.route.reason)] += 1
 
-    def _run(self, request: Request) -> Any:
+    def _run(self, request: Request, requests: Requests) -> Any:
         while True:
-            pool = self._present_pool()
+            pool = requests.pool = self._present_pool()
             try:
                 return pool.run(request)
             except PoolClosed:
@@ -348,14 +353,6 @@ class Node(WorkerPlugin):
             if self._pool is None:  # a node of threads, and the first task that asks for a process
                 self._pool = self._new_pool(self.config, eager=False)
             return self._pool
-
-    def _serve(self, asked: set[str], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        owner, _, call = name.partition(".")
-        if owner != "shuffle" or call not in _SHUFFLE_CALLS:
-            raise InstallError(f"a task asked its worker for {name!r}, which it doesn't offer")
-        asked.add(owner)
-        function: Callable[..., Any] = getattr(self.worker.plugins["shuffle"], call)
-        return function(*args, **kwargs)
 
     # --- looking ---------------------------------------------------------------------------------------
 
@@ -373,6 +370,12 @@ class Node(WorkerPlugin):
             "slots": [asdict(self._with_past(slot)) for slot in slots],
             "tasks": [(r.place.value, r.reason.value, n) for r, n in self.tasks.items()],
         }
+
+
+def _digest(metrics: list[tuple[Any, float, str]]) -> None:
+    """What a task's process has measured becomes the task's, as if its thread had done it."""
+    for label, value, unit in metrics:
+        context_meter.digest_metric(label, value, unit)
 
 
 def _pieces(spec: GraphNode, data: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from distributed import Status, Worker
+from distributed import Client, Future, Status, Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.spill import SpillBuffer
 from distributed.worker import _worker_cvar
@@ -65,3 +66,24 @@ def set_memory_limit(worker: Worker, limit: int) -> None:
     if isinstance(data, SpillBuffer) and manager.memory_limit:
         data.fast.n = data.fast.n * limit / manager.memory_limit
     manager.memory_limit = limit
+
+
+def send_to_scheduler(client: Client, message: dict[str, Any]) -> None:
+    """Put a message into a client's stream to the scheduler, behind those that are in it; from any thread."""
+    client._send_to_scheduler(message)
+
+
+def bind_futures(find: Callable[[], Client | None]) -> None:
+    """Have each future that is made without a client look for one, from now on, in this process.
+
+    One that was unpickled is news to the client, which has to tell the scheduler that it wants the key.
+    """
+    original = Future._bind_late
+
+    def bind_late(self: Future[Any]) -> None:
+        if self._client is None and (client := find()) is not None:
+            self._client = client
+            send_to_scheduler(client, {"op": "client-desires-keys", "keys": [self.key]})
+        original(self)  # type: ignore[no-untyped-call]
+
+    Future._bind_late = bind_late  # type: ignore[method-assign]

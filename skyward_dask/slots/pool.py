@@ -150,6 +150,8 @@ class SlotPool(Executor):
         self._changed = threading.Condition()
         self._slots = [_Slot(index) for index in range(slots)]
         self._idle: list[_Slot] = []
+        self._running: dict[int, tuple[_Slot, ChildProcess]] = {}  # by the thread that waits for the run
+        self._seceded: set[ChildProcess] = set()
         self._waiting = 0
         self._failures: list[SlotStartFailed] = []
         self._open_calls = 0
@@ -220,6 +222,21 @@ class SlotPool(Executor):
             finally:
                 self._give_back(slot, child)
 
+    def secede(self) -> None:
+        """Let the run of the calling thread go on outside its slot, whose next child takes other calls.
+
+        Notes
+        -----
+        For `Request.serve`, which is called in that thread. The child ends with its run.
+        """
+        with self._changed:
+            slot, child = self._running[threading.get_ident()]
+            if child in self._seceded or child.killed or child.died.is_set():
+                return  # it has left already, or is about to, for good
+            self._seceded.add(child)
+            slot.task = slot.child = None
+            self._apply(slot, Event.SECEDE, child.generation)
+
     def _enter(self) -> None:
         with self._changed:
             if self._closing:
@@ -248,6 +265,7 @@ class SlotPool(Executor):
             self._apply(slot, Event.CHECK_OUT)
             slot.task = key
             assert slot.child is not None
+            self._running[threading.get_ident()] = slot, slot.child
             return slot, slot.child
 
     def _can_proceed(self, seen: int) -> bool:
@@ -267,8 +285,13 @@ class SlotPool(Executor):
 
     def _give_back(self, slot: _Slot, child: ChildProcess) -> None:
         with self._changed:
-            slot.task = None
+            del self._running[threading.get_ident()]
             slot.tasks_done += 1
+            if child in self._seceded:
+                self._seceded.remove(child)
+                child.close_gently()  # another child has its place
+            else:
+                slot.task = None
             if child.died.is_set():
                 child.close()  # nobody else has it: its death left that to us
             elif not child.killed:
@@ -352,11 +375,14 @@ class SlotPool(Executor):
     def _died(self, child: ChildProcess) -> None:
         slot = self._slots[child.slot]
         with self._changed:
-            before = slot.life.state
-            if slot in self._idle:
+            before = slot.life.state if child is slot.child else State.KILLING
+            if slot in self._idle and child is slot.child:
                 self._idle.remove(slot)
+            if child in self._seceded:
+                slot.crashes += 1
+                before = State.BUSY
             self._apply(slot, Event.DIED, child.generation)
-            if slot.task is None:
+            if all(child is not running for _, running in self._running.values()):
                 child.close()
             self._changed.notify_all()
         if before is not State.KILLING:
@@ -429,6 +455,9 @@ class SlotPool(Executor):
         self._idle.clear()
         for slot in self._slots:
             self._apply(slot, Event.CLOSE)
+        for child in self._seceded:
+            child.unwanted = True
+            child.kill()
         self._changed.notify_all()
         self._supervisor.end()
 

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,10 @@ class Request:
         The call; pickled on the way.
     serve : callable
         Carries out what the task asks the worker for: ``serve(name, args, kwargs)``. Called in the thread
-        that waits for the run.
+        that waits for the run, which must not wait there for long: it would not see the child's death. What
+        takes its time returns a `concurrent.futures.Future`, whose outcome is the answer.
+    report : callable
+        Takes the plain values that the child's backend adds to the answer of the run.
     pieces : callable
         Yields the call's parts with the names that an error should call them by.
     """
@@ -86,6 +91,7 @@ class Request:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     serve: Callable[[str, tuple[Any, ...], dict[str, Any]], Any] | None = None
+    report: Callable[..., None] | None = None
     pieces: Callable[[], Iterator[tuple[str, object]]] | None = None
 
     def pickled(self) -> list[Part]:
@@ -210,6 +216,8 @@ class ChildProcess:
             self.kill()  # the run goes on in there, and its answer would be taken for the next one's
             raise
         self.output.end()
+        if request.report is not None and reply.envelope:
+            request.report(*reply.envelope)
         if reply.kind is Kind.ERROR:
             raise load_exception(reply.parts)
         return loads(reply.parts)
@@ -229,10 +237,34 @@ class ChildProcess:
             if request.serve is None:
                 raise RuntimeError(f"{name} needs a worker, and nobody here serves it")
             args, kwargs = loads(frame.parts)
-            done, parts = True, dumps(request.serve(name, args, kwargs))
+            value = request.serve(name, args, kwargs)
         except Exception as error:  # it is the task's to see
-            done, parts = False, dump_exception(error)
-        self.answers.send(Kind.ANSWER, frame.number, (done,), parts)
+            self._answer(frame.number, False, dump_exception(error))
+            return
+        if isinstance(value, Future):
+            value.add_done_callback(partial(self._answer_later, frame.number))
+        else:
+            self._answer_with(frame.number, value)
+
+    def _answer_with(self, number: int, value: object) -> None:
+        try:
+            done, parts = True, dumps(value)
+        except Exception as error:
+            done, parts = False, dump_exception(unpicklable([("the worker's answer", value)], error))
+        self._answer(number, done, parts)
+
+    def _answer_later(self, number: int, outcome: Future[Any]) -> None:
+        with suppress(ChannelClosed):  # the child is gone: nobody waits for it any more
+            if outcome.cancelled():
+                self._answer(number, False, dump_exception(CancelledError()))
+            elif (error := outcome.exception()) is not None:
+                self._answer(number, False, dump_exception(error))
+            else:
+                self._answer_with(number, outcome.result())
+
+    def _answer(self, number: int, done: bool, parts: list[Part]) -> None:
+        if number:  # else the child has told us something, and asks for nothing
+            self.answers.send(Kind.ANSWER, number, (done,), parts)
 
     def _how_it_died(self, request: Request) -> Exception:
         # An end of file is a death, or a child that closed its sockets: then this makes it one. A process
