@@ -98,8 +98,8 @@ class ChildWorker:
 
     @property
     def rpc(self) -> Any:
-        """Connections to other workers, those of the child's client."""
-        return self._nested.get().rpc
+        """Connections to other workers and to the scheduler."""
+        return self._nested.rpc
 
     def _get_client(self, timeout: Any = None) -> Client:
         """What ``get_client()`` and ``worker_client()`` call."""
@@ -136,7 +136,7 @@ class SchedulerFacade:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self._nested.get().scheduler, name)
+        return getattr(self._nested.rpc(self.address), name)
 
 
 class WorkerData(Mapping[Any, Any]):
@@ -169,7 +169,7 @@ class WorkerPlugins(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name == "shuffle":  # asked by each task of P2P, and always there
             return self._shuffle
-        if name not in list(self):
+        if name not in self._link.call("plugins"):
             raise KeyError(name)
         return PluginFacade(self._link, name)
 
@@ -177,7 +177,7 @@ class WorkerPlugins(Mapping[str, Any]):
         return iter(self._link.call("plugins"))
 
     def __len__(self) -> int:
-        return len(list(self))
+        return len(self._link.call("plugins"))
 
 
 class ShuffleFacade:

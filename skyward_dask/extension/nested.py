@@ -12,8 +12,9 @@ import dask
 from dask.utils import parse_timedelta
 from distributed import Client
 from distributed.client import default_client
+from distributed.core import ConnectionPool
 from distributed.security import Security
-from distributed.utils import LoopRunner, in_async_call
+from distributed.utils import LoopRunner, in_async_call, sync
 
 
 class ChildClient:
@@ -36,6 +37,7 @@ class ChildClient:
         self._security = security
         self._making = threading.Lock()
         self._runner: LoopRunner | None = None
+        self._connections = ConnectionPool(connection_args=security.get_connection_args("worker"))
         self._client: Client | None = None
 
     @property
@@ -48,8 +50,16 @@ class ChildClient:
         if self._runner is None:
             runner = LoopRunner(asynchronous=False)
             runner.start()
+            sync(runner.loop, self._connections.start)
             self._runner = runner
         return self._runner.loop
+
+    @property
+    def rpc(self) -> ConnectionPool:
+        """Connections for single calls to the scheduler and to workers; none is made before a call."""
+        with self._making:
+            self._running_loop()
+        return self._connections
 
     @property
     def present(self) -> Client | None:
