@@ -219,7 +219,6 @@ def test_events_prints_and_warnings_reach_the_client(shared_client: Client) -> N
             remote_warn("careful", RuntimeWarning)
 
     run(shared_client, task)
-    (address,) = shared_client.nthreads()
 
     def seen(topic: str) -> list[Any]:
         return [event[1] for event in shared_client.get_events(topic)]
