@@ -18,7 +18,7 @@ from skyward_dask.slots.child import Link
 
 
 def bind_to_a_client(worker: ChildWorker) -> None:
-    """Have futures that tasks of this process unpickle find the child's client; called once in a child."""
+    """Have futures that tasks of this process use find the child's client; called once in a child."""
 
     def find() -> Any:
         if threading.current_thread() is threading.main_thread():

@@ -41,7 +41,7 @@ from skyward_dask.extension.facade import Introduction
 from skyward_dask.extension.logs import TaskLog
 from skyward_dask.extension.requests import Requests
 from skyward_dask.extension.routing import Place, Reason, Route, RoutedTask, UnroutableTask, route
-from skyward_dask.extension.scheduler import introduce, report_slots
+from skyward_dask.extension.scheduler import introduce, report_slots, slots_told
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.slots.pool import PoolClosed, SlotPool, SlotSnapshot
 from skyward_dask.slots.process import Request
@@ -103,6 +103,8 @@ class Node(WorkerPlugin):
         self._disowned = False
         async with self._changing:
             await introduce(self.worker.scheduler)
+            if slots := await slots_told(self.worker):
+                config = replace(config, concurrency=slots)
             pool = await self._started_pool(config)
             previous, self._pool = self._pool, pool
             self.config, self._plugin = config, plugin
@@ -110,6 +112,16 @@ class Node(WorkerPlugin):
             await self._set_slots(self._slots_of(config))
             if previous is not None:
                 self._retire(previous)
+
+    async def resize(self, slots: int) -> str:
+        """Have so many slots; running tasks above a lowered number end first."""
+        async with self._changing:
+            self.config = replace(self.config, concurrency=slots)
+            self._executor.resize(slots)
+            if self._pool is not None:
+                self._pool.resize(slots)
+            await self._set_slots(slots)
+        return "OK"
 
     async def refuse(self, plugin: WorkerPlugin) -> None:
         """Put things back after `adopt` has failed."""
@@ -192,12 +204,14 @@ class Node(WorkerPlugin):
         for name in ("default", "thread", "process"):
             worker.executors[name] = self._executor
         worker.handlers["skyward_statistics"] = self.statistics
+        worker.handlers["skyward_resize"] = self.resize
         for ts in worker.state.tasks.values():
             if ts.state in ("waiting", "ready", "constrained"):
                 self._wrap(ts)
 
     def _unwrap(self) -> None:
-        self.worker.handlers.pop("skyward_statistics", None)
+        for name in ("skyward_statistics", "skyward_resize"):
+            self.worker.handlers.pop(name, None)
         for ts in self.worker.state.tasks.values():
             if ts.state in ("waiting", "ready", "constrained") and isinstance(ts.run_spec, RoutedTask):
                 ts.run_spec = ts.run_spec.spec

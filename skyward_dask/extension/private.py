@@ -74,16 +74,23 @@ def send_to_scheduler(client: Client, message: dict[str, Any]) -> None:
 
 
 def bind_futures(find: Callable[[], Client | None]) -> None:
-    """Have each future that is made without a client look for one, from now on, in this process.
+    """Have each future without a client look for one when it is first used, from now on, in this process.
 
-    One that was unpickled is news to the client, which has to tell the scheduler that it wants the key.
+    Not when it is made: specs of tasks carry futures as mere references. One that has found a client is news
+    to the scheduler, which has to hear that the client wants the key.
     """
-    original = Future._bind_late
+    release = Future.release
 
-    def bind_late(self: Future[Any]) -> None:
-        if self._client is None and (client := find()) is not None:
-            self._client = client
-            send_to_scheduler(client, {"op": "client-desires-keys", "keys": [self.key]})
-        original(self)  # type: ignore[no-untyped-call]
+    def client(self: Future[Any]) -> Client | None:
+        if self._client is None and (found := find()) is not None:
+            self._client = found
+            send_to_scheduler(found, {"op": "client-desires-keys", "keys": [self.key]})
+        self._bind_late()
+        return self._client
 
-    Future._bind_late = bind_late  # type: ignore[method-assign]
+    def release_if_bound(self: Future[Any]) -> None:
+        if self._client is not None:
+            release(self)  # type: ignore[no-untyped-call]
+
+    Future.client = property(client)  # type: ignore[assignment]
+    Future.release = release_if_bound  # type: ignore[method-assign]

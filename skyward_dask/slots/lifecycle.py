@@ -27,7 +27,7 @@ class Event(Enum):
     READY = "ready"
     CHECK_OUT = "check out"
     CHECK_IN = "check in"
-    SECEDE = "secede"
+    LEAVE = "leave"
     DIED = "died"
     CLOSE = "close"
 
@@ -50,8 +50,9 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Command, ...]]] = {
     (State.IDLE, Event.DIED): (State.STARTING, (Command.COUNT_CRASH, Command.SPAWN)),
     (State.BUSY, Event.CHECK_IN): (State.IDLE, (Command.OFFER,)),
     (State.BUSY, Event.DIED): (State.STARTING, (Command.COUNT_CRASH, Command.SPAWN)),
-    # the child goes on with its run outside the slot; whatever it says later is of an earlier generation
-    (State.BUSY, Event.SECEDE): (State.STARTING, (Command.SPAWN,)),
+    # the child goes its own way, to end its run or to end; whatever it says is of an earlier generation
+    (State.BUSY, Event.LEAVE): (State.STARTING, (Command.SPAWN,)),
+    (State.IDLE, Event.LEAVE): (State.STARTING, (Command.SPAWN,)),
     (State.STARTING, Event.CLOSE): (State.KILLING, (Command.KILL,)),
     (State.IDLE, Event.CLOSE): (State.KILLING, (Command.KILL,)),
     (State.BUSY, Event.CLOSE): (State.KILLING, (Command.KILL,)),

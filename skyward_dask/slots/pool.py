@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import psutil
@@ -149,6 +149,8 @@ class SlotPool(Executor):
         self._sink, self._on_event = on_output, on_event
         self._changed = threading.Condition()
         self._slots = [_Slot(index) for index in range(slots)]
+        self._size = slots
+        self._edition = 0
         self._idle: list[_Slot] = []
         self._running: dict[int, tuple[_Slot, ChildProcess]] = {}  # by the thread that waits for the run
         self._seceded: set[ChildProcess] = set()
@@ -235,7 +237,38 @@ class SlotPool(Executor):
                 return  # it has left already, or is about to, for good
             self._seceded.add(child)
             slot.task = slot.child = None
-            self._apply(slot, Event.SECEDE, child.generation)
+            self._apply(slot, Event.LEAVE, child.generation)
+
+    # --- changing ------------------------------------------------------------------------------------
+
+    def resize(self, slots: int) -> None:
+        """Have so many slots; a run in one that is given up ends first."""
+        if slots < 1:
+            raise ValueError(f"a pool needs at least one slot, not {slots}")
+        with self._changed:
+            self._size = slots
+            self._slots += [_Slot(index) for index in range(len(self._slots), slots)]
+            for slot in self._slots[:slots]:
+                if slot.life.state is State.VACANT and not self._closing:
+                    self._apply(slot, Event.WANT)
+            for slot in [slot for slot in self._idle if slot.index >= slots]:
+                self._idle.remove(slot)
+                self._apply(slot, Event.CLOSE)
+
+    def renew(self, backend_argument: bytes) -> None:
+        """Replace every child, the busy ones after their runs: what they know of this process is stale."""
+        with self._changed:
+            self._preparation = replace(self._preparation, backend_argument=backend_argument)
+            self._edition += 1
+            for slot in [*self._idle]:
+                self._idle.remove(slot)
+                self._replace(slot)
+
+    def _replace(self, slot: _Slot) -> None:
+        child, slot.child = slot.child, None
+        assert child is not None
+        child.close_gently()
+        self._apply(slot, Event.LEAVE)
 
     def _enter(self) -> None:
         with self._changed:
@@ -275,7 +308,7 @@ class SlotPool(Executor):
         if len(self._failures) > seen and not self._count(State.BUSY, State.STARTING):
             return True
         if len(self._failures) == seen and self._count(State.STARTING) < self._waiting:
-            vacant = (slot for slot in self._slots if slot.life.state is State.VACANT)
+            vacant = (slot for slot in self._slots[: self._size] if slot.life.state is State.VACANT)
             if (slot := next(vacant, None)) is not None:
                 self._apply(slot, Event.WANT)
         return False
@@ -309,8 +342,14 @@ class SlotPool(Executor):
         self._supervisor.call(self._start_child, slot, slot.life.generation)
 
     def _offer(self, slot: _Slot) -> None:
-        self._idle.append(slot)
-        self._changed.notify()
+        assert slot.child is not None
+        if slot.index >= self._size:
+            self._apply(slot, Event.CLOSE)
+        elif slot.child.edition < self._edition:
+            self._replace(slot)
+        else:
+            self._idle.append(slot)
+            self._changed.notify()
 
     def _fail_start(self, slot: _Slot) -> None:
         child = slot.child
@@ -347,16 +386,19 @@ class SlotPool(Executor):
 
     def _start_child(self, slot: _Slot, generation: int) -> None:
         """Start the child of a slot; in the supervisor's thread."""
+        with self._changed:
+            preparation, edition = self._preparation, self._edition
         try:
-            child = ChildProcess(slot.index, generation, self._preparation, self._sink)
+            child = ChildProcess(slot.index, generation, preparation, self._sink)
         except OSError as error:
             self._failed_to_fork(slot, generation, error)
             return
+        child.edition = edition
         with self._changed:
             slot.child = child
             child.unwanted = slot.life.state is State.KILLING
         self._supervisor.watch(child)
-        child.prepare(self._preparation, self._initializer)
+        child.prepare(preparation, self._initializer)
         if child.unwanted:  # the pool was closed while nobody could be killed yet
             child.kill()
 
@@ -409,6 +451,7 @@ class SlotPool(Executor):
             slots = [
                 (slot, slot.life.state.value, slot.child.pid if slot.child else None, slot.task)
                 for slot in self._slots
+                if slot.index < self._size or slot.life.state is not State.VACANT
             ]
         return tuple(
             SlotSnapshot(slot.index, state, pid, task, slot.tasks_done, slot.crashes, *_usage(pid))

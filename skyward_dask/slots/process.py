@@ -138,6 +138,11 @@ class ChildProcess:
     sink : callable
         Takes the lines that the child writes.
 
+    Attributes
+    ----------
+    edition : int
+        Which of its pool's preparations it has had; see `SlotPool.renew`.
+
     Notes
     -----
     Made, watched and reaped by the supervisor's thread; `run` is called by one thread at a time.
@@ -146,6 +151,7 @@ class ChildProcess:
     def __init__(self, slot: int, generation: int, preparation: Preparation, sink: Sink) -> None:
         self.slot = slot
         self.generation = generation
+        self.edition = 0
         self.death: Death | None = None
         self.died = threading.Event()
         self.unwanted = False

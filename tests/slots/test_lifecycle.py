@@ -39,7 +39,7 @@ def test_children_and_kills_are_balanced(events: list[Event]) -> None:
     for event in events:
         if (life.state, event) not in TABLE or (closed and event is Event.WANT):
             continue
-        if event in (Event.DIED, Event.SECEDE):
+        if event in (Event.DIED, Event.LEAVE):
             children -= 1
         commands = life.apply(event, life.generation)
         children += commands.count(Command.SPAWN)
