@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client, Nanny, Scheduler, Worker
+from distributed import Client, Event, Nanny, Scheduler, Worker
 from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky

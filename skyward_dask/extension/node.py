@@ -42,6 +42,7 @@ from skyward_dask.extension.logs import TaskLog
 from skyward_dask.extension.requests import Requests
 from skyward_dask.extension.routing import Place, Reason, Route, RoutedTask, UnroutableTask, route
 from skyward_dask.extension.scheduler import introduce, report_slots, slots_told
+from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.slots.pool import PoolClosed, SlotPool, SlotSnapshot
 from skyward_dask.slots.process import Request
@@ -77,6 +78,7 @@ class Node(WorkerPlugin):
         self._pool_lock = threading.Lock()
         self._past: Counter[tuple[int, str]] = Counter()
         self._plugin: WorkerPlugin | None = None
+        self._watch: Watch | None = None
         self._disowned = False
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -200,6 +202,7 @@ class Node(WorkerPlugin):
         """Route tasks from now on, those that wait included."""
         worker = self.worker
         worker.plugins[NAME] = self
+        self._watch = self._watch or Watch(worker, self._renew)
         self._executor.resize(self._slots_of(self.config))
         for name in ("default", "thread", "process"):
             worker.executors[name] = self._executor
@@ -209,7 +212,14 @@ class Node(WorkerPlugin):
             if ts.state in ("waiting", "ready", "constrained"):
                 self._wrap(ts)
 
+    def _renew(self) -> None:
+        if self._pool is not None:
+            self._pool.renew(self._introduction())
+
     def _unwrap(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         for name in ("skyward_statistics", "skyward_resize"):
             self.worker.handlers.pop(name, None)
         for ts in self.worker.state.tasks.values():
@@ -251,29 +261,33 @@ class Node(WorkerPlugin):
         return pool
 
     def _new_pool(self, config: Worker, eager: bool) -> SlotPool:
-        worker = self.worker
-        introduction = Introduction(
-            worker.contact_address or worker.address,
-            worker.name,
-            worker.id,
-            worker.local_directory,
-            worker.scheduler.address,
-            worker.security,
-            dask.config.config,
-        )
         pool = SlotPool(
             self._slots_of(config),
             env=config.env,
             pre_import=config.pre_import,
             initializer=config.initializer,
             backend="skyward_dask.extension.child:start",
-            backend_argument=pickle.dumps(introduction),
+            backend_argument=self._introduction(),
             eager=eager,
             on_output=self._log.write,
             on_event=self._log_event,
         )
         self._pools.add(pool)
         return pool
+
+    def _introduction(self) -> bytes:
+        worker = self.worker
+        return pickle.dumps(
+            Introduction(
+                worker.contact_address or worker.address,
+                worker.name,
+                worker.id,
+                worker.local_directory,
+                worker.scheduler.address,
+                worker.security,
+                dask.config.config,
+            )
+        )
 
     def _retire(self, pool: SlotPool) -> None:
         """Close a pool when its last run has ended."""

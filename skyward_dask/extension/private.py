@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from distributed import Client, Future, Status, Worker
-from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.diagnostics.plugin import UploadFile, WorkerPlugin, _InstallWorkerPlugin
 from distributed.spill import SpillBuffer
 from distributed.worker import _worker_cvar
 from distributed.worker_memory import parse_memory_limit
@@ -16,6 +16,9 @@ from distributed.worker_state_machine import UnpauseEvent
 
 #: What `get_worker()` reads: a child puts its façade there.
 worker_context: ContextVar[Any] = _worker_cvar
+
+#: Plugins of a worker that change its modules, behind `PipInstall`, `CondaInstall` and `Client.upload_file`.
+module_plugins = (_InstallWorkerPlugin, UploadFile)
 
 
 def pending_plugins(worker: Worker) -> tuple[WorkerPlugin, ...]:
