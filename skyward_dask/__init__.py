@@ -22,7 +22,7 @@ _HOMES = {
         "TaskTimeout",
     ),
     "skyward_dask.config": ("Worker",),
-    "skyward_dask.extension.control": ("install", "uninstall"),
+    "skyward_dask.extension.control": ("install", "resize", "uninstall"),
     "skyward_dask.extension.annotations": ("options",),
     "skyward_dask.extension.monitoring": (
         "SlotStatistics",

@@ -14,6 +14,7 @@ from skyward_dask.errors import StreamsNotSupported as StreamsNotSupported
 from skyward_dask.errors import TaskTimeout as TaskTimeout
 from skyward_dask.extension.annotations import options as options
 from skyward_dask.extension.control import install as install
+from skyward_dask.extension.control import resize as resize
 from skyward_dask.extension.control import uninstall as uninstall
 from skyward_dask.extension.monitoring import SlotStatistics as SlotStatistics
 from skyward_dask.extension.monitoring import Statistics as Statistics

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from distributed import Client, Scheduler, Worker, get_worker
+from typing import Any
+
+from distributed import Client, Future, Scheduler, Worker, get_worker
+from distributed.diagnostics.plugin import UploadFile, WorkerPlugin
 from distributed.spill import SpillBuffer
 from distributed.utils_test import gen_cluster
 
@@ -48,6 +51,28 @@ async def test_get_worker_reads_the_context(c: Client, s: Scheduler, a: Worker) 
     token = private.worker_context.set("here")
     assert get_worker() == "here"
     private.worker_context.reset(token)
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_futures_find_a_client(c: Client, s: Scheduler, a: Worker, monkeypatch: Any) -> None:
+    """Once one looks for it, and not before; the scheduler then knows of the wish."""
+    for name in ("client", "release"):
+        monkeypatch.setattr(Future, name, getattr(Future, name))
+    made = c.submit(int, 7)
+    await made
+    private.bind_futures(lambda: c)
+    future: Future[int] = Future(made.key)
+    assert future._client is None
+    assert await future == 7 and future.client is c
+    unused: Future[int] = Future("unused")
+    del unused
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_uploads_are_plugins_that_change_modules(c: Client, s: Scheduler, a: Worker) -> None:
+    """And packages that are installed are too."""
+    assert isinstance(UploadFile(__file__), private.module_plugins)
+    assert all(issubclass(kind, WorkerPlugin) for kind in private.module_plugins)
 
 
 def test_the_automatic_memory_limit_grows_with_threads() -> None:

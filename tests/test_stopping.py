@@ -115,7 +115,7 @@ def test_a_task_that_another_client_wants_goes_on(
 
 
 def test_drop_and_submit_again(shared_client: Client, started: str, tmp_path: Path) -> None:
-    """No result and no error of the killed run surfaces under the same key, though it takes its time to end."""
+    """No result and no error of a stopped run surfaces under its key, though it takes its time to end."""
     state = tmp_path / "state"
 
     def run(name: str) -> str:

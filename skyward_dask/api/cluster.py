@@ -20,8 +20,9 @@ class Compute(Target):
 
     Parameters
     ----------
-    nodes : int
-        Worker processes of a local cluster (default 1). Not with `cluster`, which has its own.
+    nodes : int or (int, int)
+        Worker processes of a local cluster (default 1); of two numbers, the fewest and the most: the cluster
+        adapts to its load. Not with `cluster`, which has its own.
     worker : Worker, optional
         What each node has. Its ``concurrency=None`` means cores // nodes on a local cluster. With
         `cluster`, slots change only if it is given, and are put back at the end.
@@ -45,7 +46,10 @@ class Compute(Target):
     """
 
     def __init__(
-        self, nodes: int | None = None, worker: Worker | None = None, cluster: object | None = None
+        self,
+        nodes: int | tuple[int, int] | None = None,
+        worker: Worker | None = None,
+        cluster: object | None = None,
     ) -> None:
         _check_nodes(nodes, cluster)
         self._nodes = nodes or 1
@@ -92,10 +96,17 @@ class Compute(Target):
         return f"<Compute, {'open' if self._session else 'closed'}>"
 
 
-def _check_nodes(nodes: object, cluster: object) -> None:
+def _check_nodes(nodes: Any, cluster: object) -> None:
     if nodes is not None and cluster is not None:
         raise ConfigurationError(
             f"nodes={nodes!r} and a cluster: the cluster has its own number of workers. Leave one out."
         )
-    if nodes is not None and (not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1):
-        raise ConfigurationError(f"nodes={nodes!r} can't be meant: it is a whole number from 1.")
+    counts = nodes if isinstance(nodes, tuple) and len(nodes) == 2 else (nodes, nodes)
+    if nodes is not None and not (all(map(_is_count, counts)) and counts[0] <= counts[1]):
+        raise ConfigurationError(
+            f"nodes={nodes!r} can't be meant: it is a whole number from 1, or (fewest, most) of them."
+        )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -4,95 +4,31 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
-from time import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from time import thread_time, time
 from typing import Any
 
 import dask
 from dask._task_spec import GraphNode
+from dask.base import annotate
+from distributed.metrics import context_meter
+from distributed.threadpoolexecutor import thread_state as executor_state
 from distributed.utils import set_thread_state
 
+from skyward_dask.extension.facade import ChildWorker, Introduction
+from skyward_dask.extension.lending import bind_to_a_client, lend_futures
 from skyward_dask.extension.private import worker_context
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.slots.child import Link
 
 
-@dataclass(frozen=True, slots=True)
-class Introduction:
-    """What a child is told of its worker when it starts."""
-
-    address: str
-    name: Any
-    id: str
-    local_directory: str
-    scheduler: str
-    config: dict[str, Any]
-
-
-class ShufflePlugin:
-    """The worker's P2P plugin, as far as tasks use it; each call is carried out in the worker."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-
-    def add_partition(self, *args: Any, **kwargs: Any) -> Any:
-        return self._link.call("shuffle.add_partition", *args, **kwargs)
-
-    def get_output_partition(self, *args: Any, **kwargs: Any) -> Any:
-        return self._link.call("shuffle.get_output_partition", *args, **kwargs)
-
-    def barrier(self, *args: Any, **kwargs: Any) -> Any:
-        return self._link.call("shuffle.barrier", *args, **kwargs)
-
-
-class ChildWorker:
-    """What ``get_worker()`` returns in a process slot: the worker, as far as a task can reach it.
-
-    Attributes
-    ----------
-    address : str
-    name
-    id : str
-    local_directory : str
-    plugins : dict
-        ``"shuffle"``, whose calls go to the worker.
-
-    Notes
-    -----
-    What a task or an `initializer` sets on it stays in the slot's process.
-    """
-
-    def __init__(self, introduction: Introduction, link: Link) -> None:
-        self.address = introduction.address
-        self.name = introduction.name
-        self.id = introduction.id
-        self.local_directory = introduction.local_directory
-        self.plugins = {"shuffle": ShufflePlugin(link)}
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"get_worker().{name} lives in the worker's own process, and this task runs in a process slot. "
-            "Run the task with `with skyward_dask.options(executor='thread')` to reach it."
-        )
-
-    def __repr__(self) -> str:
-        return f"<ChildWorker of {self.address}>"
-
-    def _get_client(self, *args: Any, **kwargs: Any) -> Any:
-        # a ValueError: dask.compute() in a task then computes here, with dask's own scheduler
-        raise ValueError(
-            "a task in a process slot has no client. Run it with "
-            "`with skyward_dask.options(executor='thread')` to submit tasks from it."
-        )
-
-
 @dataclass(slots=True)
 class _Here:
-    """The façade of this process: there is one worker to a child."""
+    """The façade and the link of this process: there is one worker to a child."""
 
-    worker: ChildWorker | None = None
-    scheduler: str = ""
-    link: Link | None = None
+    worker: ChildWorker = field(init=False)
+    link: Link = field(init=False)
 
 
 _here = _Here()
@@ -102,19 +38,43 @@ def start(argument: bytes, link: Link) -> None:
     """Introduce the worker; called once in each child, before its first import of the user's."""
     introduction: Introduction = pickle.loads(argument)
     dask.config.update(dask.config.config, introduction.config)
-    _here.worker = ChildWorker(introduction, link)
-    _here.scheduler = introduction.scheduler
     _here.link = link
+    _here.worker = ChildWorker(introduction, link)
     worker_context.set(_here.worker)
+    executor_state.executor = _here.worker.executor
+    bind_to_a_client(_here.worker)
 
 
-def run_task(spec: GraphNode, data: Mapping[Any, Any], key: Any) -> Any:
-    """Compute a task in this process."""
-    state = {"scheduler": _here.scheduler, "worker": _here.worker}
-    with set_thread_state(start_time=time(), execution_state=state, key=key):
-        return refuse_generator(spec(data), key)
+def run_task(spec: GraphNode, data: Mapping[Any, Any], key: Any, annotations: Mapping[str, Any]) -> Any:
+    """Compute a task in this process, with what its thread in the worker knows of it."""
+    worker = _here.worker
+    state = {"scheduler": worker.scheduler.address, "worker": worker}
+    metrics: list[tuple[Any, float, str]] = []
+    worker.executor.enter()
+    with ExitStack() as stack:
+        stack.enter_context(set_thread_state(start_time=time(), execution_state=state, key=key))
+        stack.enter_context(annotate(**annotations))
+        stack.callback(_report, metrics)
+        stack.enter_context(context_meter.add_callback(lambda *metric: metrics.append(metric)))
+        stack.enter_context(context_meter.meter("thread-cpu", func=thread_time))
+        result = refuse_generator(spec(data), key)
+        lend_futures(result, worker, _here.link)
+        return result
+
+
+def _report(metrics: list[tuple[Any, float, str]]) -> None:
+    # labels of the user's own can be anything that can be hashed; what crosses is plain
+    plain = [(_plain(label), float(value), str(unit)) for label, value, unit in metrics]
+    _here.link.report = (plain,)
+
+
+def _plain(label: Any) -> Any:
+    if isinstance(label, tuple):
+        return tuple(map(_plain, label))
+    return label if type(label) in (str, int, float, bool, type(None)) else str(label)
 
 
 def is_stopped() -> bool:
     """Whether the task that this process runs is to stop."""
-    return _here.link is not None and _here.link.stopped
+    link: Link | None = getattr(_here, "link", None)  # there is none where no worker has made this process
+    return link is not None and link.stopped

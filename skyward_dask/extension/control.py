@@ -1,14 +1,15 @@
-"""`install` and `uninstall`: slots on a live cluster."""
+"""`install`, `resize` and `uninstall`: slots on a live cluster."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from distributed import Client
 from distributed.protocol.pickle import dumps, loads
 
 from skyward_dask.config import Worker
-from skyward_dask.errors import InstallError
+from skyward_dask.errors import ConfigurationError, InstallError
 from skyward_dask.extension.plugin import Removal, SkywardPlugin
 from skyward_dask.extension.scheduler import connected
 
@@ -44,6 +45,45 @@ def install(client: Client, worker: Worker | None = None) -> Any:
     return client.sync(_install, client, SkywardPlugin(worker))
 
 
+def resize(client: Client, concurrency: int, workers: Iterable[str] | None = None) -> Any:
+    """Change the number of slots; what they are stays.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    concurrency : int
+        Task slots of each node.
+    workers : iterable of str, optional
+        Addresses or names of the workers; without it all, those that join later too.
+
+    Returns
+    -------
+    None
+        With an asynchronous client, an awaitable of None. Slot counts are right when it is done.
+
+    Raises
+    ------
+    ConfigurationError
+        The number can't be meant.
+    InstallError
+        Some workers have no slots of ours, or can't be reached; the message names them. They keep what they
+        had, the others have the new number.
+
+    Examples
+    --------
+    >>> resize(client, concurrency=8)  # doctest: +SKIP
+
+    Notes
+    -----
+    Running tasks above a lowered number end first. The number stays with a worker that its nanny brings
+    back, until the next `install`, `resize` or `uninstall`.
+    """
+    wanted = Worker(concurrency=concurrency).concurrency
+    if wanted is None:
+        raise ConfigurationError("concurrency=None can't be meant here: it is a whole number from 1.")
+    return client.sync(_resize, client, wanted, None if workers is None else list(workers))
+
+
 def uninstall(client: Client) -> Any:
     """Give every worker its own executor back; workers that join follow their own flags.
 
@@ -72,6 +112,13 @@ def installed(client: Client) -> Any:
 async def _install(client: Client, plugin: SkywardPlugin) -> None:
     scheduler = await connected(client)
     _raise_for(await scheduler.skyward_install(plugin=dumps(plugin)), "set up")
+
+
+async def _resize(client: Client, slots: int, workers: list[str] | None) -> None:
+    if workers == []:
+        return
+    scheduler = await connected(client)
+    _raise_for(await scheduler.skyward_resize(slots=slots, workers=workers), "changed")
 
 
 async def _uninstall(client: Client) -> None:

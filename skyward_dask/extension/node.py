@@ -19,24 +19,27 @@ import pickle
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 import dask
 from dask._task_spec import GraphNode
+from dask.base import get_annotations
 from distributed import Reschedule
 from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.metrics import context_meter
 from distributed.worker_state_machine import TaskState
 
 from skyward_dask.config import Worker, grace
-from skyward_dask.errors import InstallError
 from skyward_dask.extension import private
-from skyward_dask.extension.child import Introduction, run_task
+from skyward_dask.extension.child import run_task
 from skyward_dask.extension.executor import SlotThreadPoolExecutor
+from skyward_dask.extension.facade import Introduction
 from skyward_dask.extension.logs import TaskLog
+from skyward_dask.extension.requests import Requests
 from skyward_dask.extension.routing import (
     Place,
     Reason,
@@ -47,7 +50,8 @@ from skyward_dask.extension.routing import (
     route,
 )
 from skyward_dask.extension.running import TaskRun, current
-from skyward_dask.extension.scheduler import introduce, report_slots
+from skyward_dask.extension.scheduler import introduce, report_slots, slots_told
+from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.slots.pool import PoolClosed, RunEnded, SlotPool, SlotSnapshot
 from skyward_dask.slots.runs import Request, Run
@@ -61,8 +65,6 @@ _COUNTED = ("tasks_done", "crashes", "kills")
 #: Seconds for which a measurement of the slots' memory is good: one costs some 0.1 ms a process, and the
 #: worker asks ten times a second.
 _MEASURED = 0.5
-#: What a task in a child may ask of its worker's P2P plugin.
-_SHUFFLE_CALLS = frozenset({"add_partition", "barrier", "get_output_partition"})
 
 
 class Node(WorkerPlugin):
@@ -91,6 +93,7 @@ class Node(WorkerPlugin):
         self._forget_memory = private.count_memory(worker, self._slots_memory)
         self._past: Counter[tuple[int, str]] = Counter()
         self._plugin: WorkerPlugin | None = None
+        self._watch: Watch | None = None
         self._disowned = False
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -117,6 +120,8 @@ class Node(WorkerPlugin):
         self._disowned = False
         async with self._changing:
             await introduce(self.worker.scheduler)
+            if slots := await slots_told(self.worker):
+                config = replace(config, concurrency=slots)
             pool = await self._started_pool(config)
             previous, self._pool = self._pool, pool
             self.config, self._plugin = config, plugin
@@ -124,6 +129,16 @@ class Node(WorkerPlugin):
             await self._set_slots(self._slots_of(config))
             if previous is not None:
                 self._retire(previous)
+
+    async def resize(self, slots: int) -> str:
+        """Have so many slots; running tasks above a lowered number end first."""
+        async with self._changing:
+            self.config = replace(self.config, concurrency=slots)
+            self._executor.resize(slots)
+            if self._pool is not None:
+                self._pool.resize(slots)
+            await self._set_slots(slots)
+        return "OK"
 
     async def refuse(self, plugin: WorkerPlugin) -> None:
         """Put things back after `adopt` has failed."""
@@ -204,16 +219,26 @@ class Node(WorkerPlugin):
         """Route tasks from now on, those that wait included."""
         worker = self.worker
         worker.plugins[NAME] = self
+        self._watch = self._watch or Watch(worker, self._renew)
         self._executor.resize(self._slots_of(self.config))
         for name in ("default", "thread", "process"):
             worker.executors[name] = self._executor
         worker.handlers["skyward_statistics"] = self.statistics
+        worker.handlers["skyward_resize"] = self.resize
         for ts in worker.state.tasks.values():
             if ts.state in ("waiting", "ready", "constrained"):
                 self._wrap(ts)
 
+    def _renew(self) -> None:
+        if self._pool is not None:
+            self._pool.renew(self._introduction())
+
     def _unwrap(self) -> None:
-        self.worker.handlers.pop("skyward_statistics", None)
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        for name in ("skyward_statistics", "skyward_resize"):
+            self.worker.handlers.pop(name, None)
         for ts in self.worker.state.tasks.values():
             if ts.state in ("waiting", "ready", "constrained") and isinstance(ts.run_spec, RoutedTask):
                 ts.run_spec = ts.run_spec.spec
@@ -253,15 +278,6 @@ class Node(WorkerPlugin):
         return pool
 
     def _new_pool(self, config: Worker, eager: bool) -> SlotPool:
-        worker = self.worker
-        introduction = Introduction(
-            worker.contact_address or worker.address,
-            worker.name,
-            worker.id,
-            worker.local_directory,
-            worker.scheduler.address,
-            dask.config.config,
-        )
         pool = SlotPool(
             self._slots_of(config),
             env=config.env,
@@ -270,13 +286,27 @@ class Node(WorkerPlugin):
             max_tasks=config.max_tasks_per_child,
             grace=grace(),
             backend="skyward_dask.extension.child:start",
-            backend_argument=pickle.dumps(introduction),
+            backend_argument=self._introduction(),
             eager=eager,
             on_output=self._log.write,
             on_event=self._log_event,
         )
         self._pools.add(pool)
         return pool
+
+    def _introduction(self) -> bytes:
+        worker = self.worker
+        return pickle.dumps(
+            Introduction(
+                worker.contact_address or worker.address,
+                worker.name,
+                worker.id,
+                worker.local_directory,
+                worker.scheduler.address,
+                worker.security,
+                dask.config.config,
+            )
+        )
 
     def _retire(self, pool: SlotPool) -> None:
         """Close a pool when its last run has ended."""
@@ -348,23 +378,27 @@ class Node(WorkerPlugin):
         return result if task.route.place is Place.LOOP else refuse_generator(result, task.key)
 
     def _call_in_child(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
-        asked: set[str] = set()
+        task_run = self._runs.get(task.key) or TaskRun()
+        requests = Requests(self.worker, task_run)
         request = Request(
             key=str(task.key),
             function=run_task,
-            args=(task.spec, dict(data), task.key),
-            serve=partial(self._serve, asked),
+            args=(task.spec, dict(data), task.key, get_annotations()),
+            serve=requests.serve,
+            report=_digest,
             pieces=partial(_pieces, task.spec, data),
             timeout=task.limits.timeout or self.config.timeout,
             memory_limit=task.limits.memory_limit or self.config.memory_limit,
         )
         try:
-            return self._carry_out(Run(request), self._runs.get(task.key) or TaskRun())
+            result = self._carry_out(Run(request), task_run)
+            requests.bind(result)
+            return result
         except RunEnded:
             raise Reschedule from None  # nobody wants it any more, or its pool was ended with the worker
         finally:
-            reason = Reason.P2P if asked and task.route.reason is Reason.PLAIN else task.route.reason
-            self.tasks[Route(Place.CHILD, reason)] += 1
+            shuffled = requests.shuffled and task.route.reason is Reason.PLAIN
+            self.tasks[Route(Place.CHILD, Reason.P2P if shuffled else task.route.reason)] += 1
 
     def _carry_out(self, run: Run, task_run: TaskRun) -> Any:
         while True:
@@ -381,14 +415,6 @@ class Node(WorkerPlugin):
             if self._pool is None:  # a node of threads, and the first task that asks for a process
                 self._pool = self._new_pool(self.config, eager=False)
             return self._pool
-
-    def _serve(self, asked: set[str], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        owner, _, call = name.partition(".")
-        if owner != "shuffle" or call not in _SHUFFLE_CALLS:
-            raise InstallError(f"a task asked its worker for {name!r}, which it doesn't offer")
-        asked.add(owner)
-        function: Callable[..., Any] = getattr(self.worker.plugins["shuffle"], call)
-        return function(*args, **kwargs)
 
     # --- looking ---------------------------------------------------------------------------------------
 
@@ -414,6 +440,12 @@ class Node(WorkerPlugin):
             "slots": [asdict(self._with_past(slot)) for slot in slots],
             "tasks": [(r.place.value, r.reason.value, n) for r, n in self.tasks.items()],
         }
+
+
+def _digest(metrics: list[tuple[Any, float, str]]) -> None:
+    """What a task's process has measured becomes the task's, as if its thread had done it."""
+    for label, value, unit in metrics:
+        context_meter.digest_metric(label, value, unit)
 
 
 def _pieces(spec: GraphNode, data: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:

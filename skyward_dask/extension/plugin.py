@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
+from uuid import uuid4
 
 from distributed import Status
 from distributed import Worker as DaskWorker
@@ -44,6 +45,8 @@ class SkywardPlugin(WorkerPlugin):
     def __init__(self, worker: Worker | None = None) -> None:
         self._worker = Worker.from_config() if worker is None else worker
         self._initializer: bytes | None = None
+        # tells two plugins with the same slots apart: the later one makes a `resize` in between void
+        self._token = uuid4().hex
 
     @property
     def worker(self) -> Worker:
@@ -62,7 +65,8 @@ class SkywardPlugin(WorkerPlugin):
         pickled = self._initializer
         if self._worker.initializer is not None:
             pickled = dumps(self._worker.initializer)
-        return {"_worker": replace(self._worker, initializer=None), "_initializer": pickled}
+        worker = replace(self._worker, initializer=None)
+        return {"_worker": worker, "_initializer": pickled, "_token": self._token}
 
     async def setup(self, worker: DaskWorker) -> None:
         """Have the worker's node take this configuration over; if it can't, nothing has changed."""

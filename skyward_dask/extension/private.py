@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from distributed import Status, Worker
-from distributed.diagnostics.plugin import WorkerPlugin
+from distributed import Client, Future, Status, Worker
+from distributed.diagnostics.plugin import UploadFile, WorkerPlugin, _InstallWorkerPlugin
 from distributed.spill import SpillBuffer
 from distributed.worker import _worker_cvar
 from distributed.worker_memory import parse_memory_limit
@@ -16,6 +16,9 @@ from distributed.worker_state_machine import UnpauseEvent
 
 #: What `get_worker()` reads: a child puts its façade there.
 worker_context: ContextVar[Any] = _worker_cvar
+
+#: Plugins of a worker that change its modules, behind `PipInstall`, `CondaInstall` and `Client.upload_file`.
+module_plugins = (_InstallWorkerPlugin, UploadFile)
 
 
 def pending_plugins(worker: Worker) -> tuple[WorkerPlugin, ...]:
@@ -77,3 +80,31 @@ def count_memory(worker: Worker, slots: Callable[[], int]) -> Callable[[], None]
     own = monitor.get_process_memory
     monitor.get_process_memory = lambda: own() + slots()  # type: ignore[method-assign]
     return lambda: vars(monitor).pop("get_process_memory", None)
+
+
+def send_to_scheduler(client: Client, message: dict[str, Any]) -> None:
+    """Put a message into a client's stream to the scheduler, behind those that are in it; from any thread."""
+    client._send_to_scheduler(message)
+
+
+def bind_futures(find: Callable[[], Client | None]) -> None:
+    """Have each future without a client look for one when it is first used, from now on, in this process.
+
+    Not when it is made: specs of tasks carry futures as mere references. One that has found a client is news
+    to the scheduler, which has to hear that the client wants the key.
+    """
+    release = Future.release
+
+    def client(self: Future[Any]) -> Client | None:
+        if self._client is None and (found := find()) is not None:
+            self._client = found
+            send_to_scheduler(found, {"op": "client-desires-keys", "keys": [self.key]})
+        self._bind_late()
+        return self._client
+
+    def release_if_bound(self: Future[Any]) -> None:
+        if self._client is not None:
+            release(self)  # type: ignore[no-untyped-call]
+
+    Future.client = property(client)  # type: ignore[assignment]
+    Future.release = release_if_bound  # type: ignore[method-assign]

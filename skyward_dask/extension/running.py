@@ -36,6 +36,11 @@ class TaskRun:
         if self.pool is not None and self.run is not None:
             self.pool.interrupt(self.run)
 
+    def secede(self) -> None:
+        """Go on outside the slot, whose next child takes other tasks."""
+        if self.pool is not None and self.run is not None:
+            self.pool.secede(self.run)
+
 
 #: The run that this thread, or this coroutine, carries out in the worker itself.
 current: ContextVar[TaskRun | None] = ContextVar("skyward_run", default=None)

@@ -12,6 +12,7 @@ from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import WorkerState, WorkerStatusPlugin
 
 from skyward_dask.errors import InstallError
+from skyward_dask.extension.told import Told
 
 NAME = "skyward"
 
@@ -33,6 +34,9 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     def attach(self, scheduler: Scheduler) -> None:
         """Answer clients and nodes from now on."""
         self.scheduler = scheduler
+        self.told = Told(NAME)
+        scheduler.handlers["skyward_resize"] = self.resize
+        scheduler.handlers["skyward_told"] = self.slots_told
         scheduler.handlers["skyward_slots"] = self.take_slots
         scheduler.handlers["skyward_install"] = self.install
         scheduler.handlers["skyward_uninstall"] = self.uninstall
@@ -44,7 +48,9 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Give a worker that joins its slots, before anything is scheduled on it."""
         pickled = scheduler.worker_plugins.get(NAME)
-        slots = loads(pickled).concurrency if pickled else None
+        slots = self.told.slots_of(scheduler, scheduler.workers[worker].name)
+        if slots is None and pickled:
+            slots = loads(pickled).concurrency
         if slots:
             self._set_slots(scheduler.workers[worker], slots)
 
@@ -68,6 +74,24 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         for plugin in scheduler.plugins.values():
             if isinstance(plugin, WorkerStatusPlugin):
                 plugin.add_worker(scheduler, ws.address)
+
+    async def slots_told(self, name: Any) -> int | None:
+        """How many slots a worker is to have, where `resize` has said so."""
+        return self.told.slots_of(self.scheduler, name)
+
+    async def resize(self, slots: int, workers: list[str] | None) -> dict[str, str]:
+        """Change slot counts; returns what went wrong, by worker. Those keep what they had."""
+        scheduler = self.scheduler
+        chosen = [scheduler.coerce_address(worker) for worker in workers or scheduler.workers]
+        if missing := [worker for worker in chosen if worker not in scheduler.workers]:
+            return dict.fromkeys(missing, "there is no such worker")
+        message = {"op": "skyward_resize", "slots": slots}
+        answers = await scheduler.broadcast(msg=message, workers=chosen, on_error="return")
+        failures = {worker: repr(answer) for worker, answer in answers.items() if answer != "OK"}
+        done = {a: scheduler.workers[a] for a in chosen if a in scheduler.workers and a not in failures}
+        if done:
+            self.told.remember(scheduler, slots, done if workers or failures else None)
+        return failures
 
     # --- install and uninstall ----------------------------------------------------------------------
 
@@ -151,6 +175,12 @@ async def introduce(scheduler: Any) -> None:
             f"the scheduler can't have its side of skyward_dask: {error!r}. Install skyward_dask (the same "
             "version) in the scheduler's environment; distributed.scheduler.pickle must be true there."
         ) from error
+
+
+async def slots_told(worker: DaskWorker) -> int | None:
+    """How many slots the cluster wants this worker to have, where `resize` has said so."""
+    slots: int | None = await worker.scheduler.skyward_told(name=worker.name)
+    return slots
 
 
 async def report_slots(worker: DaskWorker, slots: int) -> None:

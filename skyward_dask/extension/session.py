@@ -122,7 +122,7 @@ class Session:
             return self.client.submit(run, function, *call.args, key=key, pure=False, **call.kwargs)
 
 
-def open_session(nodes: int, worker: Worker | None, cluster: object | None) -> Session:
+def open_session(nodes: int | tuple[int, int], worker: Worker | None, cluster: object | None) -> Session:
     """Start a local cluster, or connect to the one that is there; all or nothing."""
     with ExitStack() as stack:
         if cluster is None:
@@ -134,14 +134,17 @@ def open_session(nodes: int, worker: Worker | None, cluster: object | None) -> S
         return Session(client, stack.pop_all())
 
 
-def _local(nodes: int, worker: Worker, stack: ExitStack) -> Client:
+def _local(nodes: int | tuple[int, int], worker: Worker, stack: ExitStack) -> Client:
     _refuse_unguarded_script()
-    slots = worker.concurrency or max(1, CPU_COUNT // nodes)
+    fewest, most = nodes if isinstance(nodes, tuple) else (nodes, nodes)
+    slots = worker.concurrency or max(1, CPU_COUNT // most)
     cluster = stack.enter_context(
-        LocalCluster(n_workers=nodes, threads_per_worker=slots, processes=True, dashboard_address=None)
+        LocalCluster(n_workers=fewest, threads_per_worker=slots, processes=True, dashboard_address=None)
     )
     client: Client = stack.enter_context(Client(cluster, set_as_default=False))
     install(client, replace(worker, concurrency=slots))
+    if most > fewest:
+        cluster.adapt(minimum=fewest, maximum=most)
     return client
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from skyward_dask.errors import SerializationError
-from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind
+from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind, Part
 from skyward_dask.slots.page import Page
 from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unpicklable
 from skyward_dask.slots.trees import become_subreaper, end_descendants, wake_at_parents_death
@@ -48,6 +48,13 @@ _PATIENCE = 1.0
 class Link:
     """A task's way back: calls that the worker carries out for the run that is active.
 
+    Attributes
+    ----------
+    run : int
+        The number of the run that is active; 0 between runs.
+    report : tuple
+        Plain values that the backend adds to the answer of the run; empty again after it.
+
     Notes
     -----
     Thread-safe. A call from a thread that outlives its run is refused.
@@ -59,19 +66,13 @@ class Link:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, queue.SimpleQueue[Frame]] = {}
         self.run = 0
+        self.report: tuple[Any, ...] = ()
 
     def call(self, name: str, *args: object, **kwargs: object) -> Any:
         """Ask the worker to do `name`, and wait; raises what it raised there."""
-        run = self.run
-        if not run:
-            raise RuntimeError(f"{name} needs the worker, and is only there while a task runs")
-        try:
-            parts = dumps((args, kwargs))
-        except Exception as error:
-            raise unpicklable([*enumerate_arguments(args, kwargs)], error) from error
         number = next(self._numbers)
         reply = self._waiting[number] = queue.SimpleQueue()
-        self._runs.send(Kind.REQUEST, number, (run, name), parts)
+        self._request(number, name, args, kwargs)
         frame = reply.get()
         if frame.envelope[0]:
             return loads(frame.parts)
@@ -82,8 +83,30 @@ class Link:
         """Whether the run that is active is to stop."""
         return self.run != 0 and self._page.stop == self.run
 
+    def tell(self, name: str, *args: object, **kwargs: object) -> None:
+        """Have the worker do `name`, and don't wait; nobody hears whether it could."""
+        self._request(0, name, args, kwargs)
+
+    def _request(self, number: int, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        run = self.run
+        try:
+            if not run:
+                raise RuntimeError(f"{name} needs the worker, and is only there while a task runs")
+            parts = _pickled_arguments(args, kwargs)
+            self._runs.send(Kind.REQUEST, number, (run, name), parts)
+        except BaseException:
+            self._waiting.pop(number, None)
+            raise
+
     def answer(self, frame: Frame) -> None:
         self._waiting.pop(frame.number).put(frame)
+
+
+def _pickled_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> list[Part]:
+    try:
+        return dumps((args, kwargs))
+    except Exception as error:
+        raise unpicklable([*enumerate_arguments(args, kwargs)], error) from error
 
 
 def enumerate_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> list[tuple[str, object]]:
@@ -191,9 +214,10 @@ def _serve(runs: Channel, link: Link, page: Page) -> None:
         _flush()
         del frame
         try:
-            runs.send(kind, page.begun, (), parts)
+            runs.send(kind, page.begun, link.report, parts)
         except ChannelClosed:
             return
+        link.report = ()
         del parts
 
 

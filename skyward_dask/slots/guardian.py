@@ -13,12 +13,15 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.template import Disconnected, receive, send
+
+if TYPE_CHECKING:
+    from skyward_dask.slots.process import ChildProcess
 
 #: Where `skyward_dask` itself is found, before a process has the worker's `sys.path`.
 _ROOT = str(Path(__file__).parents[2])
@@ -43,6 +46,11 @@ class Guardian:
     sink : callable
         Takes the lines that the template writes.
 
+    Attributes
+    ----------
+    children : dict
+        Those that it has started and that live, by process id.
+
     Notes
     -----
     Used in the supervisor's thread only.
@@ -51,6 +59,7 @@ class Guardian:
     def __init__(self, preparation: Preparation, sink: Sink) -> None:
         self._preparation = preparation
         self._words: deque[tuple[Any, ...]] = deque()
+        self.children: dict[int, ChildProcess] = {}
         self.ready = False
         self._forks = False
         self.output = Output(sink)

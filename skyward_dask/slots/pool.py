@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -177,6 +177,7 @@ class SlotPool(Executor):
         self._sink, self._on_event = on_output, on_event
         self._changed = threading.Condition()
         self._slots = [_Slot(index, wanted=eager) for index in range(slots)]
+        self._size = slots
         self._children: set[ChildProcess] = set()
         self._idle: list[_Slot] = []
         self._waiting = 0
@@ -342,11 +343,11 @@ class SlotPool(Executor):
             if not self._idle:
                 run.done = True
                 raise self._failures[-1]
-            return self._begin(run, self._idle.pop())
+            slot = self._idle.pop()
+            assert slot.child is not None
+            return self._begin(run, slot, slot.child)
 
-    def _begin(self, run: Run, slot: _Slot) -> ChildProcess:
-        child = slot.child
-        assert child is not None
+    def _begin(self, run: Run, slot: _Slot, child: ChildProcess) -> ChildProcess:
         self._apply(child, Event.CHECK_OUT)
         child.expect()
         run.child, child.run = child, run
@@ -364,11 +365,11 @@ class SlotPool(Executor):
         """Whether a caller has something to go on with; wants children where that may help."""
         if self._idle or self._ended.is_set():
             return True
-        hope = sum(slot.child is not None for slot in self._slots)
+        hopeless = [slot for slot in self._slots[: self._size] if slot.child is None]
         if len(self._failures) > seen:
-            return not hope
-        if self._count(State.STARTING) < self._waiting and hope < len(self._slots):
-            slot = next(slot for slot in self._slots if slot.child is None)
+            return len(hopeless) == self._size
+        if self._count(State.STARTING) < self._waiting and hopeless:
+            slot = hopeless[0]
             slot.wanted = True
             self._settle(slot)
         return False
@@ -388,6 +389,31 @@ class SlotPool(Executor):
                 self._apply(child, Event.CHECK_IN)
             if child.state is State.GONE:
                 child.close()  # nobody else has it: its death left that to us
+
+    # --- changing ----------------------------------------------------------------------------------
+
+    def resize(self, slots: int) -> None:
+        """Have so many slots; a run in one that is given up ends first."""
+        if slots < 1:
+            raise ValueError(f"a pool needs at least one slot, not {slots}")
+        with self._changed:
+            self._size = slots
+            self._slots += [_Slot(index, wanted=True) for index in range(len(self._slots), slots)]
+            for slot in self._slots:
+                slot.wanted = slot.index < slots
+                self._settle(slot)
+            self._changed.notify_all()
+
+    def renew(self, backend_argument: bytes) -> None:
+        """Replace every child, the busy ones after their runs: what they know of this process is stale."""
+        with self._changed:
+            self._preparation = replace(self._preparation, backend_argument=backend_argument)
+            self._supervisor.call(self._supervisor.renew, self._preparation)
+            for child in list(self._children):
+                child.last = True
+                if child.state is State.IDLE:
+                    self._apply(child, Event.RETIRE)
+                self._settle(self._slots[child.slot])
 
     # --- what is decided about a run ---------------------------------------------------------------
 
@@ -448,19 +474,35 @@ class SlotPool(Executor):
         """Have the slot hold a child that can work, and start what it lacks; with the lock held."""
         if slot.child is not None and slot.child.state in (State.GONE, State.LEAVING):
             slot.child = None
-        if slot.successor is not None and slot.successor.state is State.GONE:
+        if slot.successor is not None and slot.successor.state in (State.GONE, State.LEAVING):
             slot.successor = None
         if slot.child is None:
             slot.child, slot.successor = slot.successor, None
-        if self._ended.is_set():
-            return
-        if slot.child is None and slot.wanted:
-            slot.child = self._spawn(slot)
-        elif slot.child is not None and slot.successor is None and _is_ending(slot.child):
-            slot.successor = self._spawn(slot)
-        if slot.child is not None and slot.child.state is State.IDLE and slot not in self._idle:
+        if not self._ended.is_set():
+            self._retire_surplus(slot)
+            self._spawn_missing(slot)
+        is_idle = slot.child is not None and slot.child.state is State.IDLE
+        if is_idle and not self._ended.is_set() and slot not in self._idle:
             self._idle.append(slot)
             self._changed.notify()
+        elif not is_idle and slot in self._idle:
+            self._idle.remove(slot)
+
+    def _retire_surplus(self, slot: _Slot) -> None:
+        """End what a slot above the pool's size has, but for a run that is under way."""
+        if slot.index < self._size:
+            return
+        for child in (slot.successor, slot.child):
+            if child is not None and child.state in (State.IDLE, State.STARTING):
+                self._apply(child, Event.RETIRE)
+
+    def _spawn_missing(self, slot: _Slot) -> None:
+        if not slot.wanted:
+            return
+        if slot.child is None:
+            slot.child = self._spawn(slot)
+        elif slot.successor is None and _is_ending(slot.child):
+            slot.successor = self._spawn(slot)
 
     def _spawn(self, slot: _Slot) -> ChildProcess:
         child = ChildProcess(slot.index, self._sink, time.monotonic() + self._backoff.delay)
@@ -526,11 +568,8 @@ class SlotPool(Executor):
         self._on_event("start", child.slot, child.pid)
 
     def _died(self, child: ChildProcess) -> None:
-        slot = self._slots[child.slot]
         with self._changed:
             before = child.state
-            if slot.child is child and slot in self._idle:
-                self._idle.remove(slot)
             self._apply(child, Event.DIED)
             if child.run is None:
                 child.close()
@@ -557,7 +596,11 @@ class SlotPool(Executor):
     def snapshots(self) -> tuple[SlotSnapshot, ...]:
         """The slots as they are."""
         with self._changed:
-            children = [(slot, slot.child) for slot in self._slots]
+            children = [
+                (slot, slot.child)
+                for slot in self._slots
+                if slot.index < self._size or slot.child is not None
+            ]
             tasks = [child.run.request.key if child and child.run else None for _, child in children]
         return tuple(
             SlotSnapshot(

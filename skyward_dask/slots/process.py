@@ -7,8 +7,11 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind, Part
@@ -17,7 +20,7 @@ from skyward_dask.slots.guardian import Guardian
 from skyward_dask.slots.lifecycle import Command, Event, State, step
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.page import Page
-from skyward_dask.slots.pickling import dump_exception, dumps, loads
+from skyward_dask.slots.pickling import dump_exception, dumps, loads, unpicklable
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.runs import Request, Run
 from skyward_dask.slots.trees import end_tree
@@ -165,6 +168,8 @@ class ChildProcess:
             self.kill()  # the run goes on in there, and its answer would be taken for the next one's
             raise
         self.output.end()
+        if run.request.report is not None and reply.envelope:
+            run.request.report(*reply.envelope)
         return reply
 
     def expect(self) -> None:
@@ -191,10 +196,34 @@ class ChildProcess:
             if request.serve is None:
                 raise RuntimeError(f"{name} needs a worker, and nobody here serves it")
             args, kwargs = loads(frame.parts)
-            done, parts = True, dumps(request.serve(name, args, kwargs))
+            value = request.serve(name, args, kwargs)
         except Exception as error:  # it is the task's to see
-            done, parts = False, dump_exception(error)
-        self.answers.send(Kind.ANSWER, frame.number, (done,), parts)
+            self._answer(frame.number, False, dump_exception(error))
+            return
+        if isinstance(value, Future):
+            value.add_done_callback(partial(self._answer_later, frame.number))
+        else:
+            self._answer_with(frame.number, value)
+
+    def _answer_with(self, number: int, value: object) -> None:
+        try:
+            done, parts = True, dumps(value)
+        except Exception as error:
+            done, parts = False, dump_exception(unpicklable([("the worker's answer", value)], error))
+        self._answer(number, done, parts)
+
+    def _answer_later(self, number: int, outcome: Future[Any]) -> None:
+        with suppress(ChannelClosed):  # the child is gone: nobody waits for it any more
+            if outcome.cancelled():
+                self._answer(number, False, dump_exception(CancelledError()))
+            elif (error := outcome.exception()) is not None:
+                self._answer(number, False, dump_exception(error))
+            else:
+                self._answer_with(number, outcome.result())
+
+    def _answer(self, number: int, done: bool, parts: list[Part]) -> None:
+        if number:  # else the child has told us something, and asks for nothing
+            self.answers.send(Kind.ANSWER, number, (done,), parts)
 
     # --- its end ---------------------------------------------------------------------------------
 

@@ -26,7 +26,10 @@ class Request:
         The call; pickled on the way.
     serve : callable
         Carries out what the task asks the worker for: ``serve(name, args, kwargs)``. Called in the thread
-        that waits for the run.
+        that waits for the run, which must not wait there for long: it would not see the child's death. What
+        takes its time returns a `concurrent.futures.Future`, whose outcome is the answer.
+    report : callable
+        Takes the plain values that the child's backend adds to the answer of the run.
     pieces : callable
         Yields the call's parts with the names that an error should call them by.
     timeout : float or None
@@ -40,6 +43,7 @@ class Request:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     serve: Callable[[str, tuple[Any, ...], dict[str, Any]], Any] | None = None
+    report: Callable[..., None] | None = None
     pieces: Callable[[], Iterator[tuple[str, object]]] | None = None
     timeout: float | None = None
     memory_limit: int | None = None

@@ -5,7 +5,8 @@
       ◀─ on_ready, on_death ─               ◀─ exited ─
 ```
 
-A template that is killed, or that doesn't answer, is replaced; its children end with it.
+A template that is killed, or that doesn't answer, is replaced; its children end with it. One that is stale
+is replaced too, and ends when its last child has ended.
 """
 
 from __future__ import annotations
@@ -66,9 +67,9 @@ class Supervisor:
         self._wake_reader, self._wake_writer = os.pipe()
         self._selector.register(self._wake_reader, selectors.EVENT_READ, (self._called, ()))
         self._guardian: Guardian | None = None
+        self._guardians: set[Guardian] = set()
         self._guardians_lost = 0
         self._to_start: list[ChildProcess] = []
-        self._living: dict[int, ChildProcess] = {}
         self._ending = False
         self.thread = threading.Thread(target=self._watch, name="skyward-supervisor", daemon=True)
         self.thread.start()
@@ -94,7 +95,7 @@ class Supervisor:
         heapq.heappush(self._timers, (moment, next(self._order), function, args))
 
     def _watch(self) -> None:
-        while self._living or self._to_start or not self._ending:
+        while not self._ending or self._to_start or self._guardians:
             for key, _ in self._selector.select(self._pause()):
                 # what was heard first in this turn may have been of the death of whom this one concerns
                 if self._selector.get_map().get(key.fd) is key:
@@ -103,8 +104,6 @@ class Supervisor:
             while self._timers and self._timers[0][0] <= time.monotonic():
                 _, _, function, args = heapq.heappop(self._timers)
                 function(*args)
-        if self._guardian is not None:
-            self._forget_guardian().close()
         with self._calling:
             self._selector.close()
             os.close(self._wake_reader)
@@ -117,6 +116,7 @@ class Supervisor:
         self._ending = True
         for child in list(self._to_start):
             self.drop(child)
+        self._dismiss_guardian()
 
     def _called(self) -> None:
         # as many bytes as calls, or fewer: a call that comes meanwhile has written its own
@@ -136,6 +136,11 @@ class Supervisor:
         else:
             self._start_children()
 
+    def renew(self, preparation: Preparation) -> None:
+        """Start children with this preparation from now on; in the supervisor's thread."""
+        self._preparation = preparation
+        self._dismiss_guardian()
+
     def drop(self, child: ChildProcess) -> None:
         """Bury a child that has been given up before it was started; in the supervisor's thread."""
         if child in self._to_start:
@@ -148,13 +153,13 @@ class Supervisor:
             try:
                 child.start(guardian)
             except GuardianLost:
-                self._guardian_is_lost(child)
+                self._lose(guardian, child)
             except OSError as error:
                 self._fail(child, SlotStartFailed(f"no process can be started for a slot: {error!r}"))
             else:
                 self._guardians_lost = 0
-                self._welcome(child)
-            self._hear_guardian()
+                self._welcome(child, guardian)
+            self._hear(guardian)
 
     def _due(self) -> ChildProcess | None:
         now = time.monotonic()
@@ -168,7 +173,8 @@ class Supervisor:
             except OSError as error:
                 self._fail_all(SlotStartFailed(f"no process can be started for a pool: {error!r}"))
                 return None
-            self._selector.register(guardian.control, selectors.EVENT_READ, (self._hear_guardian, ()))
+            self._guardians.add(guardian)
+            self._selector.register(guardian.control, selectors.EVENT_READ, (self._hear, (guardian,)))
             self._read(guardian.output)
         return self._guardian if self._guardian.ready else None
 
@@ -181,12 +187,12 @@ class Supervisor:
         for child in children:
             self._fail(child, error)
 
-    def _welcome(self, child: ChildProcess) -> None:
-        self._living[child.pid] = child
+    def _welcome(self, child: ChildProcess, guardian: Guardian) -> None:
+        guardian.children[child.pid] = child
         self._selector.register(child.runs.socket, selectors.EVENT_READ, (self._spoken, (child,)))
         self._read(child.output)
         if child.pidfd is not None:
-            self._selector.register(child.pidfd, selectors.EVENT_READ, (self._seen_dead, (child,)))
+            self._selector.register(child.pidfd, selectors.EVENT_READ, (self._seen_dead, (child, guardian)))
         child.prepare(self._preparation, self._initializer)
 
     def _read(self, output: Output) -> None:
@@ -205,28 +211,28 @@ class Supervisor:
 
     # --- children end ----------------------------------------------------------------------------
 
-    def _hear_guardian(self) -> None:
-        guardian = self._guardian
-        if guardian is None:
+    def _hear(self, guardian: Guardian) -> None:
+        if guardian not in self._guardians:
             return
         was_ready = guardian.ready
         try:
             for pid, code in guardian.hear():
-                self._bury(self._living.pop(pid), code)
+                self._bury(guardian.children.pop(pid), code)
         except GuardianLost:
-            self._guardian_is_lost()
-        else:
-            if guardian.ready and not was_ready:
-                self._start_children()
+            self._lose(guardian)
+            return
+        if guardian.ready and not was_ready:
+            self._start_children()
+        self._end_if_done(guardian)
 
-    def _seen_dead(self, child: ChildProcess) -> None:
+    def _seen_dead(self, child: ChildProcess, guardian: Guardian) -> None:
         """A child is dead, and its template, which says so too, has its time for that."""
         self._forget(child.pidfd)
-        self._set_timer(time.monotonic() + PATIENCE, self._expect_burial, child)
+        self._set_timer(time.monotonic() + PATIENCE, self._expect_burial, child, guardian)
 
-    def _expect_burial(self, child: ChildProcess) -> None:
-        if self._living.get(child.pid) is child:
-            self._guardian_is_lost()
+    def _expect_burial(self, child: ChildProcess, guardian: Guardian) -> None:
+        if guardian.children.get(child.pid) is child:
+            self._lose(guardian)
 
     def _bury(self, child: ChildProcess, code: int | None) -> None:
         for item in (child.runs.socket, child.pidfd, *child.output.readers):
@@ -238,21 +244,30 @@ class Supervisor:
         if item is not None and item in self._selector.get_map():
             self._selector.unregister(item)
 
-    # --- the template ends -----------------------------------------------------------------------
+    # --- templates end ---------------------------------------------------------------------------
 
-    def _guardian_is_lost(self, starting: ChildProcess | None = None) -> None:
+    def _dismiss_guardian(self) -> None:
+        """Start no more children with the present template; it ends with its last one."""
+        guardian, self._guardian = self._guardian, None
+        if guardian is not None:
+            self._end_if_done(guardian)
+
+    def _end_if_done(self, guardian: Guardian) -> None:
+        if guardian is not self._guardian and not guardian.children:
+            self._forget_guardian(guardian)
+
+    def _lose(self, guardian: Guardian, starting: ChildProcess | None = None) -> None:
         """End what a lost template leaves; what it had to start gets another template, or has failed."""
-        if self._guardian is None:
+        if guardian not in self._guardians:
             return
-        guardian = self._forget_guardian()
         guardian.kill()
         with suppress(GuardianLost):  # what it said before it was lost
             for pid, code in guardian.hear():
-                self._bury(self._living.pop(pid), code)
-        for child in list(self._living.values()):
+                self._bury(guardian.children.pop(pid), code)
+        for child in list(guardian.children.values()):
             child.kill_tree()
-            self._bury(self._living.pop(child.pid), None)
-        guardian.close()
+            self._bury(guardian.children.pop(child.pid), None)
+        self._forget_guardian(guardian)
         self._guardians_lost += 1
         failed = not guardian.ready or self._guardians_lost >= _LOST_IN_A_ROW
         if starting is not None:
@@ -262,9 +277,10 @@ class Supervisor:
             self._fail_all(guardian.failure())
         self._start_children()
 
-    def _forget_guardian(self) -> Guardian:
-        guardian, self._guardian = self._guardian, None
-        assert guardian is not None
+    def _forget_guardian(self, guardian: Guardian) -> None:
         for item in (guardian.control, *guardian.output.readers):
             self._forget(item)
-        return guardian
+        self._guardians.discard(guardian)
+        if guardian is self._guardian:
+            self._guardian = None
+        guardian.close()

@@ -1,0 +1,100 @@
+"""The child's own client: one connection to the scheduler, made when a task first asks for it.
+
+It runs on a loop in a thread of the child, as a worker's client runs on its worker's loop.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import dask
+from dask.utils import parse_timedelta
+from distributed import Client
+from distributed.client import default_client
+from distributed.core import ConnectionPool
+from distributed.security import Security
+from distributed.utils import LoopRunner, in_async_call, sync
+
+
+class ChildClient:
+    """Makes the client and its loop, each once.
+
+    Parameters
+    ----------
+    scheduler : str
+        The scheduler's address, as the worker knows it.
+    security : Security
+        The worker's; with it the child is who its worker is.
+
+    Notes
+    -----
+    Thread-safe. distributed closes the client when the process ends.
+    """
+
+    def __init__(self, scheduler: str, security: Security) -> None:
+        self.scheduler = scheduler
+        self._security = security
+        self._making = threading.Lock()
+        self._runner: LoopRunner | None = None
+        self._connections = ConnectionPool(connection_args=security.get_connection_args("worker"))
+        self._client: Client | None = None
+
+    @property
+    def loop(self) -> Any:
+        """The loop, which is started when it is first asked for."""
+        with self._making:
+            return self._running_loop()
+
+    def _running_loop(self) -> Any:
+        if self._runner is None:
+            runner = LoopRunner(asynchronous=False)
+            runner.start()
+            sync(runner.loop, self._connections.start)
+            self._runner = runner
+        return self._runner.loop
+
+    @property
+    def rpc(self) -> ConnectionPool:
+        """Connections for single calls to the scheduler and to workers; none is made before a call."""
+        with self._making:
+            self._running_loop()
+        return self._connections
+
+    @property
+    def present(self) -> Client | None:
+        """The client, if there is one already."""
+        client = self._client
+        return client if client is not None and client.status in ("running", "connecting") else None
+
+    def get(self, timeout: Any = None) -> Client:
+        """The client; raises an OSError if the scheduler can't be reached within `timeout` seconds."""
+        with self._making:
+            if self.present is None:
+                self._client = self._default() or self._connect(timeout)
+            assert self._client is not None
+            return self._client
+
+    def _default(self) -> Client | None:
+        """One that the task has made itself, to the same scheduler."""
+        try:
+            client = default_client()
+        except ValueError:
+            return None
+        address = getattr(client.scheduler, "address", None)
+        return client if address == self.scheduler else None
+
+    def _connect(self, timeout: Any) -> Client:
+        if timeout is None:
+            timeout = dask.config.get("distributed.comm.timeouts.connect")
+        loop = self._running_loop()
+        return Client(
+            self.scheduler,
+            loop=loop,
+            security=self._security,
+            set_as_default=True,
+            asynchronous=in_async_call(loop),
+            direct_to_workers=True,
+            name="worker",
+            timeout=parse_timedelta(timeout, "s"),
+        )

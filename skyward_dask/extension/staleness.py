@@ -1,0 +1,82 @@
+"""When children are stale: their worker's process has changed in what tasks can see of it.
+
+A child has its worker's modules, ``sys.path``, environment, directory and configuration as they were when it
+started. What changes them comes to the worker as one of a few messages; after each of these, if something
+has changed, the children are replaced: idle ones at once, busy ones after their runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from inspect import isawaitable
+from typing import Any
+
+import dask
+from distributed import Worker as DaskWorker
+
+from skyward_dask.extension.private import module_plugins
+
+#: Messages by which others run code in a worker, in Dask's names for their handlers.
+_MESSAGES = ("plugin-add", "plugin-remove", "run", "run_coroutine", "upload_file")
+
+
+def snapshot() -> tuple[object, ...]:
+    """What children inherit, but for the contents of modules."""
+    return dict(os.environ), list(sys.path), os.getcwd(), _configuration()
+
+
+def _configuration() -> bytes | str:
+    try:
+        return pickle.dumps(dask.config.config)
+    except Exception:  # something in it can't be pickled, and goes to no child: its text will do
+        return repr(dask.config.config)
+
+
+class Watch:
+    """Watches one worker's messages.
+
+    Parameters
+    ----------
+    worker : distributed.Worker
+    renew : callable
+        Called on the loop when children have become stale.
+    """
+
+    def __init__(self, worker: DaskWorker, renew: Callable[[], None]) -> None:
+        self._worker = worker
+        self._renew = renew
+        self._seen = snapshot()
+        self._handlers = {name: worker.handlers[name] for name in _MESSAGES}
+        for name, handler in self._handlers.items():
+            worker.handlers[name] = self._watched(name, handler)
+
+    def close(self) -> None:
+        """Give the worker its handlers back."""
+        self._worker.handlers.update(self._handlers)
+
+    def _watched(self, name: str, handler: Callable[..., Any]) -> Callable[..., Any]:
+        # Dask looks at a handler's signature to see whether it wants the connection: wraps keeps it
+        @functools.wraps(handler)
+        async def watched(*args: Any, **kwargs: Any) -> Any:
+            plugins = dict(self._worker.plugins)
+            try:
+                answer = handler(*args, **kwargs)
+                return await answer if isawaitable(answer) else answer
+            finally:
+                self._look(name == "upload_file" or self._has_installer_beside(plugins))
+
+        return watched
+
+    def _has_installer_beside(self, before: dict[str, Any]) -> bool:
+        added = (p for name, p in self._worker.plugins.items() if before.get(name) is not p)
+        return any(isinstance(plugin, module_plugins) for plugin in added)
+
+    def _look(self, modules_have_changed: bool) -> None:
+        now = snapshot()
+        if modules_have_changed or now != self._seen:
+            self._seen = now
+            self._renew()

@@ -1,0 +1,410 @@
+"""Dask from inside a task, in thread slots and in process slots: one suite over both, with one worker."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import dask
+import dask.array as da
+import dask.bag as db
+import dask.dataframe as dd
+import pandas as pd
+import psutil
+import pytest
+from dask import delayed
+from distributed import (
+    Client,
+    Event,
+    Lock,
+    MultiLock,
+    Queue,
+    Reschedule,
+    Semaphore,
+    Variable,
+    as_completed,
+    fire_and_forget,
+    get_client,
+    get_worker,
+    rejoin,
+    secede,
+    span,
+    wait,
+    worker_client,
+)
+from distributed.metrics import context_meter
+
+#: Seconds that a test waits for something that takes well under one; generous for a loaded machine.
+PATIENCE = 60
+
+
+def increment(x: int) -> int:
+    return x + 1
+
+
+def run(client: Client, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The result of one task."""
+    return client.submit(function, *args, pure=False, **kwargs).result(timeout=PATIENCE)
+
+
+# --- a client in a task ------------------------------------------------------------------------------
+
+
+def test_a_task_submits_tasks(shared_client: Client) -> None:
+    """`worker_client` gives its slot away while it waits."""
+
+    def outer(x: int) -> int:
+        with worker_client() as client:
+            first = client.submit(increment, x)
+            second = client.submit(increment, first)
+            return int(sum(client.gather([first, second])))
+
+    assert run(shared_client, outer, 1) == 5
+
+
+def test_three_levels_deep(shared_client: Client) -> None:
+    """More tasks wait for each other than there are slots: each has seceded."""
+
+    def down(level: int) -> int:
+        if not level:
+            return 0
+        futures = get_client().map(down, [level - 1] * 3, pure=False)
+        secede()
+        return 1 + max(get_client().gather(futures))
+
+    assert run(shared_client, down, 3) == 3
+
+
+def test_secede_and_rejoin(shared_client: Client) -> None:
+    """Twice over, and a second secede in a row is a KeyError, as in Dask."""
+
+    def task() -> list[str]:
+        found = []
+        for _ in range(2):
+            secede()
+            try:
+                secede()
+            except KeyError:
+                found.append("seceded")
+            rejoin()
+            found.append(str(threading.current_thread() in get_worker().executor._threads))
+        return found
+
+    assert run(shared_client, task) == ["seceded", "True"] * 2
+
+
+def test_as_completed_and_errors(shared_client: Client) -> None:
+    """Results come as they finish; an inner error is the outer task's to handle."""
+
+    def outer() -> tuple[list[int], str]:
+        with worker_client() as client:
+            results = sorted(f.result() for f in as_completed(client.map(increment, range(5), pure=False)))
+            try:
+                client.submit(increment, "a").result()
+            except TypeError as error:
+                return results, type(error).__name__
+        return results, ""
+
+    assert run(shared_client, outer) == ([1, 2, 3, 4, 5], "TypeError")
+
+
+def test_fire_and_forget(shared_client: Client) -> None:
+    """The task outlives the one that started it, and that one's futures."""
+
+    def outer() -> None:
+        fire_and_forget(get_client().submit(lambda: Variable("fired").set(7), pure=False))
+
+    run(shared_client, outer)
+    assert Variable("fired", client=shared_client).get(timeout=PATIENCE) == 7
+
+
+def test_futures_are_results_and_arguments(shared_client: Client) -> None:
+    """A future that a task returns lives as long as the result that holds it."""
+
+    def make() -> dict[str, Any]:
+        return {"inner": get_client().submit(increment, 41, pure=False)}
+
+    made = shared_client.submit(make, pure=False)
+    wait(made, timeout=PATIENCE)
+    assert run(shared_client, lambda found: found["inner"].result(), made) == 42
+
+
+def test_scatter(shared_client: Client) -> None:
+    """Values that a task scatters are its worker's, and can be looked at."""
+
+    def task() -> tuple[int, bool]:
+        with worker_client() as client:
+            futures = client.scatter([1, 2, 3])
+            inside = all(f.key in get_worker().data for f in futures)
+            return client.submit(sum, futures).result(), inside
+
+    assert run(shared_client, task) == (6, True)
+
+
+def test_the_clients_loop_is_the_workers(shared_client: Client) -> None:
+    """As in Dask: what asks one of them finds the other."""
+
+    def task() -> bool:
+        with worker_client() as client:
+            return client.loop is get_worker().loop and client is get_worker().client
+
+    assert run(shared_client, task)
+
+
+@pytest.mark.parametrize(
+    "collection",
+    [
+        pytest.param(lambda: da.ones(100, chunks=10).sum().compute(), id="array"),
+        pytest.param(lambda: db.range(10, npartitions=2).sum().compute() + 55, id="bag"),
+        pytest.param(lambda: delayed(sum)([delayed(increment)(99), 0]).compute(), id="delayed"),
+        pytest.param(
+            lambda: dd.from_pandas(pd.DataFrame({"a": range(25)}), npartitions=3).a.count().compute() * 4,
+            id="dataframe",
+        ),
+        pytest.param(lambda: dask.compute(delayed(increment)(99))[0], id="compute"),
+    ],
+)
+def test_collections_compute_on_the_cluster(shared_client: Client, collection: Callable[[], Any]) -> None:
+    """``compute()`` in a task goes to the scheduler that the task came from."""
+
+    def task() -> tuple[Any, bool]:
+        with dask.config.set(scheduler=None):
+            return collection(), dask.base.get_scheduler() == get_client().get
+
+    assert run(shared_client, task) == (100, True)
+
+
+def test_persisted_collections_are_results(shared_client: Client) -> None:
+    """The pieces are held by the result."""
+    persisted = shared_client.submit(lambda: da.ones(20, chunks=5).persist(), pure=False)
+    assert run(shared_client, lambda x: float(x.sum().compute()), persisted) == 20
+
+
+# --- the worker ------------------------------------------------------------------------------------------
+
+
+def test_the_worker_knows_the_task(shared_client: Client) -> None:
+    """Its key, and the scheduler's address."""
+
+    def task() -> tuple[Any, str]:
+        return get_worker().get_current_task(), get_worker().scheduler.address
+
+    future = shared_client.submit(task, key="known")
+    assert future.result(timeout=PATIENCE) == ("known", shared_client.scheduler.address)
+
+
+def test_what_is_set_on_the_worker_stays(shared_client: Client) -> None:
+    """In its process, for the next task there."""
+
+    def count() -> int:
+        worker = get_worker()
+        worker.my_count = getattr(worker, "my_count", 0) + 1
+        return int(worker.my_count)
+
+    assert max(shared_client.gather(shared_client.map(lambda _: count(), range(6), pure=False))) >= 3
+
+
+def test_events_prints_and_warnings_reach_the_client(shared_client: Client) -> None:
+    """`log_event`, `distributed.print` and `distributed.warn` are the worker's words."""
+    from distributed import print as remote_print
+    from distributed import warn as remote_warn
+
+    def task() -> None:
+        get_worker().log_event("mine", {"x": 1})
+        remote_print("hello")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            remote_warn("careful", RuntimeWarning)
+
+    run(shared_client, task)
+
+    def seen(topic: str) -> list[Any]:
+        return [event[1] for event in shared_client.get_events(topic)]
+
+    assert {k: v for k, v in seen("mine")[0].items() if k == "x"} == {"x": 1}
+    assert seen("print")[-1]["args"] == ("hello",)
+    assert b"careful" in seen("warn")[-1]["message"]
+
+
+def test_a_message_that_cannot_be_sent_is_the_tasks_error(shared_client: Client) -> None:
+    """As it is in a thread."""
+    with pytest.raises(TypeError, match="msgpack"):
+        run(shared_client, lambda: get_worker().log_event("mine", object()))
+
+
+def test_plugins_of_the_worker(shared_client: Client) -> None:
+    """Their methods run in the worker."""
+    from distributed.diagnostics.plugin import WorkerPlugin
+
+    class Plugin(WorkerPlugin):
+        name = "counting"
+        pid = 0
+
+        def setup(self, worker: Any) -> None:
+            self.pid = os.getpid()
+
+        def add(self, x: int, y: int = 0) -> tuple[int, int]:
+            return x + y, os.getpid()
+
+    shared_client.register_plugin(Plugin())
+    try:
+
+        def task() -> Any:
+            plugin = get_worker().plugins["counting"]
+            return plugin.add(1, y=2), plugin.pid, "nothing" in get_worker().plugins
+
+        (sum_, pid), attribute, other = run(shared_client, task)
+        assert (sum_, pid, other) == (3, attribute, False)
+        assert [pid] == list(shared_client.run(os.getpid).values())
+    finally:
+        shared_client.unregister_worker_plugin("counting")
+
+
+# --- coordination ------------------------------------------------------------------------------------------
+
+
+def test_locks_queues_variables_and_events(shared_client: Client) -> None:
+    """Each is the same thing in the client and in a task."""
+    queue, variable, event = (kind("shared", client=shared_client) for kind in (Queue, Variable, Event))
+
+    def task() -> Any:
+        with Lock("lock"), MultiLock(["a", "b"]), Semaphore(max_leases=1, name="semaphore"):
+            Queue("shared").put(Variable("shared").get(timeout=PATIENCE) + 1)
+        return Event("shared").wait(timeout=PATIENCE)
+
+    future = shared_client.submit(task, pure=False)
+    variable.set(1)
+    assert queue.get(timeout=PATIENCE) == 2
+    event.set()
+    assert future.result(timeout=PATIENCE)
+
+
+def test_coordination_objects_are_arguments(shared_client: Client) -> None:
+    """They find their scheduler where they arrive."""
+    lock, queue = Lock("my lock"), Queue("mine", client=shared_client)
+    semaphore = Semaphore(max_leases=2, name="my semaphore")
+
+    def task(lock: Any, queue: Any, semaphore: Any) -> int:
+        with lock, semaphore:
+            queue.put("x")
+            return int(semaphore.get_value())
+
+    assert run(shared_client, task, lock, queue, semaphore) == 1
+    assert queue.get(timeout=PATIENCE) == "x"
+
+
+def test_a_lock_excludes(shared_client: Client, tmp_path: Any) -> None:
+    """Of many tasks that read, add and write, none loses its addition."""
+    path = tmp_path / "number"
+    path.write_text("0")
+
+    def add() -> None:
+        with Lock("file"):
+            path.write_text(str(int(path.read_text()) + 1))
+
+    shared_client.gather(shared_client.map(lambda _: add(), range(20), pure=False))
+    assert path.read_text() == "20"
+
+
+class Counter:
+    """An actor."""
+
+    n = 0
+
+    def add(self, n: int) -> int:
+        self.n += n
+        return self.n
+
+
+def test_actors_are_called_from_tasks(shared_client: Client) -> None:
+    """Given as arguments, or made there."""
+    actor = shared_client.submit(Counter, actor=True).result(timeout=PATIENCE)
+
+    def use(actor: Any) -> tuple[int, int]:
+        return actor.add(2).result(), actor.n
+
+    assert run(shared_client, use, actor) == (2, 2)
+
+    def make() -> int:
+        with worker_client() as client:
+            own = client.submit(Counter, actor=True, pure=False).result()
+            return int(own.add(5).result())
+
+    assert run(shared_client, make) == 5
+
+
+# --- what Dask knows of a task ---------------------------------------------------------------------------
+
+
+def test_reschedule(shared_client: Client, tmp_path: Any) -> None:
+    """The task runs again."""
+    marker = tmp_path / "ran"
+
+    def task() -> str:
+        if not marker.exists():
+            marker.write_text("")
+            raise Reschedule
+        return "done"
+
+    assert run(shared_client, task) == "done"
+
+
+def test_spans_reach_inner_tasks(shared_client: Client) -> None:
+    """A task knows its span, and what it submits belongs to it."""
+
+    # names of their own: Dask gives all tasks of one name that are there the first one's span
+    def spanned_inside() -> Any:
+        return dask.get_annotations().get("span")
+
+    def spanned() -> tuple[Any, Any]:
+        inner = get_client().submit(spanned_inside, pure=False)
+        secede()
+        return dask.get_annotations()["span"]["name"], inner.result()["name"]
+
+    with span("outer"):
+        future = shared_client.submit(spanned, pure=False)
+    assert [tuple(names) for names in future.result(timeout=PATIENCE)] == [("outer",), ("outer",)]
+
+
+def test_annotations_in_a_task(shared_client: Client) -> None:
+    """`dask.annotate` in a task is for the tasks that it submits."""
+
+    def task() -> bool:
+        with worker_client() as client, dask.annotate(executor="thread"):
+            return (
+                client.submit(os.getpid, pure=False).result() == client.run(os.getpid)[get_worker().address]
+            )
+
+    assert run(shared_client, task)
+
+
+def test_metrics_are_those_of_the_tasks_process(shared_client: Client) -> None:
+    """CPU time is the task's own; what it measures itself arrives too."""
+
+    def busy() -> None:
+        import time
+
+        end = time.thread_time() + 0.3
+        while time.thread_time() < end:
+            pass
+        context_meter.digest_metric("mine", 3, "things")
+
+    run(shared_client, busy)
+    (metrics,) = shared_client.run(lambda dask_worker: dict(dask_worker.digests_total)).values()
+    mine = {name[-2]: value for name, value in metrics.items() if name[2:3] == ("busy",)}
+    assert mine["thread-cpu"] >= 0.29 and mine["mine"] == 3 and mine["thread-noncpu"] < 0.25
+
+
+def _lineage() -> list[int]:
+    own = psutil.Process()
+    return [own.pid, *(parent.pid for parent in own.parents())]
+
+
+def test_client_run_stays_in_the_worker(shared_client: Client) -> None:
+    """Whatever the slots are."""
+    (pid,) = shared_client.run(os.getpid).values()
+    assert pid in run(shared_client, _lineage)
+    assert list(shared_client.run(lambda dask_worker: dask_worker.address)) == list(shared_client.nthreads())
