@@ -6,7 +6,8 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -32,9 +33,9 @@ _PATIENCE = 20.0
 
 @dataclass(frozen=True)
 class Holdings:
-    """What a process holds: descendants, descriptors, threads."""
+    """What a process holds: descendants with their parents, descriptors, threads."""
 
-    descendants: frozenset[int]
+    descendants: Mapping[int, int]
     descriptors: frozenset[str]
     threads: frozenset[int]
 
@@ -42,7 +43,7 @@ class Holdings:
     def now(cls) -> Holdings:
         children = psutil.Process().children(recursive=True)
         return cls(
-            frozenset(child.pid for child in children if not _is_resource_tracker(child)),
+            dict(_lineage(children)),
             frozenset(_descriptors()),
             frozenset(
                 thread.ident or 0
@@ -53,10 +54,18 @@ class Holdings:
 
     def beyond(self, other: Holdings) -> Holdings:
         return Holdings(
-            self.descendants - other.descendants,
+            {pid: self.descendants[pid] for pid in self.descendants if not self._belongs_to(pid, other)},
             self.descriptors - other.descriptors,
             self.threads - other.threads,
         )
+
+    def _belongs_to(self, pid: int, other: Holdings) -> bool:
+        """Whether a process was there, or descends from one that was: a shared pool replaces its children."""
+        while pid in self.descendants:
+            if pid in other.descendants:
+                return True
+            pid = self.descendants[pid]
+        return False
 
     def __bool__(self) -> bool:
         return bool(self.descendants or self.descriptors or self.threads)
@@ -66,6 +75,14 @@ class Holdings:
         return (
             f"processes {sorted(self.descendants)}, descriptors {sorted(self.descriptors)}, threads {names}"
         )
+
+
+def _lineage(processes: list[psutil.Process]) -> Iterator[tuple[int, int]]:
+    """Processes with their parents, but for what multiprocessing keeps."""
+    for process in processes:
+        with suppress(psutil.Error):
+            if not _is_resource_tracker(process):
+                yield process.pid, process.ppid()
 
 
 def _is_resource_tracker(process: psutil.Process) -> bool:
