@@ -53,10 +53,10 @@ class Worker:
         what that started. A slot over it is killed, and its task gets `SlotOutOfMemory`.
     max_tasks_per_child : int, optional
         A slot's process is replaced after so many tasks; 1: a fresh process for each task.
-    pre_import : iterable of str
-        Modules that a slot's process has imported before its first task.
     initializer : callable, optional
         Called once, without arguments, in each slot's process before its first task.
+    pre_import : iterable of str
+        Modules that a slot's process has imported before its first task.
     env : mapping of str to str
         Environment of the slots' processes, set before their first import; ``"{slot}"`` in a value is the
         slot's index.
@@ -77,8 +77,8 @@ class Worker:
     timeout: float | None = None
     memory_limit: int | None = None
     max_tasks_per_child: int | None = None
-    pre_import: tuple[str, ...] = ()
     initializer: Callable[[], object] | None = None
+    pre_import: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -209,9 +209,7 @@ def parse_memory_limit(value: Any) -> int | None:
         if limit < 1:
             raise ValueError
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
-        raise _invalid(
-            "memory_limit", value, "bytes above 0, as a number or as text such as '2GiB'"
-        ) from None
+        raise _invalid("memory_limit", value, "bytes from 1, as a number or as text such as '2GiB'") from None
     return limit
 
 

@@ -90,7 +90,7 @@ def test_operators_do_not_block_an_event_loop() -> None:
         asyncio.run(on_a_loop())
 
 
-@pytest.mark.parametrize("nodes", [0, -1, True, "2", (2, 8)])
+@pytest.mark.parametrize("nodes", [0, -1, True, "2", (8, 2), (0, 2), (1, 2, 3)])
 def test_nodes_are_checked(nodes: object) -> None:
     """Before anything is started."""
     with pytest.raises(sky.ConfigurationError, match="whole number from 1"):

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from time import perf_counter, thread_time
+from typing import Any
 
 import psutil
 import pytest
+from dask.system import CPU_COUNT
 from distributed import Client
+from distributed.system import MEMORY_LIMIT
 
 import skyward_dask as sky
 
@@ -21,14 +23,6 @@ import skyward_dask as sky
 DASK = [sys.executable, "-m", "dask"]
 DASK_WORKER = [sys.executable, "-m", "skyward_dask.extension.command"]
 Launch = Callable[..., subprocess.Popen[str]]
-
-
-def spin(seconds: float) -> int:
-    """Count until this thread has used so much CPU."""
-    end, n = thread_time() + seconds, 0
-    while thread_time() < end:
-        n += 1
-    return n
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -66,7 +60,6 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
 def address(launch: Launch, tmp_path: Path) -> str:
     """A real scheduler's address, once it answers."""
     file = tmp_path / "scheduler.json"
-    os.mkfifo(tmp_path / "ready")
     scheduler = launch(*DASK, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
     assert scheduler.stderr
     for line in scheduler.stderr:
@@ -88,15 +81,47 @@ def test_dask_worker_with_the_preload(launch: Launch, address: str, nanny: str) 
         assert task[0] != pid and pid in task[1] and worker.pid in task[1]
 
 
-def test_our_dask_worker_takes_options_anywhere(launch: Launch, address: str) -> None:
-    """Before the address too, and through a nanny, beside another preload with its own options."""
-    Path("other_preload.py")
-    launch(*DASK_WORKER, "--executor", "process", address, "--no-dashboard", "--concurrency", "3")
+_OTHER = """
+import click
+
+@click.command()
+@click.option("--flavour")
+def dask_setup(worker, flavour):
+    worker.flavour = flavour
+"""
+
+
+def test_our_dask_worker_takes_options_anywhere(launch: Launch, address: str, tmp_path: Path) -> None:
+    """Before the address too, through a nanny, beside another preload with options of its own."""
+    (tmp_path / "other_preload.py").write_text(_OTHER)
+    limits = ["--task-timeout", "60s", "--slot-memory-limit", "2GiB", "--max-tasks-per-child", "50"]
+    launch(
+        *DASK_WORKER, "--executor", "process", *limits, "--preload", "other_preload.py", address,
+        "--no-dashboard", "--concurrency", "3", "--", "--flavour", "sweet",
+    )  # fmt: skip
     with Client(address) as client:
         client.wait_for_workers(1, timeout=60)
         assert list(client.nthreads().values()) == [3]
         (worker,) = sky.statistics(client).workers.values()
         assert (worker.executor, worker.concurrency) == ("process", 3)
+        (flavour,) = client.run(lambda dask_worker: dask_worker.flavour).values()
+        assert flavour == "sweet"
+
+
+def test_an_automatic_memory_limit_follows_the_slots(launch: Launch, address: str) -> None:
+    """In the worker and in its nanny, though their command line says one thread."""
+    launch(
+        *DASK, "worker", address, "--nthreads", "1", "--no-dashboard",
+        "--preload", "skyward_dask", "--concurrency", str(CPU_COUNT),
+    )  # fmt: skip
+
+    def limit(dask_worker: Any) -> int:
+        return int(dask_worker.memory_manager.memory_limit)
+
+    with Client(address) as client:
+        client.wait_for_workers(1, timeout=60)
+        assert list(client.run(limit).values()) == [MEMORY_LIMIT]
+        assert list(client.run(limit, nanny=True).values()) == [MEMORY_LIMIT]
 
 
 def test_the_configuration_alone(launch: Launch, address: str) -> None:
@@ -121,6 +146,9 @@ def test_the_configuration_alone(launch: Launch, address: str) -> None:
         (["--concurrency", "0"], "x>=1"),
         (["--concurrency", "two"], "not a valid integer"),
         (["--pre-import", "json"], "executor='process'"),
+        (["--executor", "process", "--task-timeout", "soon"], "timeout='soon'"),
+        (["--executor", "process", "--slot-memory-limit", "-1"], "memory_limit='-1'"),
+        (["--max-tasks-per-child", "0"], "x>=1"),
     ],
 )
 def test_bad_options_end_the_command(launch: Launch, door: str, options: list[str], valid: str) -> None:
@@ -174,29 +202,6 @@ def test_a_scheduler_without_the_package(launch: Launch, tmp_path: Path) -> None
     assert process.returncode == 1 and "Install skyward_dask" in stderr
     with Client(address) as client, pytest.raises(sky.InstallError, match="Install skyward_dask"):
         sky.install(client, sky.Worker())
-
-
-@pytest.mark.slow
-def test_the_gil_is_no_longer_shared(launch: Launch, address: str) -> None:
-    """Two CPU-bound tasks at once get two CPUs' time in process slots, and one in threads.
-
-    Not a benchmark: the CPU seconds that the tasks get in the same wall time are compared, so that
-    a busy machine slows both.
-    """
-    launch(*DASK_WORKER, address, "--no-dashboard", "--executor", "process", "--concurrency", "2")
-    with Client(address) as client:
-        client.wait_for_workers(1, timeout=60)
-
-        def timed() -> float:
-            start = perf_counter()
-            counts = client.gather(client.map(spin, [0.5] * 4, pure=False))
-            assert all(count > 0 for count in counts)
-            return perf_counter() - start
-
-        timed()
-        with sky.options(executor="thread"):
-            client.gather(client.map(spin, [0.5] * 4, pure=False))
-        assert sky.statistics(client).tasks == {("child", "plain"): 4, ("thread", "annotated"): 4}
 
 
 @pytest.mark.crash

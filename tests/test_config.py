@@ -56,6 +56,16 @@ def test_it_is_frozen() -> None:
         ({"executor": "process", "env": {"A": 1}}, "mapping of str to str"),
         ({"executor": "process", "env": "A=1"}, "mapping of str to str"),
         ({"executor": "process", "initializer": "no"}, "function without arguments"),
+        ({"executor": "process", "timeout": 0}, "seconds above 0"),
+        ({"executor": "process", "timeout": "soon"}, "seconds above 0"),
+        ({"executor": "process", "timeout": True}, "seconds above 0"),
+        ({"executor": "process", "timeout": float("nan")}, "seconds above 0"),
+        ({"executor": "process", "memory_limit": 0}, "bytes from 1"),
+        ({"executor": "process", "memory_limit": "much"}, "bytes from 1"),
+        ({"executor": "process", "max_tasks_per_child": 0}, "whole number from 1"),
+        ({"timeout": 1}, "executor='process'"),
+        ({"memory_limit": "1GiB"}, "executor='process'"),
+        ({"max_tasks_per_child": 1}, "executor='process'"),
         ({"pre_import": ("json",)}, "executor='process'"),
         ({"executor": "thread", "env": {"A": "1"}}, "executor='process'"),
         ({"executor": "auto", "initializer": print}, "executor='process'"),
@@ -75,18 +85,22 @@ def test_configuration() -> None:
         "skyward.worker.pre-import": "json, wave",
         "skyward.worker.initializer": "gc:collect",
         "skyward.worker.env": {"A": "1"},
+        "skyward.worker.timeout": "2 minutes",
+        "skyward.worker.memory-limit": "1 kiB",
+        "skyward.worker.max-tasks-per-child": 7,
+        "skyward.worker.grace": "1s",
     }
     with dask.config.set(settings):
         worker = sky.Worker.from_config(concurrency=5)
     import gc
 
-    assert worker == sky.Worker(5, "process", ("json", "wave"), gc.collect, {"A": "1"})
+    assert worker == sky.Worker(5, "process", 120, 1024, 7, gc.collect, ("json", "wave"), {"A": "1"})
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"skyward.worker.executer": "process"}, "no setting 'executer'.*concurrency, executor, pre-import"),
+        ({"skyward.worker.executer": "process"}, "no setting 'executer'.*concurrency, executor, timeout"),
         ({"skyward.worker.concurrency": "many"}, "whole number from 1"),
         ({"skyward.worker": 3}, "mapping"),
         ({"skyward.worker.executor": "process", "skyward.worker.initializer": "no.where"}, "module:function"),

@@ -264,6 +264,8 @@ class Node(WorkerPlugin):
             self._own_nthreads
         ):
             private.set_memory_limit(self.worker, automatic)
+            if self.worker.nanny is not None:
+                self._spawn(private.tell_nanny_memory_limit(self.worker, automatic))
 
     async def _started_pool(self, config: Worker) -> SlotPool | None:
         if config.kind != "process":

@@ -26,10 +26,8 @@ OPTIONS: tuple[click.Option, ...] = (
     click.Option(
         ["--concurrency"], type=click.IntRange(min=1), help="Task slots of the node; stands above --nthreads."
     ),
-    click.Option(["--task-timeout", "timeout"], metavar="SECONDS", help="For one task: 30, or 30s."),
-    click.Option(
-        ["--slot-memory-limit", "memory_limit"], metavar="BYTES", help="Of a slot's own memory: 2GiB."
-    ),
+    click.Option(["--task-timeout"], metavar="SECONDS", help="For one task: 30, or 30s."),
+    click.Option(["--slot-memory-limit"], metavar="BYTES", help="Of a slot's own memory: 2GiB."),
     click.Option(
         ["--max-tasks-per-child"],
         type=click.IntRange(min=1),
@@ -68,9 +66,13 @@ class PreloadCommand(click.Command):
             return context
 
 
+#: Options whose own names `dask worker` has given to something else.
+_FIELDS = {"task_timeout": "timeout", "slot_memory_limit": "memory_limit"}
+
+
 def given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were on the command line."""
-    return {name: value for name, value in options.items() if value not in (None, ())}
+    """The options that were on the command line, by the names of a `Worker`'s fields."""
+    return {_FIELDS.get(name, name): value for name, value in options.items() if value not in (None, ())}
 
 
 def check(options: dict[str, Any]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
 from distributed import Client, Future, Status, Worker
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin, _InstallWorkerPlugin
+from distributed.protocol.pickle import dumps
 from distributed.spill import SpillBuffer
 from distributed.worker import _worker_cvar
 from distributed.worker_memory import parse_memory_limit
@@ -69,6 +71,18 @@ def set_memory_limit(worker: Worker, limit: int) -> None:
     if isinstance(data, SpillBuffer) and manager.memory_limit:
         data.fast.n = data.fast.n * limit / manager.memory_limit
     manager.memory_limit = limit
+
+
+async def tell_nanny_memory_limit(worker: Worker, limit: int) -> None:
+    """Give a worker's nanny the limit that it ends the worker by."""
+    nanny: Any = worker.nanny  # its address, whatever its annotation says
+    # the nanny waits for the worker's registration and listens meanwhile; a worker outlives a nanny's silence
+    with suppress(OSError):
+        await worker.rpc(nanny).run(function=dumps(_set_nanny_memory_limit), args=dumps((limit,)))
+
+
+def _set_nanny_memory_limit(limit: int, dask_worker: Any) -> None:
+    dask_worker.memory_manager.memory_limit = limit
 
 
 def count_memory(worker: Worker, slots: Callable[[], int]) -> Callable[[], None]:
