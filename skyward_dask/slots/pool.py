@@ -277,6 +277,8 @@ class SlotPool(Executor):
             try:
                 frame = child.carry_out(run, parts)
             except Lost:
+                self._supervisor.call(self._supervisor.expect_burial, child)
+                child.died.wait()
                 over = not self._is_repeated(run, child)
             finally:
                 self._give_back(run, child, frame, over)

@@ -46,7 +46,7 @@ class Death:
 
 
 class Lost(Exception):
-    """The child died while it had the run: `ChildProcess.death` tells how."""
+    """The child is dying or dead while it has the run: `ChildProcess.death` will tell how."""
 
 
 class ChildProcess:
@@ -162,7 +162,6 @@ class ChildProcess:
             # An end of file is a death, or a child that closed its sockets: then this makes it one. A
             # process that is exiting already keeps its exit code.
             self.kill()
-            self.died.wait()
             raise Lost from None
         except BaseException:
             self.kill()  # the run goes on in there, and its answer would be taken for the next one's

@@ -192,7 +192,7 @@ class Supervisor:
         self._selector.register(child.runs.socket, selectors.EVENT_READ, (self._spoken, (child,)))
         self._read(child.output)
         if child.pidfd is not None:
-            self._selector.register(child.pidfd, selectors.EVENT_READ, (self._seen_dead, (child, guardian)))
+            self._selector.register(child.pidfd, selectors.EVENT_READ, (self._seen_dead, (child,)))
         child.prepare(self._preparation, self._initializer)
 
     def _read(self, output: Output) -> None:
@@ -225,14 +225,18 @@ class Supervisor:
             self._start_children()
         self._end_if_done(guardian)
 
-    def _seen_dead(self, child: ChildProcess, guardian: Guardian) -> None:
-        """A child is dead, and its template, which says so too, has its time for that."""
+    def _seen_dead(self, child: ChildProcess) -> None:
         self._forget(child.pidfd)
-        self._set_timer(time.monotonic() + PATIENCE, self._expect_burial, child, guardian)
+        self.expect_burial(child)
 
-    def _expect_burial(self, child: ChildProcess, guardian: Guardian) -> None:
-        if guardian.children.get(child.pid) is child:
-            self._lose(guardian)
+    def expect_burial(self, child: ChildProcess) -> None:
+        """A child is dead, or as good as: its template, which says so, has its time for that."""
+        self._set_timer(time.monotonic() + PATIENCE, self._lose_if_silent, child)
+
+    def _lose_if_silent(self, child: ChildProcess) -> None:
+        for guardian in list(self._guardians):
+            if guardian.children.get(child.pid) is child:
+                self._lose(guardian)
 
     def _bury(self, child: ChildProcess, code: int | None) -> None:
         for item in (child.runs.socket, child.pidfd, *child.output.readers):
