@@ -32,6 +32,7 @@ _HOMES = {
     ),
     "skyward_dask.extension.plugin": ("SkywardPlugin",),
     "skyward_dask.extension.running": ("cancelled",),
+    "skyward_dask.extension.standing": ("stack",),
     "skyward_dask.api.calls": ("function", "gather"),
     "skyward_dask.api.cluster": ("Compute",),
 }

@@ -23,6 +23,7 @@ from skyward_dask.extension.monitoring import statistics as statistics
 from skyward_dask.extension.plugin import SkywardPlugin as SkywardPlugin
 from skyward_dask.extension.preload import dask_setup as dask_setup
 from skyward_dask.extension.running import cancelled as cancelled
+from skyward_dask.extension.standing import stack as stack
 
 __version__: str
 __all__: list[str]

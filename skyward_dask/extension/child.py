@@ -19,6 +19,8 @@ from distributed.utils import set_thread_state
 from skyward_dask.extension.facade import ChildWorker, Introduction
 from skyward_dask.extension.lending import bind_to_a_client, lend_futures
 from skyward_dask.extension.private import worker_context
+from skyward_dask.extension.records import forward
+from skyward_dask.extension.sampling import Sampler
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.slots.child import Link
 
@@ -29,6 +31,7 @@ class _Here:
 
     worker: ChildWorker = field(init=False)
     link: Link = field(init=False)
+    sampler: Sampler | None = None
 
 
 _here = _Here()
@@ -43,6 +46,9 @@ def start(argument: bytes, link: Link) -> None:
     worker_context.set(_here.worker)
     executor_state.executor = _here.worker.executor
     bind_to_a_client(_here.worker)
+    forward(link, introduction.levels)
+    if dask.config.get("distributed.worker.profile.enabled"):
+        _here.sampler = Sampler(link, run_task.__code__)
 
 
 def run_task(spec: GraphNode, data: Mapping[Any, Any], key: Any, annotations: Mapping[str, Any]) -> Any:
@@ -51,6 +57,8 @@ def run_task(spec: GraphNode, data: Mapping[Any, Any], key: Any, annotations: Ma
     state = {"scheduler": worker.scheduler.address, "worker": worker}
     metrics: list[tuple[Any, float, str]] = []
     worker.executor.enter()
+    if _here.sampler is not None:
+        _here.sampler.begin()
     with ExitStack() as stack:
         stack.enter_context(set_thread_state(start_time=time(), execution_state=state, key=key))
         stack.enter_context(annotate(**annotations))
@@ -65,7 +73,7 @@ def run_task(spec: GraphNode, data: Mapping[Any, Any], key: Any, annotations: Ma
 def _report(metrics: list[tuple[Any, float, str]]) -> None:
     # labels of the user's own can be anything that can be hashed; what crosses is plain
     plain = [(_plain(label), float(value), str(unit)) for label, value, unit in metrics]
-    _here.link.report = (plain,)
+    _here.link.report = (plain, _here.sampler.end() if _here.sampler is not None else None)
 
 
 def _plain(label: Any) -> Any:

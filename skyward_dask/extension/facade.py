@@ -14,6 +14,7 @@ from distributed.worker_state_machine import SecedeEvent
 
 from skyward_dask.extension.leaving import ChildExecutor
 from skyward_dask.extension.nested import ChildClient
+from skyward_dask.extension.records import Levels
 from skyward_dask.slots.child import Link
 
 
@@ -28,6 +29,7 @@ class Introduction:
     scheduler: str
     security: Security
     config: dict[str, Any]
+    levels: Levels
 
 
 class ChildWorker:

@@ -30,7 +30,6 @@ from dask.base import get_annotations
 from distributed import Reschedule
 from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
-from distributed.metrics import context_meter
 from distributed.worker_state_machine import TaskState
 
 from skyward_dask.config import Worker, grace
@@ -39,6 +38,8 @@ from skyward_dask.extension.child import run_task
 from skyward_dask.extension.executor import SlotThreadPoolExecutor
 from skyward_dask.extension.facade import Introduction
 from skyward_dask.extension.logs import TaskLog
+from skyward_dask.extension.profiling import Profiling
+from skyward_dask.extension.records import Levels
 from skyward_dask.extension.requests import Requests
 from skyward_dask.extension.routing import (
     Place,
@@ -94,6 +95,7 @@ class Node(WorkerPlugin):
         self._past: Counter[tuple[int, str]] = Counter()
         self._plugin: WorkerPlugin | None = None
         self._watch: Watch | None = None
+        self._profiling = Profiling(worker)
         self._disowned = False
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -184,6 +186,7 @@ class Node(WorkerPlugin):
         """Go when the last run has ended."""
         await asyncio.gather(*self._retiring)
         self._forget_memory()
+        self._profiling.close()
         self.worker.plugins.pop(f"{NAME}-{id(self)}", None)
         self._log.close()
 
@@ -199,6 +202,7 @@ class Node(WorkerPlugin):
         await asyncio.gather(*self._background)
         self._executor.retire()
         self._forget_memory()
+        self._profiling.close()
         self._log.close()
 
     def _is_closing(self) -> bool:
@@ -307,6 +311,7 @@ class Node(WorkerPlugin):
                 worker.scheduler.address,
                 worker.security,
                 dask.config.config,
+                Levels.now(),
             )
         )
 
@@ -381,19 +386,20 @@ class Node(WorkerPlugin):
 
     def _call_in_child(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
         task_run = self._runs.get(task.key) or TaskRun()
-        requests = Requests(self.worker, task_run)
+        requests = Requests(self.worker, task_run, partial(self._profiling.add, task.key))
         request = Request(
             key=str(task.key),
             function=run_task,
             args=(task.spec, dict(data), task.key, get_annotations()),
             serve=requests.serve,
-            report=_digest,
+            report=requests.report,
             pieces=partial(_pieces, task.spec, data),
             timeout=task.limits.timeout or self.config.timeout,
             memory_limit=task.limits.memory_limit or self.config.memory_limit,
         )
         try:
-            result = self._carry_out(Run(request), task_run)
+            with self._profiling.away(task.key, task_run):
+                result = self._carry_out(Run(request), task_run)
             requests.bind(result)
             return result
         except RunEnded:
@@ -442,12 +448,6 @@ class Node(WorkerPlugin):
             "slots": [asdict(self._with_past(slot)) for slot in slots],
             "tasks": [(r.place.value, r.reason.value, n) for r, n in self.tasks.items()],
         }
-
-
-def _digest(metrics: list[tuple[Any, float, str]]) -> None:
-    """What a task's process has measured becomes the task's, as if its thread had done it."""
-    for label, value, unit in metrics:
-        context_meter.digest_metric(label, value, unit)
 
 
 def _pieces(spec: GraphNode, data: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:

@@ -21,9 +21,11 @@ from typing import Any
 import distributed
 from distributed import Worker as DaskWorker
 from distributed.client import futures_of
+from distributed.metrics import context_meter
 from distributed.threadpoolexecutor import thread_state
 
 from skyward_dask.errors import InstallError
+from skyward_dask.extension.records import handle
 from skyward_dask.extension.running import TaskRun
 
 #: What a task may ask of its worker's P2P plugin.
@@ -37,6 +39,8 @@ class Requests:
     ----------
     worker : distributed.Worker
     run : TaskRun
+    on_profile : callable
+        Takes what the child has sampled of the task.
 
     Attributes
     ----------
@@ -44,8 +48,11 @@ class Requests:
         Whether the task was a part of a P2P shuffle.
     """
 
-    def __init__(self, worker: DaskWorker, run: TaskRun) -> None:
+    def __init__(
+        self, worker: DaskWorker, run: TaskRun, on_profile: Callable[[dict[str, Any]], None]
+    ) -> None:
         self._run = run
+        self._on_profile = on_profile
         self.shuffled = False
         self._worker = worker
         self._held: list[distributed.Future[Any]] = []
@@ -72,6 +79,21 @@ class Requests:
         executor.submit(_wake)
         thread_state.proceed = True
         return joined
+
+    # --- what the child has to tell --------------------------------------------------------------------
+
+    def report(self, metrics: list[tuple[Any, float, str]], samples: dict[str, Any] | None) -> None:
+        """What the child has measured becomes the task's, as if its thread had done it."""
+        for label, value, unit in metrics:
+            context_meter.digest_metric(label, value, unit)
+        self.profile(samples)
+
+    def profile(self, samples: dict[str, Any] | None) -> None:
+        if samples:
+            self._on_profile(samples)
+
+    def log(self, values: dict[str, Any]) -> None:
+        handle(values)
 
     # --- the worker ----------------------------------------------------------------------------------
 
@@ -149,6 +171,8 @@ _REQUESTS: Mapping[str, Callable[..., Any]] = {
     "values": Requests.values,
     "update_data": Requests.update_data,
     "hold": Requests.hold,
+    "profile": Requests.profile,
+    "log": Requests.log,
 }
 
 

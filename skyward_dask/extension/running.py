@@ -41,6 +41,10 @@ class TaskRun:
         if self.pool is not None and self.run is not None:
             self.pool.secede(self.run)
 
+    def stack(self) -> str:
+        """Where its process stands, as faulthandler says it; empty if it has none."""
+        return self.pool.stack(self.run) if self.pool is not None and self.run is not None else ""
+
 
 #: The run that this thread, or this coroutine, carries out in the worker itself.
 current: ContextVar[TaskRun | None] = ContextVar("skyward_run", default=None)

@@ -583,6 +583,11 @@ class SlotPool(Executor):
 
     # --- looking -----------------------------------------------------------------------------------
 
+    def stack(self, run: Run) -> str:
+        """Where all threads of a run's process stand, as faulthandler says it; empty if none has the run."""
+        child = run.child
+        return child.stack() if child is not None else ""
+
     def wait_ready(self) -> None:
         """Wait until one child is ready; raises `SlotStartFailed` if none can be."""
         with self._changed:
