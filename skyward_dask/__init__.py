@@ -22,6 +22,7 @@ _HOMES = {
         "TaskTimeout",
     ),
     "skyward_dask.config": ("Worker",),
+    "skyward_dask.extension.checking": ("Check", "WorkerCheck", "check"),
     "skyward_dask.extension.control": ("install", "resize", "uninstall"),
     "skyward_dask.extension.annotations": ("options",),
     "skyward_dask.extension.monitoring": (

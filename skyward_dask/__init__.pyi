@@ -13,6 +13,9 @@ from skyward_dask.errors import SlotStartFailed as SlotStartFailed
 from skyward_dask.errors import StreamsNotSupported as StreamsNotSupported
 from skyward_dask.errors import TaskTimeout as TaskTimeout
 from skyward_dask.extension.annotations import options as options
+from skyward_dask.extension.checking import Check as Check
+from skyward_dask.extension.checking import WorkerCheck as WorkerCheck
+from skyward_dask.extension.checking import check as check
 from skyward_dask.extension.control import install as install
 from skyward_dask.extension.control import resize as resize
 from skyward_dask.extension.control import uninstall as uninstall

@@ -108,7 +108,7 @@ async def test_changes_at_random_under_load(c: Client, s: Scheduler, a: Worker, 
             n += 20
 
     async def change() -> None:
-        for _ in range(25):
+        for _ in range(int(os.environ.get("SKYWARD_TEST_CHANGES", "25"))):
             n = chance.randint(1, 4)
             kind = chance.choice(["process", "thread"])
             await chance.choice(

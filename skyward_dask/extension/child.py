@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -80,6 +81,12 @@ def _plain(label: Any) -> Any:
     if isinstance(label, tuple):
         return tuple(map(_plain, label))
     return label if type(label) in (str, int, float, bool, type(None)) else str(label)
+
+
+def report_in() -> int:
+    """Wait in this process until the worker lets it go on; returns which one it is."""
+    _here.link.call("report in")
+    return os.getpid()
 
 
 def is_stopped() -> bool:

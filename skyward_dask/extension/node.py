@@ -38,6 +38,7 @@ from skyward_dask.extension.child import run_task
 from skyward_dask.extension.executor import SlotThreadPoolExecutor
 from skyward_dask.extension.facade import Introduction
 from skyward_dask.extension.logs import TaskLog
+from skyward_dask.extension.probing import probe
 from skyward_dask.extension.profiling import Profiling
 from skyward_dask.extension.records import Levels
 from skyward_dask.extension.requests import Requests
@@ -54,6 +55,7 @@ from skyward_dask.extension.running import TaskRun, current
 from skyward_dask.extension.scheduler import introduce, report_slots, slots_told
 from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
+from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.pool import PoolClosed, RunEnded, SlotPool, SlotSnapshot
 from skyward_dask.slots.runs import Request, Run
 
@@ -228,6 +230,7 @@ class Node(WorkerPlugin):
         for name in ("default", "thread", "process"):
             worker.executors[name] = self._executor
         worker.handlers["skyward_statistics"] = self.statistics
+        worker.handlers["skyward_check"] = self.check
         worker.handlers["skyward_resize"] = self.resize
         for ts in worker.state.tasks.values():
             if ts.state in ("waiting", "ready", "constrained"):
@@ -241,7 +244,7 @@ class Node(WorkerPlugin):
         if self._watch is not None:
             self._watch.close()
             self._watch = None
-        for name in ("skyward_statistics", "skyward_resize"):
+        for name in ("skyward_statistics", "skyward_check", "skyward_resize"):
             self.worker.handlers.pop(name, None)
         for ts in self.worker.state.tasks.values():
             if ts.state in ("waiting", "ready", "constrained") and isinstance(ts.run_spec, RoutedTask):
@@ -438,6 +441,14 @@ class Node(WorkerPlugin):
             memory = sum(pool.own_memory() for pool in list(self._pools))
             self._memory = now, memory
         return memory
+
+    async def check(self, timeout: float) -> dict[str, Any]:
+        """What the platform offers, and how the process slots are."""
+        return {
+            "executor": self.config.kind,
+            "features": [feature.value for feature in Feature if available(feature)],
+            "slots": await probe(self._pool, self.worker.state.nthreads, timeout) if self._pool else [],
+        }
 
     def statistics(self) -> dict[str, Any]:
         """What there is to tell, in plain values."""

@@ -42,6 +42,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         scheduler.handlers["skyward_uninstall"] = self.uninstall
         scheduler.handlers["skyward_installed"] = self.installed
         scheduler.handlers["skyward_statistics"] = self.statistics
+        scheduler.handlers["skyward_check"] = self.check
 
     # --- slots ----------------------------------------------------------------------------------------
 
@@ -126,7 +127,13 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
 
     async def statistics(self) -> dict[str, Any]:
         """What each node has to tell; workers without slots have nothing."""
-        message = {"op": "skyward_statistics"}
+        return await self._ask({"op": "skyward_statistics"})
+
+    async def check(self, timeout: float) -> dict[str, Any]:
+        """How each node is; workers without slots have nothing to tell."""
+        return await self._ask({"op": "skyward_check", "timeout": timeout})
+
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         answers = await self.scheduler.broadcast(msg=message, on_error="return")
         return {worker: answer for worker, answer in answers.items() if "slots" in _mapping(answer)}
 
