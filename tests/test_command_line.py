@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from dask.system import CPU_COUNT
-from distributed import Client
+from distributed import Client, Event
 from distributed.system import MEMORY_LIMIT
 
 import skyward_dask as sky
@@ -79,6 +80,26 @@ def test_dask_worker_with_the_preload(launch: Launch, address: str, nanny: str) 
         task = client.submit(lambda: (os.getpid(), [p.pid for p in psutil.Process().parents()])).result()
         (pid,) = client.run(os.getpid).values()
         assert task[0] != pid and pid in task[1] and worker.pid in task[1]
+
+
+@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
+def test_a_worker_ends_though_its_slots_are_busy(launch: Launch, address: str, nanny: str) -> None:
+    """On SIGTERM, at once: nothing waits for what runs in the slots, or for each other's locks."""
+    options = ["--preload", "skyward_dask", "--executor", "process", "--concurrency", "2", nanny]
+    worker = launch(*DASK, "worker", address, "--nthreads", "1", "--no-dashboard", *options)
+
+    def forever(n: int) -> None:
+        Event(f"running-{n}").set()
+        time.sleep(1000)
+
+    with Client(address) as client:
+        client.wait_for_workers(1, timeout=60)
+        futures = client.map(forever, range(4), pure=False)
+        while sum(Event(f"running-{n}", client=client).is_set() for n in range(4)) < 2:
+            pass
+        worker.terminate()
+        worker.communicate(timeout=30)
+        del futures
 
 
 _OTHER = """

@@ -18,7 +18,7 @@ class SlotThreadPoolExecutor(ThreadPoolExecutor):
 
     Notes
     -----
-    Everything here but `submit` is called on the worker's loop.
+    Everything here but `submit` and what it leads to is called on the worker's loop.
     """
 
     def __init__(self, slots: int) -> None:
@@ -42,14 +42,16 @@ class SlotThreadPoolExecutor(ThreadPoolExecutor):
     def _done(self, _: Future[Any]) -> None:
         with self._shutdown_lock:
             self._open -= 1
-            last = self._retired and not self._open
-        if last:
-            self.shutdown(wait=False)  # type: ignore[no-untyped-call]
+            self._end_if_over()
 
     def retire(self) -> None:
         """End when the last run has ended; until then seceded tasks can rejoin."""
         with self._shutdown_lock:
             self._retired = True
-            last = not self._open
-        if last:
-            self.shutdown(wait=False)  # type: ignore[no-untyped-call]
+            self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        # not by `shutdown`: that takes the lock which `Worker.close` holds while it waits for our threads
+        if self._retired and not self._open:
+            self._shutdown = True
+            self._work_queue.put(None)
