@@ -338,7 +338,7 @@ class Node(WorkerPlugin):
         while True:
             pool = self._present_pool()
             try:
-                return pool.run(request)
+                return pool.run_to_form(request).load()
             except PoolClosed:
                 if pool is self._pool:  # nothing came in its place: the node has ended
                     raise Reschedule from None

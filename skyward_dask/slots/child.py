@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 
 from skyward_dask.errors import SerializationError
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind
+from skyward_dask.slots.exchange import Exchange
 from skyward_dask.slots.page import Page
 from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unpicklable
 
@@ -95,9 +96,9 @@ def main(runs: int, answers: int, page: int, parent: int) -> None:
     link = Link(channel)
     answering = Channel(socket.socket(fileno=answers))
     threading.Thread(target=_listen, args=(answering, link), name="skyward-listener", daemon=True).start()
-    _prepare(channel.receive(), link)
+    share_from = _prepare(channel.receive(), link)
     channel.send(Kind.READY, 0, ())
-    _serve(channel, link, last_words)
+    _serve(channel, link, last_words, Exchange(channel, share_from))
 
 
 def _die_with(parent: int) -> None:
@@ -132,8 +133,8 @@ def _exit_with_group() -> NoReturn:
     os._exit(0)
 
 
-def _prepare(frame: Frame, link: Link) -> None:
-    path, backend, modules = frame.envelope
+def _prepare(frame: Frame, link: Link) -> int | None:
+    path, backend, modules, share_from = frame.envelope
     sys.path[:] = path
     argument, *initializer = frame.parts
     if backend:
@@ -143,29 +144,31 @@ def _prepare(frame: Frame, link: Link) -> None:
         import_module(module)
     if initializer:
         loads(initializer)()
+    return None if share_from is None else int(share_from)
 
 
-def _serve(runs: Channel, link: Link, page: Page) -> None:
+def _serve(runs: Channel, link: Link, page: Page, exchange: Exchange) -> None:
     while True:
         try:
             frame = runs.receive()
         except ChannelClosed:
             return  # leave as a program does: atexit runs
         page.begun = link.run = frame.number
-        kind, parts = _run(frame)
+        kind, envelope, parts = _run(frame, exchange)
         link.run = 0
         _flush()
         del frame
         try:
-            runs.send(kind, page.begun, (), parts)
+            runs.send(kind, page.begun, envelope, parts)
         except ChannelClosed:
             return
         del parts
+        exchange.tidy()
 
 
-def _run(frame: Frame) -> tuple[Kind, list[Any]]:
+def _run(frame: Frame, exchange: Exchange) -> tuple[Kind, tuple[Any, ...], list[Any]]:
     try:
-        return Kind.RESULT, _call(frame)
+        return Kind.RESULT, *_call(frame, exchange)
     except SystemExit as leaving:
         _leave(leaving)
     except KeyboardInterrupt:
@@ -176,12 +179,12 @@ def _run(frame: Frame) -> tuple[Kind, list[Any]]:
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
-        return Kind.ERROR, dump_exception(error.with_traceback(trace))
+        return Kind.ERROR, (), dump_exception(error.with_traceback(trace))
 
 
-def _call(frame: Frame) -> list[Any]:
+def _call(frame: Frame, exchange: Exchange) -> tuple[tuple[Any, ...], list[Any]]:
     try:
-        function, args, kwargs = loads(frame.parts)
+        function, args, kwargs = exchange.call(frame)
     except Exception as error:
         raise SerializationError(
             f"a task's function or one of its arguments can't be unpickled in its slot's process: {error!r}. "
@@ -189,9 +192,10 @@ def _call(frame: Frame) -> list[Any]:
         ) from error
     value = function(*args, **kwargs)
     try:
-        return dumps(value)
+        parts = dumps(value)
     except Exception as error:
         raise unpicklable([("the result", value)], error) from error
+    return exchange.result(parts, frame.number)
 
 
 def _leave(leaving: SystemExit) -> NoReturn:

@@ -21,11 +21,14 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 import psutil
 
 from skyward_dask.errors import SlotStartFailed
+from skyward_dask.slots import segments as shared_memory
 from skyward_dask.slots.channel import Part
+from skyward_dask.slots.forms import Form
 from skyward_dask.slots.lifecycle import Command, Event, Life, State
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pickling import dumps, unpicklable
 from skyward_dask.slots.process import ChildProcess, Ended, NotBegun, Preparation, Request
+from skyward_dask.slots.segments import Segments
 from skyward_dask.slots.supervisor import Supervisor
 
 P = ParamSpec("P")
@@ -34,6 +37,8 @@ T = TypeVar("T")
 #: Seconds that idle children have to leave by themselves when the pool closes: most leave in 50 ms, and
 #: what an atexit function does may take its time.
 _LEAVE = 2.0
+#: Bytes from which shared memory is faster than the socket, its round trip for a range included.
+SHARE_FROM = 256 * 1024
 
 
 class PoolClosed(RuntimeError):
@@ -107,6 +112,11 @@ class SlotPool(Executor):
     backend_argument : bytes
     eager : bool
         Start the children now; else each when it is first wanted.
+    share_from : int or None
+        Bytes from which a buffer (of a NumPy array, a DataFrame, …) goes through shared memory; None for
+        never.
+    segments : Segments, optional
+        The shared memory of somebody else, in place of one of the pool's own.
     on_output : callable
         Takes ``(key, "stdout" or "stderr", line)``.
     on_event : callable
@@ -139,6 +149,8 @@ class SlotPool(Executor):
         backend: str = "",
         backend_argument: bytes = b"",
         eager: bool = True,
+        share_from: int | None = SHARE_FROM,
+        segments: Segments | None = None,
         on_output: Sink = _discard,
         on_event: Callable[[str, int, int], None] = _ignore,
     ) -> None:
@@ -156,6 +168,8 @@ class SlotPool(Executor):
         self._closing = False
         self._ended = threading.Event()
         self._threads: ThreadPoolExecutor | None = None
+        self._own_segments = None if segments is not None else shared_memory.create(share_from)
+        self._segments = segments or self._own_segments
         self._supervisor = Supervisor(self._ready, self._died)
         if eager:
             with self._changed:
@@ -190,6 +204,10 @@ class SlotPool(Executor):
         BaseException
             What the call raised.
         """
+        return self.run_to_form(request).load()
+
+    def run_to_form(self, request: Request) -> Form:
+        """Like `run`, but return the value as its child has pickled it."""
         self._enter()
         try:
             return self._run(request)
@@ -203,16 +221,19 @@ class SlotPool(Executor):
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(len(self._slots), thread_name_prefix="skyward-pool")
         name = getattr(fn, "__qualname__", repr(fn))
-        future: Future[T] = self._threads.submit(self._run, Request(name, fn, args, kwargs))
+        future: Future[T] = self._threads.submit(self._value, Request(name, fn, args, kwargs))
         future.add_done_callback(lambda _: self._leave())
         return future
 
-    def _run(self, request: Request) -> Any:
-        parts = request.pickled()
+    def _value(self, request: Request) -> Any:
+        return self._run(request).load()
+
+    def _run(self, request: Request) -> Form:
+        forms = request.pickled(self._segments)
         while True:
             slot, child = self._check_out(request.key)
             try:
-                return child.run(request, parts)
+                return child.run(request, forms)
             except NotBegun:
                 continue
             except Ended:
@@ -325,7 +346,7 @@ class SlotPool(Executor):
     def _start_child(self, slot: _Slot, generation: int) -> None:
         """Start the child of a slot; in the supervisor's thread."""
         try:
-            child = ChildProcess(slot.index, generation, self._preparation, self._sink)
+            child = ChildProcess(slot.index, generation, self._preparation, self._sink, self._segments)
         except OSError as error:
             self._failed_to_fork(slot, generation, error)
             return
@@ -441,6 +462,8 @@ class SlotPool(Executor):
                     if slot.child is not None:
                         slot.child.kill()
         self._supervisor.thread.join()
+        if self._own_segments is not None:
+            self._own_segments.close()
 
 
 def _usage(pid: int | None) -> tuple[int, float]:

@@ -16,9 +16,12 @@ from typing import Any
 
 from skyward_dask.errors import SlotCrashed
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind, Part
+from skyward_dask.slots.forms import Form, share
+from skyward_dask.slots.lending import Lender
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.page import Page
 from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unpicklable
+from skyward_dask.slots.segments import Segments
 
 #: Where `skyward_dask` itself is found, before the child has the worker's `sys.path`.
 _ROOT = str(Path(__file__).parents[2])
@@ -79,6 +82,8 @@ class Request:
         that waits for the run.
     pieces : callable
         Yields the call's parts with the names that an error should call them by.
+    attached : tuple of Form
+        Further positional arguments, in their pickled form.
     """
 
     key: str
@@ -87,13 +92,23 @@ class Request:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     serve: Callable[[str, tuple[Any, ...], dict[str, Any]], Any] | None = None
     pieces: Callable[[], Iterator[tuple[str, object]]] | None = None
+    attached: tuple[Form, ...] = ()
 
-    def pickled(self) -> list[Part]:
-        """The call in parts; raises `SerializationError` that names what can't be pickled."""
+    def pickled(self, segments: Segments | None) -> tuple[Form, ...]:
+        """The call and what is attached to it.
+
+        Raises
+        ------
+        SerializationError
+            Something can't be pickled; the error names it.
+        SharedMemoryError
+            There is no room for a large argument.
+        """
         try:
-            return dumps((self.function, self.args, dict(self.kwargs)))
+            parts = dumps((self.function, self.args, dict(self.kwargs)))
         except Exception as error:
             raise unpicklable(self.named(), error) from error
+        return share(parts, segments), *self.attached
 
     def named(self) -> Iterator[tuple[str, object]]:
         if self.pieces is not None:
@@ -131,13 +146,23 @@ class ChildProcess:
     preparation : Preparation
     sink : callable
         Takes the lines that the child writes.
+    segments : Segments, optional
+        Shared memory; everything goes over the socket without it.
 
     Notes
     -----
     Made, watched and reaped by the supervisor's thread; `run` is called by one thread at a time.
     """
 
-    def __init__(self, slot: int, generation: int, preparation: Preparation, sink: Sink) -> None:
+    def __init__(
+        self,
+        slot: int,
+        generation: int,
+        preparation: Preparation,
+        sink: Sink,
+        segments: Segments | None = None,
+    ) -> None:
+        self.lender = Lender(segments)
         self.slot = slot
         self.generation = generation
         self.death: Death | None = None
@@ -175,7 +200,8 @@ class ChildProcess:
     def prepare(self, preparation: Preparation, initializer: list[Part]) -> None:
         """Tell the child what to do before its first run; it answers with READY."""
         path = [os.getcwd() if entry == "" else entry for entry in sys.path]
-        envelope = (path, preparation.backend, preparation.pre_import)
+        share_from = self.lender.share_from
+        envelope = (path, preparation.backend, preparation.pre_import, share_from)
         # a child that is dead already is noticed by its pidfd
         with suppress(ChannelClosed):
             self.runs.send(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *initializer])
@@ -187,8 +213,8 @@ class ChildProcess:
         except ChannelClosed:
             return False
 
-    def run(self, request: Request, parts: list[Part]) -> Any:
-        """Run the call and return its value, or raise what it raised.
+    def run(self, request: Request, forms: tuple[Form, ...]) -> Form:
+        """Run the call and return its value in its pickled form, or raise what it raised.
 
         Raises
         ------
@@ -202,7 +228,7 @@ class ChildProcess:
         self._numbers += 1
         self.output.begin(request.key)
         try:
-            self.runs.send(Kind.RUN, self._numbers, (), parts)
+            self.lender.send(self.runs, self._numbers, forms)
             reply = self._wait(request)
         except ChannelClosed:
             raise self._how_it_died(request) from None
@@ -212,14 +238,17 @@ class ChildProcess:
         self.output.end()
         if reply.kind is Kind.ERROR:
             raise load_exception(reply.parts)
-        return loads(reply.parts)
+        return self.lender.collect(reply)
 
     def _wait(self, request: Request) -> Frame:
         while True:
             frame = self.runs.receive()
-            if frame.kind is not Kind.REQUEST:
+            if frame.kind is Kind.ALLOCATE:
+                self.lender.grant(self.runs, frame)
+            elif frame.kind is Kind.REQUEST:
+                self._serve(request, frame)
+            else:
                 return frame
-            self._serve(request, frame)
 
     def _serve(self, request: Request, frame: Frame) -> None:
         run, name = frame.envelope
@@ -288,6 +317,7 @@ class ChildProcess:
         """Close what `run` may still have needed, once; the child has been reaped."""
         if not self._closed:
             self._closed = True
+            self.lender.close()
             self.runs.close()
             self.answers.close()
             self.page.close()

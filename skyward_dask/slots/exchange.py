@@ -1,0 +1,75 @@
+"""A child's side of a run: the call from its frame, and its result back, large buffers in shared memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skyward_dask.slots.borrowing import Borrower
+from skyward_dask.slots.channel import Channel, Frame, Kind, Part
+from skyward_dask.slots.pickling import load_exception, loads
+
+#: Function, positional and keyword arguments.
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+class Exchange:
+    """What a child gets and gives.
+
+    Parameters
+    ----------
+    runs : Channel
+        Where the child's main thread speaks with its worker.
+    share_from : int or None
+        Bytes from which a buffer of a result goes into shared memory.
+
+    Notes
+    -----
+    For the main thread: between a run and its result nobody else reads `runs`.
+    """
+
+    def __init__(self, runs: Channel, share_from: int | None) -> None:
+        self._runs = runs
+        self._share_from = share_from
+        self._borrower = Borrower()
+
+    def call(self, frame: Frame) -> Call:
+        """The call that a frame brings: what was attached to it comes after its own arguments."""
+        layout, counts = frame.envelope or (None, ())
+        parts = self._borrower.borrow(layout, frame.parts, frame.descriptors)
+        if not counts:
+            function, args, kwargs = loads(parts)
+            return function, args, kwargs
+        forms, start = [], 0
+        for count in counts:
+            forms.append(loads(parts[start : start + count]))
+            start += count
+        function, args, kwargs = forms[0]
+        return function, (*args, *forms[1:]), kwargs
+
+    def result(self, parts: list[Part], number: int) -> tuple[tuple[Any, ...], list[Part]]:
+        """Put large buffers where the worker says; an envelope, and the parts that go with it.
+
+        Raises
+        ------
+        SharedMemoryError
+            The worker has no room.
+        """
+        sizes = tuple(self._size_if_large(part) for part in parts)
+        large = [memoryview(part) for part, size in zip(parts, sizes, strict=True) if size is not None]
+        if not large:
+            return (), parts
+        self._runs.send(Kind.ALLOCATE, number, tuple(part.nbytes for part in large))
+        answer = self._runs.receive()
+        if not answer.envelope:
+            raise load_exception(answer.parts)
+        self._borrower.deliver(answer.envelope, answer.descriptors, large)
+        return sizes, [part for part, size in zip(parts, sizes, strict=True) if size is None]
+
+    def _size_if_large(self, part: Part) -> int | None:
+        if self._share_from is None or not isinstance(part, memoryview) or part.nbytes < self._share_from:
+            return None
+        return part.nbytes
+
+    def tidy(self) -> None:
+        """Drop what the run wrote to its inputs."""
+        self._borrower.tidy()

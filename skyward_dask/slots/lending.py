@@ -1,0 +1,116 @@
+"""What is shared goes to a child by reference, with a lease.
+
+```
+ worker: Lender                                                       child: Borrower
+   send     ── RUN: layout, inline parts, segments, leases ──▶  borrow: private views
+   grant    ── GRANT: where to write, segments ──────────────▶  deliver: copy a result there
+   collect  ◀── RESULT: which of its parts are there ─────────
+```
+
+A *layout* is plain values, for an envelope: the segments that are new to this child, the segments that have a
+lease, and for each part None, if it travels inline, or (segment, start of its range, start, size). The
+descriptors follow in the same order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from skyward_dask.slots.borrowing import Place
+from skyward_dask.slots.channel import Channel, Frame, Kind, Part
+from skyward_dask.slots.forms import Form, Piece
+from skyward_dask.slots.leases import lease
+from skyward_dask.slots.pickling import dump_exception
+from skyward_dask.slots.segments import Range, Segment, Segments
+
+
+class Lender:
+    """The worker's end of the exchange with one child; used by one thread at a time.
+
+    Parameters
+    ----------
+    segments : Segments, optional
+        Everything travels inline without them.
+    """
+
+    def __init__(self, segments: Segments | None) -> None:
+        self._segments = segments
+        self._known: set[int] = set()
+        self._granted: list[Range] = []
+
+    @property
+    def share_from(self) -> int | None:
+        """Bytes from which the child's results go into shared memory."""
+        return None if self._segments is None else self._segments.share_from
+
+    def send(self, runs: Channel, number: int, forms: tuple[Form, ...]) -> None:
+        """Send a run: a call, and what is attached to it."""
+        parts = [part for form in forms for part in form.parts]
+        counts = tuple(len(form.parts) for form in forms) if len(forms) > 1 else ()
+        inline = [part for part in parts if not isinstance(part, Piece)]
+        if len(inline) == len(parts):
+            runs.send(Kind.RUN, number, (None, counts) if counts else (), inline)
+            return
+        new, leases = self._lend([part.range for part in parts if isinstance(part, Piece)])
+        layout = _described(new), tuple(segment.number for segment in leases), tuple(map(_place, parts))
+        try:
+            descriptors = [*(segment.fd for segment in new), *leases.values()]
+            runs.send(Kind.RUN, number, (layout, counts), inline, descriptors)
+        finally:
+            for fd in leases.values():
+                os.close(fd)
+
+    def _lend(self, ranges: list[Range]) -> tuple[list[Segment], dict[Segment, int]]:
+        """The segments that are new to the child, and a lease for each segment on what is lent of it."""
+        lent: dict[Segment, list[tuple[int, int]]] = {}
+        for each in ranges:
+            lent.setdefault(each.segment, []).append((each.start, each.size))
+        new = self._new(lent)
+        return new, {segment: lease(segment.fd, extents) for segment, extents in lent.items()}
+
+    def grant(self, runs: Channel, frame: Frame) -> None:
+        """Tell the child where to write the buffers of its result, or why it can't."""
+        assert self._segments is not None
+        try:
+            taken = [self._segments.allocate(size) for size in frame.envelope]
+        except Exception as error:  # the task's: the child raises it
+            runs.send(Kind.GRANT, frame.number, (), dump_exception(error))
+            return
+        # should the child die, they are in use until `close`: it may be writing to its last breath
+        self._granted = taken
+        new = self._new(given.segment for given in taken)
+        places = tuple((given.segment.number, given.start, given.size, given.warm) for given in taken)
+        descriptors = [segment.fd for segment in new]
+        runs.send(Kind.GRANT, frame.number, (_described(new), places), (), descriptors)
+
+    def collect(self, reply: Frame) -> Form:
+        """A result: its envelope has for each part its size where it was granted a range, else None."""
+        if not reply.envelope:
+            return Form(tuple(reply.parts))
+        granted, inline = iter(self._granted), iter(reply.parts)
+        parts = tuple(
+            next(inline) if size is None else Piece(taken := next(granted), taken.start, size)
+            for size in reply.envelope
+        )
+        self._granted = []
+        return Form(parts)
+
+    def close(self) -> None:
+        """The child is gone."""
+        self._granted = []
+
+    def _new(self, segments: Iterable[Segment]) -> list[Segment]:
+        new = [each for each in dict.fromkeys(segments) if each.number not in self._known]
+        self._known.update(segment.number for segment in new)
+        return new
+
+
+def _described(segments: Iterable[Segment]) -> tuple[tuple[int, int], ...]:
+    return tuple((segment.number, segment.size) for segment in segments)
+
+
+def _place(part: Part | Piece) -> Place | None:
+    if isinstance(part, Piece):
+        return part.range.segment.number, part.range.start, part.start, part.size
+    return None
