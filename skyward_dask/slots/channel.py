@@ -51,6 +51,10 @@ class ChannelClosed(Exception):
     """The other end is gone."""
 
 
+class Quiet(Exception):
+    """No frame has begun for as long as `Channel.set_patience` allowed."""
+
+
 @dataclass(slots=True)
 class Frame:
     """One message: its kind, its number, its envelope, its opaque parts and its descriptors."""
@@ -120,8 +124,17 @@ class Channel:
             if sent:
                 views[-1] = views[-1][sent:]
 
+    def set_patience(self, seconds: int) -> None:
+        """Have `receive` raise `Quiet` after so many seconds; 0: it waits for ever."""
+        # the kernel's own timer: it costs a frame that comes in time nothing
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", seconds, 0))
+
     def receive(self) -> Frame:
         """Wait for one frame; raises `ChannelClosed` at the end of the stream."""
+        if self._begin == self._end:
+            self._begin, self._end = 0, self._receive_into(self._ahead)
+            if not self._end:
+                raise Quiet
         self._read_ahead(_HEADER.size)
         kind, descriptors, count, size, number = _HEADER.unpack_from(self._ahead, self._begin)
         self._begin += _HEADER.size
@@ -161,13 +174,15 @@ class Channel:
     def _receive_into(self, target: memoryview) -> int:
         try:
             size, carried, _, _ = self.socket.recvmsg_into([target], _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return 0  # the patience that was set is over
         except OSError as error:
             raise ChannelClosed from error
         for _, _, data in carried:
             self._descriptors.extend(array.array("i", data))
         if not size:
             raise ChannelClosed
-        return size
+        return int(size)
 
     def close(self) -> None:
         for fd in self._descriptors:  # came with a frame that was never read

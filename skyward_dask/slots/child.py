@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 from skyward_dask.errors import SerializationError
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind
 from skyward_dask.slots.exchange import Exchange
+from skyward_dask.slots.heap import keep_warm
 from skyward_dask.slots.page import Page
 from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unpicklable
 
@@ -85,6 +86,7 @@ def main(runs: int, answers: int, page: int, parent: int) -> None:
         os.set_inheritable(fd, False)
     _die_with(parent)
     _reset_signals()
+    keep_warm()
     last_words = Page(page)
     faulthandler.enable(page)
     # one record a line; a lone surrogate in a print is not worth a failed task
@@ -150,7 +152,7 @@ def _prepare(frame: Frame, link: Link) -> int | None:
 def _serve(runs: Channel, link: Link, page: Page, exchange: Exchange) -> None:
     while True:
         try:
-            frame = runs.receive()
+            frame = exchange.next_run()
         except ChannelClosed:
             return  # leave as a program does: atexit runs
         page.begun = link.run = frame.number

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from skyward_dask.slots.borrowing import Borrower
-from skyward_dask.slots.channel import Channel, Frame, Kind, Part
+from skyward_dask.slots.channel import Channel, Frame, Kind, Part, Quiet
+from skyward_dask.slots.heap import give_back
 from skyward_dask.slots.pickling import load_exception, loads
 
+#: Seconds without a run after which memory goes back: longer than the pause between two tasks of a graph.
+_IDLE = 1
 #: Function, positional and keyword arguments.
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
@@ -31,6 +35,7 @@ class Exchange:
         self._runs = runs
         self._share_from = share_from
         self._borrower = Borrower()
+        runs.set_patience(_IDLE)
 
     def call(self, frame: Frame) -> Call:
         """The call that a frame brings: what was attached to it comes after its own arguments."""
@@ -59,11 +64,16 @@ class Exchange:
         if not large:
             return (), parts
         self._runs.send(Kind.ALLOCATE, number, tuple(part.nbytes for part in large))
-        answer = self._runs.receive()
+        answer = self._answer()
         if not answer.envelope:
             raise load_exception(answer.parts)
         self._borrower.deliver(answer.envelope, answer.descriptors, large)
         return sizes, [part for part, size in zip(parts, sizes, strict=True) if size is None]
+
+    def _answer(self) -> Frame:
+        while True:
+            with suppress(Quiet):
+                return self._runs.receive()
 
     def _size_if_large(self, part: Part) -> int | None:
         if self._share_from is None or not isinstance(part, memoryview) or part.nbytes < self._share_from:
@@ -73,3 +83,15 @@ class Exchange:
     def tidy(self) -> None:
         """Drop what the run wrote to its inputs."""
         self._borrower.tidy()
+
+    def next_run(self) -> Frame:
+        """Wait for the next frame; a child that has nothing to do gives back what it doesn't need."""
+        try:
+            return self._runs.receive()
+        except Quiet:
+            give_back()
+            self.tidy()
+        self._runs.set_patience(0)
+        frame = self._runs.receive()
+        self._runs.set_patience(_IDLE)
+        return frame
