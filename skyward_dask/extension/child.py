@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -106,8 +105,12 @@ def start(argument: bytes, link: Link) -> None:
     worker_context.set(_here.worker)
 
 
-def run_task(spec: GraphNode, data: Mapping[Any, Any], key: Any) -> Any:
-    """Compute a task in this process."""
+def run_task(
+    spec: GraphNode, data: dict[Any, Any], key: Any, names: tuple[Any, ...], *attached: object
+) -> Any:
+    """Compute a task in this process: `attached` are more of its dependencies, of those names."""
+    data.update(zip(names, attached, strict=True))
+    del attached
     state = {"scheduler": _here.scheduler, "worker": _here.worker}
     with set_thread_state(start_time=time(), execution_state=state, key=key):
         return refuse_generator(spec(data), key)

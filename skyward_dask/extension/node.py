@@ -20,6 +20,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -32,14 +33,18 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.worker_state_machine import TaskState
 
 from skyward_dask.config import Worker
-from skyward_dask.errors import InstallError
+from skyward_dask.errors import InstallError, SkywardError
 from skyward_dask.extension import private
 from skyward_dask.extension.child import Introduction, run_task
 from skyward_dask.extension.executor import SlotThreadPoolExecutor
 from skyward_dask.extension.logs import TaskLog
+from skyward_dask.extension.memory import SharedMemory
 from skyward_dask.extension.routing import Place, Reason, Route, RoutedTask, UnroutableTask, route
 from skyward_dask.extension.scheduler import introduce, report_slots
+from skyward_dask.extension.shelf import may_have_buffers
 from skyward_dask.extension.streams import refuse_generator
+from skyward_dask.slots.forms import Form
+from skyward_dask.slots.pickling import unpicklable
 from skyward_dask.slots.pool import PoolClosed, SlotPool, SlotSnapshot
 from skyward_dask.slots.process import Request
 
@@ -49,6 +54,8 @@ logger = logging.getLogger(__name__)
 NAME = "skyward-node"
 #: What is counted since the worker started, over all pools that a slot's index has been in.
 _COUNTED = ("tasks_done", "crashes")
+#: Tasks that hand a value on as it is.
+_PASSING = frozenset({Reason.ALIAS, Reason.DATA})
 #: What a task in a child may ask of its worker's P2P plugin.
 _SHUFFLE_CALLS = frozenset({"add_partition", "barrier", "get_output_partition"})
 
@@ -71,6 +78,7 @@ class Node(WorkerPlugin):
         self._own_nthreads: int = worker.state.nthreads
         self._executor = SlotThreadPoolExecutor(self._own_nthreads)
         self._log = TaskLog(worker)
+        self._memory = SharedMemory(worker)
         self._pool: SlotPool | None = None
         self._pools: set[SlotPool] = set()
         self._pool_lock = threading.Lock()
@@ -155,6 +163,7 @@ class Node(WorkerPlugin):
         await asyncio.gather(*self._retiring)
         self.worker.plugins.pop(f"{NAME}-{id(self)}", None)
         self._log.close()
+        self._memory.close()
 
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes: end every child now."""
@@ -168,6 +177,7 @@ class Node(WorkerPlugin):
         await asyncio.gather(*self._background)
         self._executor.retire()
         self._log.close()
+        self._memory.close()
 
     def _is_closing(self) -> bool:
         return self.worker.status.name in ("closing", "closed", "failed")
@@ -253,6 +263,8 @@ class Node(WorkerPlugin):
             backend="skyward_dask.extension.child:start",
             backend_argument=pickle.dumps(introduction),
             eager=eager,
+            share_from=None,
+            segments=self._memory.pages,
             on_output=self._log.write,
             on_event=self._log_event,
         )
@@ -286,6 +298,8 @@ class Node(WorkerPlugin):
         """
         if self.worker.plugins.get(NAME) is not self:
             return  # dismantled, and waiting for its last run
+        if start == "memory" or finish in ("released", "forgotten"):
+            self._memory.shelf.forget(key)
         if finish == "waiting":
             self._wrap(self.worker.state.tasks[key])
         elif finish == "executing":
@@ -314,31 +328,71 @@ class Node(WorkerPlugin):
         if task.route.place is Place.CHILD:
             return self._call_in_child(task, data)
         self.tasks[task.route] += 1
-        result = task.spec(data)
+        result = task.spec(self._own_views(task, data))
         return result if task.route.place is Place.LOOP else refuse_generator(result, task.key)
 
     def _call_in_child(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
         asked: set[str] = set()
+        data, attached = self._attached(data)
         request = Request(
             key=str(task.key),
             function=run_task,
-            args=(task.spec, dict(data), task.key),
+            args=(task.spec, data, task.key, tuple(attached)),
+            attached=tuple(attached.values()),
             serve=partial(self._serve, asked),
             pieces=partial(_pieces, task.spec, data),
         )
         try:
-            return self._run(request)
+            form = self._run(request)
         except CancelledError:
             raise Reschedule from None  # its pool was ended, with the worker
         finally:
             reason = Reason.P2P if asked and task.route.reason is Reason.PLAIN else task.route.reason
             self.tasks[Route(Place.CHILD, reason)] += 1
+        value = form.load()
+        if form.is_shared:
+            self._memory.shelf.keep(task.key, value, form)
+        return value
 
-    def _run(self, request: Request) -> Any:
+    def _attached(self, data: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Form]]:
+        """A task's dependencies: small values, and forms of those that may be shared."""
+        small, attached = {}, {}
+        for key, value in data.items():
+            if self._memory.is_large(key):
+                attached[key] = self._form(key, value)
+            else:
+                small[key] = value
+        return small, attached
+
+    def _form(self, key: Any, value: object) -> Form:
+        try:
+            return self._memory.shelf.form(key, value)
+        except SkywardError:
+            raise
+        except Exception as error:
+            raise unpicklable([(f"the result of task {key!r}, an argument", value)], error) from error
+
+    def _own_views(self, task: RoutedTask, data: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        """The dependencies of a task that doesn't leave the worker: what slots share, it may write to."""
+        if task.route.reason in _PASSING:
+            return data
+        # on the loop there is no time to copy anything
+        shares = self.config.kind == "process" and task.route.place is Place.THREAD
+        return {key: self._own_view(key, value, shares) for key, value in data.items()}
+
+    def _own_view(self, key: Any, value: Any, shares: bool) -> Any:
+        shelf = self._memory.shelf
+        form = shelf.kept(key, value)
+        if form is None and shares and self._memory.is_large(key) and may_have_buffers(value):
+            with suppress(Exception):  # it can't be pickled: then no other slot computes with it
+                form = shelf.form(key, value)
+        return self._memory.own_view(form) if form is not None and form.is_shared else value
+
+    def _run(self, request: Request) -> Form:
         while True:
             pool = self._present_pool()
             try:
-                return pool.run_to_form(request).load()
+                return pool.run_to_form(request)
             except PoolClosed:
                 if pool is self._pool:  # nothing came in its place: the node has ended
                     raise Reschedule from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -65,3 +66,13 @@ def set_memory_limit(worker: Worker, limit: int) -> None:
     if isinstance(data, SpillBuffer) and manager.memory_limit:
         data.fast.n = data.fast.n * limit / manager.memory_limit
     manager.memory_limit = limit
+
+
+def set_memory_reading(worker: Worker, read: Callable[[], int]) -> None:
+    """Have the worker's monitor, and with it spilling and pausing, take its memory from `read`."""
+    vars(worker.monitor)["get_process_memory"] = read
+
+
+def reset_memory_reading(worker: Worker) -> None:
+    """Have the monitor read for itself again."""
+    vars(worker.monitor).pop("get_process_memory", None)

@@ -35,9 +35,9 @@ class Form:
     parts: tuple[Part | Piece, ...]
 
     @property
-    def inline(self) -> int:
-        """Bytes that are not in shared memory."""
-        return sum(memoryview(part).nbytes for part in self.parts if not isinstance(part, Piece))
+    def nbytes(self) -> int:
+        """Bytes of the stream and of all buffers."""
+        return sum(part.size if isinstance(part, Piece) else len(part) for part in self.parts)
 
     @property
     def is_shared(self) -> bool:

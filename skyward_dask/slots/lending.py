@@ -15,13 +15,15 @@ descriptors follow in the same order.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from skyward_dask.slots.borrowing import Place
+from skyward_dask.slots.borrowing import Borrower, Layout, Place
 from skyward_dask.slots.channel import Channel, Frame, Kind, Part
 from skyward_dask.slots.forms import Form, Piece
 from skyward_dask.slots.leases import lease
-from skyward_dask.slots.pickling import dump_exception
+from skyward_dask.slots.pickling import dump_exception, loads
 from skyward_dask.slots.segments import Range, Segment, Segments
 
 
@@ -52,22 +54,32 @@ class Lender:
         if len(inline) == len(parts):
             runs.send(Kind.RUN, number, (None, counts) if counts else (), inline)
             return
-        new, leases = self._lend([part.range for part in parts if isinstance(part, Piece)])
-        layout = _described(new), tuple(segment.number for segment in leases), tuple(map(_place, parts))
+        layout, descriptors, leases = self.lend(parts)
         try:
-            descriptors = [*(segment.fd for segment in new), *leases.values()]
             runs.send(Kind.RUN, number, (layout, counts), inline, descriptors)
         finally:
-            for fd in leases.values():
+            for fd in leases:
                 os.close(fd)
 
-    def _lend(self, ranges: list[Range]) -> tuple[list[Segment], dict[Segment, int]]:
-        """The segments that are new to the child, and a lease for each segment on what is lent of it."""
+    def lend(self, parts: Sequence[Part | Piece]) -> tuple[Layout, list[int], list[int]]:
+        """What a borrower has to know of the pieces among the parts.
+
+        Returns
+        -------
+        layout : Layout
+        descriptors : list of int
+            Those that it speaks of.
+        leases : list of int
+            Those of them that are the caller's to close.
+        """
         lent: dict[Segment, list[tuple[int, int]]] = {}
-        for each in ranges:
-            lent.setdefault(each.segment, []).append((each.start, each.size))
+        for part in parts:
+            if isinstance(part, Piece):
+                lent.setdefault(part.range.segment, []).append((part.range.start, part.range.size))
         new = self._new(lent)
-        return new, {segment: lease(segment.fd, extents) for segment, extents in lent.items()}
+        leases = [lease(segment.fd, extents) for segment, extents in lent.items()]
+        layout = _described(new), tuple(segment.number for segment in lent), tuple(map(_place, parts))
+        return layout, [*(segment.fd for segment in new), *leases], leases
 
     def grant(self, runs: Channel, frame: Frame) -> None:
         """Tell the child where to write the buffers of its result, or why it can't."""
@@ -104,6 +116,27 @@ class Lender:
         new = [each for each in dict.fromkeys(segments) if each.number not in self._known]
         self._known.update(segment.number for segment in new)
         return new
+
+
+class PrivateViews:
+    """Values for threads of the worker's own process, over mappings that are nobody else's.
+
+    Notes
+    -----
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lender = Lender(None)
+        self._borrower = Borrower()
+        self._lock = threading.Lock()
+
+    def load(self, form: Form) -> Any:
+        """The value of a form: what is written to it is seen by its holder only."""
+        inline = [part for part in form.parts if not isinstance(part, Piece)]
+        with self._lock:
+            layout, descriptors, _ = self._lender.lend(form.parts)
+            return loads(self._borrower.borrow(layout, inline, descriptors))
 
 
 def _described(segments: Iterable[Segment]) -> tuple[tuple[int, int], ...]:
