@@ -133,7 +133,7 @@ class Segments:
         self.share_from = share_from
         self._is_pressed = is_pressed
         self._lock = threading.Lock()
-        self._segments: list[Segment] = []
+        self._segments: dict[int, Segment] = {}
         self._warm, self._cold = Extents(), Extents()
         self._quarantine: list[tuple[int, int, int]] = []
         self._dropped: queue.SimpleQueue[tuple[int, int, int] | None] = queue.SimpleQueue()
@@ -154,6 +154,8 @@ class Segments:
         size = rounded(size)
         with self._lock:
             self._taken_at = time.monotonic()
+            if self._closed:
+                raise SharedMemoryError("the pool is shut down and gives out no memory")
             self._take_back_dropped()
             self._look_at_quarantine(_LOOKS)
             if (place := self._warm.take(size)) is not None:
@@ -171,20 +173,21 @@ class Segments:
     def find(self, where: int, size: int) -> Range | None:
         """The range that holds these bytes of the worker's memory, if one does."""
         with self._lock:
-            found = (segment.find(where, size) for segment in self._segments)
+            found = (segment.find(where, size) for segment in self._segments.values())
             return next(filter(None, found), None)
 
     def trim(self) -> None:
         """Give the pages of all free ranges back to the system."""
         with self._lock:
-            self._take_back_dropped()
-            self._look_at_quarantine(len(self._quarantine))
-            self._cool()
+            if not self._closed:
+                self._take_back_dropped()
+                self._look_at_quarantine(len(self._quarantine))
+                self._cool()
 
     def resident(self) -> int:
         """Bytes of memory that the segments have."""
         # without the lock: who holds it may want to know
-        return sum(os.fstat(segment.fd).st_blocks * 512 for segment in tuple(self._segments))
+        return sum(os.fstat(segment.fd).st_blocks * 512 for segment in tuple(self._segments.values()))
 
     def close(self) -> None:
         """Give nothing out any more; what is in use stays until it is dropped."""
@@ -195,8 +198,10 @@ class Segments:
         if thread is not None:
             self._dropped.put(None)
             thread.join()
-        for segment, start, size in iter(self._next_dropped, None):
-            self._drop(segment, start, size)
+        for extent in iter(self._next_dropped, None):
+            self._drop(*extent)
+        for number in [number for number, segment in self._segments.items() if not segment.ranges]:
+            del self._segments[number]
 
     # --- giving out; with the lock held -----------------------------------------------------------
 
@@ -223,14 +228,12 @@ class Segments:
         self._unchecked = 0
 
     def _grown(self, size: int) -> tuple[int, int]:
-        if self._closed:
-            raise SharedMemoryError("the pool is shut down and gives out no memory")
         number = len(self._segments)
         try:
             segment = Segment.create(number, max(SEGMENT, size))
         except OSError:
             segment = self._smaller(number, size)
-        self._segments.append(segment)
+        self._segments[number] = segment
         if segment.size > size:
             self._cold.add(number, size, segment.size - size)
         if self._housekeeper is None:
@@ -252,14 +255,19 @@ class Segments:
 
     # --- taking back --------------------------------------------------------------------------------
 
-    def _drop(self, segment: int, start: int, size: int) -> None:
+    def _drop(self, number: int, start: int, size: int) -> None:
         """A range is dead. Called by finalizers, at any moment in any thread: no lock may be taken."""
         if os.getpid() != self._owner:
             return  # a forked process drops its copy
         if not self._closed:
-            self._dropped.put((segment, start, size))
-        elif not is_leased(fd := self._segments[segment].fd, start, size):
-            punch(fd, start, size)
+            self._dropped.put((number, start, size))
+            return
+        segment = self._segments[number]
+        if not is_leased(segment.fd, start, size):
+            punch(segment.fd, start, size)
+        del segment.ranges[start]
+        if not segment.ranges:
+            del self._segments[number]
 
     def _next_dropped(self) -> tuple[int, int, int] | None:
         try:
@@ -268,8 +276,6 @@ class Segments:
             return None
 
     def _take_back_dropped(self) -> None:
-        if self._closed:
-            return  # the queue's last word is the housekeeper's
         for extent in iter(self._next_dropped, None):
             self._take_back(extent)
 
