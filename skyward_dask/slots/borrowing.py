@@ -93,6 +93,8 @@ class Borrower:
 
     def tidy(self) -> None:
         """Drop what was written to loans that have ended."""
+        if not self._ended:
+            return
         with self._lock:
             while self._ended:
                 number, first, start, size = self._ended.popleft()

@@ -98,21 +98,21 @@ class Channel:
         head = marshal.dumps(envelope) if envelope else b""
         lengths = [part.nbytes if isinstance(part, memoryview) else len(part) for part in parts]
         header = _HEADER.pack(kind, len(descriptors), len(lengths), len(head), number)
-        header += struct.pack(f"<{len(lengths)}Q", *lengths) + head
+        first = b"".join((header, struct.pack(f"<{len(lengths)}Q", *lengths), head))
         with self._sending:
             try:
-                self._send(header, parts, sum(lengths), descriptors)
+                if descriptors:
+                    self._send_with(descriptors, first, parts)
+                elif sum(lengths) < _READ:
+                    self.socket.sendall(b"".join((first, *parts)))
+                else:
+                    self._send_all([first, *parts])
             except OSError as error:
                 raise ChannelClosed from error
 
-    def _send(self, header: bytes, parts: Sequence[Part], size: int, descriptors: Sequence[int]) -> None:
-        if descriptors:
-            carried = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-            self._send_all([header[self.socket.sendmsg([header], carried) :], *parts])
-        elif size < _READ:
-            self.socket.sendall(b"".join((header, *parts)))
-        else:
-            self._send_all([header, *parts])
+    def _send_with(self, descriptors: Sequence[int], first: bytes, parts: Sequence[Part]) -> None:
+        carried = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        self._send_all([first[self.socket.sendmsg([first], carried) :], *parts])
 
     def _send_all(self, parts: list[Part]) -> None:
         views = [view for part in parts if (view := memoryview(part).cast("B")).nbytes]
@@ -141,7 +141,7 @@ class Channel:
         lengths = struct.unpack(f"<{count}Q", self._read(8 * count)) if count else ()
         envelope = marshal.loads(self._read(size)) if size else ()
         parts: list[Part] = [self._read(length) for length in lengths]
-        return Frame(_KINDS[kind], number, envelope, parts, self._taken(descriptors))
+        return Frame(_KINDS[kind], number, envelope, parts, self._taken(descriptors) if descriptors else [])
 
     def _taken(self, count: int) -> list[int]:
         taken = self._descriptors[:count]
@@ -160,7 +160,8 @@ class Channel:
     def _read(self, size: int) -> bytearray:
         """Exactly `size` bytes, writable."""
         if size <= _READ:
-            self._read_ahead(size)
+            if self._end - self._begin < size:
+                self._read_ahead(size)
             self._begin += size
             return bytearray(self._ahead[self._begin - size : self._begin])
         target = bytearray(size)

@@ -215,7 +215,8 @@ def _exit(code: int) -> NoReturn:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        # the task may have closed or replaced it: then there is nothing to be flushed
-        with suppress(AttributeError, ValueError, OSError):
-            stream.flush()
+    # the task may have closed or replaced them: then there is nothing to be flushed
+    with suppress(AttributeError, ValueError, OSError):
+        sys.stdout.flush()
+    with suppress(AttributeError, ValueError, OSError):
+        sys.stderr.flush()

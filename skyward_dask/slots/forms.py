@@ -40,8 +40,13 @@ class Form:
         return sum(part.size if isinstance(part, Piece) else len(part) for part in self.parts)
 
     @property
+    def inline(self) -> list[Part]:
+        """The parts that are not in shared memory."""
+        return [part for part in self.parts if not isinstance(part, Piece)]
+
+    @property
     def is_shared(self) -> bool:
-        return any(isinstance(part, Piece) for part in self.parts)
+        return len(self.parts) > 1 and any(isinstance(part, Piece) for part in self.parts)
 
     def load(self) -> Any:
         """The value, over the worker's own mapping: it keeps its ranges in use."""
@@ -56,9 +61,9 @@ def share(parts: Iterable[Part], segments: Segments | None) -> Form:
     SharedMemoryError
         There is no room.
     """
-    if segments is None:
-        return Form(tuple(parts))
     stream, *buffers = parts
+    if segments is None or not buffers:
+        return Form((stream, *buffers))
     return Form((stream, *(_shared(buffer, segments) for buffer in buffers)))
 
 

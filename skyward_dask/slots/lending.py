@@ -48,11 +48,14 @@ class Lender:
 
     def send(self, runs: Channel, number: int, forms: tuple[Form, ...]) -> None:
         """Send a run: a call, and what is attached to it."""
+        if len(forms) == 1 and not forms[0].is_shared:
+            runs.send(Kind.RUN, number, (), forms[0].inline)
+            return
         parts = [part for form in forms for part in form.parts]
         counts = tuple(len(form.parts) for form in forms) if len(forms) > 1 else ()
         inline = [part for part in parts if not isinstance(part, Piece)]
         if len(inline) == len(parts):
-            runs.send(Kind.RUN, number, (None, counts) if counts else (), inline)
+            runs.send(Kind.RUN, number, (None, counts), inline)
             return
         layout, descriptors, leases = self.lend(parts)
         try:

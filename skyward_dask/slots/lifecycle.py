@@ -13,6 +13,8 @@ from enum import Enum
 class State(Enum):
     """Where a slot stands."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and each run looks the table up twice
+
     VACANT = "vacant"
     STARTING = "starting"
     IDLE = "idle"
@@ -22,6 +24,8 @@ class State(Enum):
 
 class Event(Enum):
     """What happens to a slot."""
+
+    __hash__ = object.__hash__
 
     WANT = "want"
     READY = "ready"
@@ -33,6 +37,8 @@ class Event(Enum):
 
 class Command(Enum):
     """What the pool has to do about it."""
+
+    __hash__ = object.__hash__
 
     SPAWN = "spawn"
     OFFER = "offer"

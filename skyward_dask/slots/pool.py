@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
@@ -22,6 +22,7 @@ import psutil
 
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots import segments as shared_memory
+from skyward_dask.slots.callers import Callers
 from skyward_dask.slots.channel import Part
 from skyward_dask.slots.forms import Form
 from skyward_dask.slots.lifecycle import Command, Event, Life, State
@@ -167,7 +168,7 @@ class SlotPool(Executor):
         self._open_calls = 0
         self._closing = False
         self._ended = threading.Event()
-        self._threads: ThreadPoolExecutor | None = None
+        self._callers = Callers(slots, self._value, self._leave)
         self._own_segments = None if segments is not None else shared_memory.create(share_from)
         self._segments = segments or self._own_segments
         self._supervisor = Supervisor(self._ready, self._died)
@@ -217,13 +218,8 @@ class SlotPool(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` in a slot; see `concurrent.futures.Executor.submit`."""
         self._enter()
-        with self._changed:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(len(self._slots), thread_name_prefix="skyward-pool")
-        name = getattr(fn, "__qualname__", repr(fn))
-        future: Future[T] = self._threads.submit(self._value, Request(name, fn, args, kwargs))
-        future.add_done_callback(lambda _: self._leave())
-        return future
+        name = getattr(fn, "__qualname__", None) or repr(fn)
+        return self._callers.submit(Request(name, fn, args, kwargs))
 
     def _value(self, request: Request) -> Any:
         return self._run(request).load()
@@ -255,12 +251,8 @@ class SlotPool(Executor):
 
     def _check_out(self, key: str) -> tuple[_Slot, ChildProcess]:
         with self._changed:
-            seen = len(self._failures)
-            self._waiting += 1
-            try:
-                self._changed.wait_for(lambda: self._can_proceed(seen))
-            finally:
-                self._waiting -= 1
+            if not self._idle:
+                self._wait_for_slot()
             if self._ended.is_set():
                 raise CancelledError("the pool ended before the call ran")
             if not self._idle:
@@ -270,6 +262,14 @@ class SlotPool(Executor):
             slot.task = key
             assert slot.child is not None
             return slot, slot.child
+
+    def _wait_for_slot(self) -> None:
+        seen = len(self._failures)
+        self._waiting += 1
+        try:
+            self._changed.wait_for(lambda: self._can_proceed(seen))
+        finally:
+            self._waiting -= 1
 
     def _can_proceed(self, seen: int) -> bool:
         """Whether a caller has something to go on with; wants children where that may help."""
@@ -423,23 +423,25 @@ class SlotPool(Executor):
             Cancel those that haven't begun.
         """
         with self._changed:
-            self._closing = True
-            threads = self._threads
-        if threads is not None:
-            threads.shutdown(wait=False, cancel_futures=cancel_futures)
+            closed_before, self._closing = self._closing, True
+        if cancel_futures:
+            self._callers.cancel()
+        if not closed_before:
+            self._callers.end()
         with self._changed:
             if not self._open_calls:
                 self._close_slots()
         if wait:
-            if threads is not None:
-                threads.shutdown(wait=True)
+            self._callers.join()
             self._await_end()
 
     def end(self) -> None:
         """End the pool now: running calls are killed and raise `concurrent.futures.CancelledError`."""
         with self._changed:
-            self._closing = True
+            closed_before, self._closing = self._closing, True
             self._close_slots()
+        if not closed_before:
+            self._callers.end()
         self._await_end()
 
     def _close_slots(self) -> None:
