@@ -11,6 +11,7 @@ import dask
 from dask._task_spec import GraphNode
 from distributed.utils import set_thread_state
 
+from skyward_dask.extension.parcel import seal
 from skyward_dask.extension.private import worker_context
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.slots.child import Link
@@ -113,4 +114,4 @@ def run_task(
     del attached
     state = {"scheduler": _here.scheduler, "worker": _here.worker}
     with set_thread_state(start_time=time(), execution_state=state, key=key):
-        return refuse_generator(spec(data), key)
+        return seal(refuse_generator(spec(data), key))

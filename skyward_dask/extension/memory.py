@@ -43,8 +43,9 @@ class SharedMemory:
 
     def __init__(self, worker: DaskWorker) -> None:
         self._worker = worker
-        self.share_from = share_from()
-        self.pages = shared_memory.create(self.share_from, is_pressed=self._is_pressed)
+        threshold = share_from()
+        self.pages = shared_memory.create(threshold, is_pressed=self._is_pressed)
+        self._large = SHARE_FROM if threshold is None else threshold
         limit = worker.memory_manager.memory_limit
         self.shelf = Shelf(self.pages, int(limit * _FORMS) if limit else _FORMS_UNLIMITED)
         self._views = PrivateViews()
@@ -72,9 +73,9 @@ class SharedMemory:
         return self._pressed
 
     def is_large(self, key: Any) -> bool:
-        """Whether a value that the worker holds may have something in it that is worth sharing."""
+        """Whether a value that the worker holds is so large that its pickled form is worth keeping."""
         task = self._worker.state.tasks.get(key)
-        return self.share_from is not None and task is not None and task.get_nbytes() >= self.share_from
+        return task is not None and task.get_nbytes() >= self._large
 
     def own_view(self, form: Form) -> Any:
         """The value of a form for a thread of the worker: nobody sees what is written to it."""

@@ -18,7 +18,7 @@ import logging
 import pickle
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -29,6 +29,7 @@ import dask
 from dask._task_spec import GraphNode
 from distributed import Reschedule
 from distributed import Worker as DaskWorker
+from distributed.comm.core import Comm
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.worker_state_machine import TaskState
 
@@ -39,6 +40,7 @@ from skyward_dask.extension.child import Introduction, run_task
 from skyward_dask.extension.executor import SlotThreadPoolExecutor
 from skyward_dask.extension.logs import TaskLog
 from skyward_dask.extension.memory import SharedMemory
+from skyward_dask.extension.parcel import Parcel
 from skyward_dask.extension.routing import Place, Reason, Route, RoutedTask, UnroutableTask, route
 from skyward_dask.extension.scheduler import introduce, report_slots
 from skyward_dask.extension.shelf import may_have_buffers
@@ -79,6 +81,7 @@ class Node(WorkerPlugin):
         self._executor = SlotThreadPoolExecutor(self._own_nthreads)
         self._log = TaskLog(worker)
         self._memory = SharedMemory(worker)
+        self._parcels: set[Any] = set()
         self._pool: SlotPool | None = None
         self._pools: set[SlotPool] = set()
         self._pool_lock = threading.Lock()
@@ -201,12 +204,15 @@ class Node(WorkerPlugin):
         for name in ("default", "thread", "process"):
             worker.executors[name] = self._executor
         worker.handlers["skyward_statistics"] = self.statistics
+        worker.handlers["get_data"] = self.get_data
         for ts in worker.state.tasks.values():
             if ts.state in ("waiting", "ready", "constrained"):
                 self._wrap(ts)
 
     def _unwrap(self) -> None:
         self.worker.handlers.pop("skyward_statistics", None)
+        self.worker.handlers["get_data"] = self.worker.get_data
+        self._open_parcels(set(self._parcels))
         for ts in self.worker.state.tasks.values():
             if ts.state in ("waiting", "ready", "constrained") and isinstance(ts.run_spec, RoutedTask):
                 ts.run_spec = ts.run_spec.spec
@@ -296,16 +302,17 @@ class Node(WorkerPlugin):
 
         Dask swallows what is raised here, and would run the task in a thread: so nothing is raised.
         """
-        if self.worker.plugins.get(NAME) is not self:
+        if not self._is_routing():
             return  # dismantled, and waiting for its last run
         if start == "memory" or finish in ("released", "forgotten"):
             self._memory.shelf.forget(key)
+            self._parcels.discard(key)
         if finish == "waiting":
             self._wrap(self.worker.state.tasks[key])
         elif finish == "executing":
             ts = self.worker.state.tasks[key]
-            if not isinstance(ts.run_spec, (RoutedTask, UnroutableTask)):
-                self.tasks[Route(Place.WORKER, Reason.OTHER_EXECUTOR)] += 1
+            if isinstance(ts.run_spec, RoutedTask) and ts.run_spec.route.reason is Reason.OTHER_EXECUTOR:
+                self.tasks[ts.run_spec.route] += 1  # its executor may call it in another process
 
     def _wrap(self, ts: TaskState) -> None:
         spec = ts.run_spec
@@ -318,8 +325,7 @@ class Node(WorkerPlugin):
                 annotation=(ts.annotations or {}).get("executor"),
                 executor=self.config.kind,
             )
-            if found.reason is not Reason.OTHER_EXECUTOR:
-                ts.run_spec = RoutedTask(spec, found, self.call)
+            ts.run_spec = RoutedTask(spec, found, self.call)
         except Exception as error:  # the task's own caller sees it
             ts.run_spec = UnroutableTask(spec, error)
 
@@ -327,7 +333,8 @@ class Node(WorkerPlugin):
         """Compute a task where it was routed; in a slot's thread, but for coroutines."""
         if task.route.place is Place.CHILD:
             return self._call_in_child(task, data)
-        self.tasks[task.route] += 1
+        if task.route.reason is not Reason.OTHER_EXECUTOR:
+            self.tasks[task.route] += 1
         result = task.spec(self._own_views(task, data))
         return result if task.route.place is Place.LOOP else refuse_generator(result, task.key)
 
@@ -350,9 +357,20 @@ class Node(WorkerPlugin):
             reason = Reason.P2P if asked and task.route.reason is Reason.PLAIN else task.route.reason
             self.tasks[Route(Place.CHILD, reason)] += 1
         value = form.load()
+        if isinstance(value, Parcel):
+            return self._kept_closed(task.key, value)
         if form.is_shared:
             self._memory.shelf.keep(task.key, value, form)
         return value
+
+    def _kept_closed(self, key: Any, parcel: Parcel) -> Any:
+        if not self._is_routing():
+            return parcel.open()  # whoever takes the worker over doesn't know of parcels
+        self._parcels.add(key)
+        return parcel
+
+    def _is_routing(self) -> bool:
+        return self.worker.plugins.get(NAME) is self
 
     def _attached(self, data: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Form]]:
         """A task's dependencies: small values, and forms of those that may be shared."""
@@ -381,12 +399,27 @@ class Node(WorkerPlugin):
         return {key: self._own_view(key, value, shares) for key, value in data.items()}
 
     def _own_view(self, key: Any, value: Any, shares: bool) -> Any:
+        if isinstance(value, Parcel):
+            return value.open()
         shelf = self._memory.shelf
         form = shelf.kept(key, value)
         if form is None and shares and self._memory.is_large(key) and may_have_buffers(value):
             with suppress(Exception):  # it can't be pickled: then no other slot computes with it
                 form = shelf.form(key, value)
-        return self._memory.own_view(form) if form is not None and form.is_shared else value
+        return value if form is None or len(form.parts) == 1 else self._memory.own_view(form)
+
+    async def get_data(self, comm: Comm, keys: Collection[Any], **options: Any) -> Any:
+        """As the worker's own; who asks from this process gets the object itself, and so no parcel."""
+        if comm.peer_address.startswith("inproc"):
+            self._open_parcels(self._parcels.intersection(keys))
+        return await self.worker.get_data(comm, keys, **options)
+
+    def _open_parcels(self, keys: Iterable[Any]) -> None:
+        data = self.worker.data
+        for key in keys:
+            if isinstance(value := data.get(key), Parcel):
+                data[key] = value.open()
+        self._parcels.difference_update(keys)
 
     def _run(self, request: Request) -> Form:
         while True:

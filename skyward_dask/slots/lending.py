@@ -136,7 +136,8 @@ class PrivateViews:
 
     def load(self, form: Form) -> Any:
         """The value of a form: what is written to it is seen by its holder only."""
-        inline = [part for part in form.parts if not isinstance(part, Piece)]
+        stream, *buffers = form.inline
+        inline = [stream, *map(bytearray, buffers)]
         with self._lock:
             layout, descriptors, _ = self._lender.lend(form.parts)
             return loads(self._borrower.borrow(layout, inline, descriptors))
