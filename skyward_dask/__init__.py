@@ -14,6 +14,7 @@ _HOMES = {
         "InstallError",
         "OperatorError",
         "SerializationError",
+        "SharedMemoryError",
         "SkywardError",
         "SlotCrashed",
         "SlotOutOfMemory",

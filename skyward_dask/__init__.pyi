@@ -6,6 +6,7 @@ from skyward_dask.errors import ConfigurationError as ConfigurationError
 from skyward_dask.errors import InstallError as InstallError
 from skyward_dask.errors import OperatorError as OperatorError
 from skyward_dask.errors import SerializationError as SerializationError
+from skyward_dask.errors import SharedMemoryError as SharedMemoryError
 from skyward_dask.errors import SkywardError as SkywardError
 from skyward_dask.errors import SlotCrashed as SlotCrashed
 from skyward_dask.errors import SlotOutOfMemory as SlotOutOfMemory

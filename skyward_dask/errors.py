@@ -10,6 +10,7 @@ __all__ = [
     "InstallError",
     "OperatorError",
     "SerializationError",
+    "SharedMemoryError",
     "SkywardError",
     "SlotCrashed",
     "SlotOutOfMemory",
@@ -37,6 +38,10 @@ class OperatorError(SkywardError, TypeError):
 
 class SerializationError(SkywardError, TypeError):
     """An argument or a result can't be pickled or unpickled; the message names it and its type."""
+
+
+class SharedMemoryError(SkywardError, MemoryError):
+    """A large argument or result finds no room in shared memory; the other tasks are not concerned."""
 
 
 class StreamsNotSupported(SkywardError, TypeError):

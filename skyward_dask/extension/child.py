@@ -19,6 +19,7 @@ from distributed.utils import set_thread_state
 
 from skyward_dask.extension.facade import ChildWorker, Introduction
 from skyward_dask.extension.lending import bind_to_a_client, lend_futures
+from skyward_dask.extension.parcel import seal
 from skyward_dask.extension.private import worker_context
 from skyward_dask.extension.records import forward
 from skyward_dask.extension.sampling import Sampler
@@ -52,8 +53,20 @@ def start(argument: bytes, link: Link) -> None:
         _here.sampler = Sampler(link, run_task.__code__)
 
 
-def run_task(spec: GraphNode, data: Mapping[Any, Any], key: Any, annotations: Mapping[str, Any]) -> Any:
-    """Compute a task in this process, with what its thread in the worker knows of it."""
+def run_task(
+    spec: GraphNode,
+    data: dict[Any, Any],
+    key: Any,
+    annotations: Mapping[str, Any],
+    names: tuple[Any, ...],
+    *attached: object,
+) -> Any:
+    """Compute a task in this process, with what its thread in the worker knows of it.
+
+    `attached` are more of its dependencies, of those names.
+    """
+    data.update(zip(names, attached, strict=True))
+    del attached
     worker = _here.worker
     state = {"scheduler": worker.scheduler.address, "worker": worker}
     metrics: list[tuple[Any, float, str]] = []
@@ -67,8 +80,7 @@ def run_task(spec: GraphNode, data: Mapping[Any, Any], key: Any, annotations: Ma
         stack.enter_context(context_meter.add_callback(lambda *metric: metrics.append(metric)))
         stack.enter_context(context_meter.meter("thread-cpu", func=thread_time))
         result = refuse_generator(spec(data), key)
-        lend_futures(result, worker, _here.link)
-        return result
+        return result if lend_futures(result, worker, _here.link) else seal(result)
 
 
 def _report(metrics: list[tuple[Any, float, str]]) -> None:

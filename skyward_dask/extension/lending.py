@@ -28,13 +28,17 @@ def bind_to_a_client(worker: ChildWorker) -> None:
     private.bind_futures(find)
 
 
-def lend_futures(result: Any, worker: ChildWorker, link: Link) -> None:
-    """Have the worker want the futures in a result, before this process lets go of them."""
+def lend_futures(result: Any, worker: ChildWorker, link: Link) -> bool:
+    """Have the worker want the futures in a result, before this process lets go of them.
+
+    Returns whether there are any.
+    """
     client = worker.present_client
     if client is None or not client.futures:
-        return
+        return False
     keys = list({future.key for future in futures_of(result)})
     if keys:
         # in the stream in which our own release will follow: the scheduler sees them in this order
         holder = link.call("hold", keys)
         private.send_to_scheduler(client, {"op": "client-desires-keys", "keys": keys, "client": holder})
+    return bool(keys)

@@ -38,6 +38,7 @@ from skyward_dask.extension.child import run_task
 from skyward_dask.extension.executor import SlotThreadPoolExecutor
 from skyward_dask.extension.facade import Introduction
 from skyward_dask.extension.logs import TaskLog
+from skyward_dask.extension.memory import SharedMemory
 from skyward_dask.extension.probing import probe
 from skyward_dask.extension.profiling import Profiling
 from skyward_dask.extension.records import Levels
@@ -55,7 +56,9 @@ from skyward_dask.extension.running import TaskRun, current
 from skyward_dask.extension.scheduler import introduce, report_slots, slots_told
 from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
+from skyward_dask.extension.values import Values
 from skyward_dask.slots.features import Feature, available
+from skyward_dask.slots.forms import Form
 from skyward_dask.slots.pool import PoolClosed, RunEnded, SlotPool, SlotSnapshot
 from skyward_dask.slots.runs import Request, Run
 
@@ -92,7 +95,9 @@ class Node(WorkerPlugin):
         self._pools: set[SlotPool] = set()
         self._pool_lock = threading.Lock()
         self._runs: dict[Any, TaskRun] = {}
-        self._memory = (0.0, 0)
+        self._shared = SharedMemory(worker)
+        self._values = Values(worker, self._shared, self._is_routing)
+        self._measured, self._slots_own = 0.0, 0
         self._forget_memory = private.count_memory(worker, self._slots_memory)
         self._past: Counter[tuple[int, str]] = Counter()
         self._plugin: WorkerPlugin | None = None
@@ -191,6 +196,7 @@ class Node(WorkerPlugin):
         self._profiling.close()
         self.worker.plugins.pop(f"{NAME}-{id(self)}", None)
         self._log.close()
+        self._shared.close()
 
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes: end every child now."""
@@ -206,6 +212,10 @@ class Node(WorkerPlugin):
         self._forget_memory()
         self._profiling.close()
         self._log.close()
+        self._shared.close()
+
+    def _is_routing(self) -> bool:
+        return self.worker.plugins.get(NAME) is self
 
     def _is_closing(self) -> bool:
         return self.worker.status.name in ("closing", "closed", "failed")
@@ -232,6 +242,7 @@ class Node(WorkerPlugin):
         worker.handlers["skyward_statistics"] = self.statistics
         worker.handlers["skyward_check"] = self.check
         worker.handlers["skyward_resize"] = self.resize
+        worker.handlers["get_data"] = self._values.get_data
         for ts in worker.state.tasks.values():
             if ts.state in ("waiting", "ready", "constrained"):
                 self._wrap(ts)
@@ -246,6 +257,8 @@ class Node(WorkerPlugin):
             self._watch = None
         for name in ("skyward_statistics", "skyward_check", "skyward_resize"):
             self.worker.handlers.pop(name, None)
+        self.worker.handlers["get_data"] = self.worker.get_data
+        self._values.open_all()
         for ts in self.worker.state.tasks.values():
             if ts.state in ("waiting", "ready", "constrained") and isinstance(ts.run_spec, RoutedTask):
                 ts.run_spec = ts.run_spec.spec
@@ -297,6 +310,8 @@ class Node(WorkerPlugin):
             backend="skyward_dask.extension.child:start",
             backend_argument=self._introduction(),
             eager=eager,
+            share_from=None,
+            segments=self._shared.pages,
             on_output=self._log.write,
             on_event=self._log_event,
         )
@@ -343,8 +358,10 @@ class Node(WorkerPlugin):
 
         Dask swallows what is raised here, and would run the task in a thread: so nothing is raised.
         """
-        if self.worker.plugins.get(NAME) is not self:
+        if not self._is_routing():
             return  # dismantled, and waiting for its last run
+        if start == "memory" or finish in ("released", "forgotten"):
+            self._values.forget(key)
         if finish == "waiting":
             self._wrap(self.worker.state.tasks[key])
         elif finish == "executing":
@@ -358,8 +375,8 @@ class Node(WorkerPlugin):
     def _begins(self, key: Any) -> None:
         self._runs[key] = TaskRun()
         ts = self.worker.state.tasks[key]
-        if not isinstance(ts.run_spec, (RoutedTask, UnroutableTask)):
-            self.tasks[Route(Place.WORKER, Reason.OTHER_EXECUTOR)] += 1
+        if isinstance(ts.run_spec, RoutedTask) and ts.run_spec.route.reason is Reason.OTHER_EXECUTOR:
+            self.tasks[ts.run_spec.route] += 1  # its executor may call it in another process
 
     def _wrap(self, ts: TaskState) -> None:
         spec = ts.run_spec
@@ -373,8 +390,7 @@ class Node(WorkerPlugin):
                 annotation=annotations.get("executor"),
                 executor=self.config.kind,
             )
-            if found.reason is not Reason.OTHER_EXECUTOR:
-                ts.run_spec = RoutedTask(spec, found, limits(annotations, found), self.call)
+            ts.run_spec = RoutedTask(spec, found, limits(annotations, found), self.call)
         except Exception as error:  # the task's own caller sees it
             ts.run_spec = UnroutableTask(spec, error)
 
@@ -382,18 +398,21 @@ class Node(WorkerPlugin):
         """Compute a task where it was routed; in a slot's thread, but for coroutines."""
         if task.route.place is Place.CHILD:
             return self._call_in_child(task, data)
-        self.tasks[task.route] += 1
+        if task.route.reason is not Reason.OTHER_EXECUTOR:
+            self.tasks[task.route] += 1
         current.set(self._runs.get(task.key))
-        result = task.spec(data)
+        result = task.spec(self._values.own_views(task, data, self.config.kind == "process"))
         return result if task.route.place is Place.LOOP else refuse_generator(result, task.key)
 
     def _call_in_child(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
         task_run = self._runs.get(task.key) or TaskRun()
         requests = Requests(self.worker, task_run, partial(self._profiling.add, task.key))
+        small, attached = self._values.attach(data)
         request = Request(
             key=str(task.key),
             function=run_task,
-            args=(task.spec, dict(data), task.key, get_annotations()),
+            args=(task.spec, small, task.key, get_annotations(), tuple(attached)),
+            attached=tuple(attached.values()),
             serve=requests.serve,
             report=requests.report,
             pieces=partial(_pieces, task.spec, data),
@@ -402,7 +421,8 @@ class Node(WorkerPlugin):
         )
         try:
             with self._profiling.away(task.key, task_run):
-                result = self._carry_out(Run(request), task_run)
+                form = self._carry_out(Run(request), task_run)
+            result = self._values.take(task.key, form)
             requests.bind(result)
             return result
         except RunEnded:
@@ -411,12 +431,12 @@ class Node(WorkerPlugin):
             shuffled = requests.shuffled and task.route.reason is Reason.PLAIN
             self.tasks[Route(Place.CHILD, Reason.P2P if shuffled else task.route.reason)] += 1
 
-    def _carry_out(self, run: Run, task_run: TaskRun) -> Any:
+    def _carry_out(self, run: Run, task_run: TaskRun) -> Form:
         while True:
             pool = self._present_pool()
             task_run.enter(pool, run)
             try:
-                return pool.carry_out(run)
+                return pool.carry_out_to_form(run)
             except PoolClosed:
                 if pool is self._pool:  # nothing came in its place: the node has ended
                     raise Reschedule from None
@@ -435,12 +455,11 @@ class Node(WorkerPlugin):
         return replace(slot, **past)
 
     def _slots_memory(self) -> int:
-        """Bytes of the slots' own, as of half a second ago."""
-        measured, memory = self._memory
-        if (now := time.monotonic()) - measured > _MEASURED:
-            memory = sum(pool.own_memory() for pool in list(self._pools))
-            self._memory = now, memory
-        return memory
+        """Bytes of the slots' own, as of half a second ago, and of what is shared with them."""
+        if (now := time.monotonic()) - self._measured > _MEASURED:
+            self._measured = now
+            self._slots_own = sum(pool.own_memory() for pool in list(self._pools))
+        return self._slots_own + self._shared.unseen()
 
     async def check(self, timeout: float) -> dict[str, Any]:
         """What the platform offers, and how the process slots are."""

@@ -1,11 +1,12 @@
 """Frames over a private socket pair: a small header, an envelope of plain values, opaque parts.
 
-The envelope (part 0) holds plain values only; all else is opaque bytes that only the two ends of a run
-unpickle. So what can't be pickled or loaded fails one run, never the channel.
+The envelope holds plain values only; all else is opaque bytes that only the two ends of a run unpickle. So
+what can't be pickled or loaded fails one run, never the channel. Descriptors may go along with a frame.
 """
 
 from __future__ import annotations
 
+import array
 import marshal
 import os
 import socket
@@ -16,12 +17,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-#: kind, number of the run or request, how many parts follow
-_HEADER = struct.Struct("<BQI")
-#: Read at once: more than most small frames, so that they cost one system call.
+#: kind, descriptors that come along, parts that follow, bytes of the envelope, number of the run or request
+_HEADER = struct.Struct("<BBIIQ")
+#: Bytes read at once: more than most small frames, so that they cost one system call.
 _READ = 64 * 1024
 #: Parts that one sendmsg may carry (IOV_MAX is 1024 on Linux).
 _IOV_MAX = 512
+#: Descriptors that one frame may carry (SCM_MAX_FD is 253 on Linux).
+MOST_DESCRIPTORS = 253
+_ANCILLARY = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 
 Part = bytes | bytearray | memoryview
 
@@ -36,20 +40,30 @@ class Kind(IntEnum):
     ERROR = 5
     REQUEST = 6
     ANSWER = 7
+    ALLOCATE = 8
+    GRANT = 9
+
+
+_KINDS = {kind.value: kind for kind in Kind}
 
 
 class ChannelClosed(Exception):
     """The other end is gone."""
 
 
-@dataclass(frozen=True, slots=True)
+class Quiet(Exception):
+    """No frame has begun for as long as `Channel.set_patience` allowed."""
+
+
+@dataclass(slots=True)
 class Frame:
-    """One message: its kind, its number, its envelope and its opaque parts."""
+    """One message: its kind, its number, its envelope, its opaque parts and its descriptors."""
 
     kind: Kind
     number: int
     envelope: tuple[Any, ...]
     parts: list[Part]
+    descriptors: list[int]
 
 
 class Channel:
@@ -65,79 +79,114 @@ class Channel:
         self.socket = sock
         self._owner = os.getpid()
         self._sending = threading.Lock()
-        self._left = bytearray()
+        # what was read ahead: the bytes from _begin to _end
+        self._ahead = memoryview(bytearray(_READ))
+        self._begin = self._end = 0
+        self._descriptors: list[int] = []
 
-    def send(self, kind: Kind, number: int, envelope: tuple[Any, ...], parts: Sequence[Part] = ()) -> None:
+    def send(
+        self,
+        kind: Kind,
+        number: int,
+        envelope: tuple[Any, ...],
+        parts: Sequence[Part] = (),
+        descriptors: Sequence[int] = (),
+    ) -> None:
         """Send one frame; raises `ChannelClosed` if nobody can read it any more."""
         if os.getpid() != self._owner:
             os._exit(0)  # user code forked and came back into our loop: it must not answer twice
-        head = marshal.dumps(envelope)
-        lengths = [len(head), *(memoryview(part).nbytes for part in parts)]
-        header = _HEADER.pack(kind, number, len(lengths)) + struct.pack(f"<{len(lengths)}Q", *lengths)
+        head = marshal.dumps(envelope) if envelope else b""
+        lengths = [part.nbytes if isinstance(part, memoryview) else len(part) for part in parts]
+        header = _HEADER.pack(kind, len(descriptors), len(lengths), len(head), number)
+        first = b"".join((header, struct.pack(f"<{len(lengths)}Q", *lengths), head))
         with self._sending:
             try:
-                if not parts:
-                    self.socket.sendall(header + head)
+                if descriptors:
+                    self._send_with(descriptors, first, parts)
+                elif sum(lengths) < _READ:
+                    self.socket.sendall(b"".join((first, *parts)))
                 else:
-                    self._send_all([header + head, *parts])
+                    self._send_all([first, *parts])
             except OSError as error:
                 raise ChannelClosed from error
+
+    def _send_with(self, descriptors: Sequence[int], first: bytes, parts: Sequence[Part]) -> None:
+        carried = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        self._send_all([first[self.socket.sendmsg([first], carried) :], *parts])
 
     def _send_all(self, parts: list[Part]) -> None:
         views = [view for part in parts if (view := memoryview(part).cast("B")).nbytes]
+        views.reverse()  # what is sent is popped off the end
         while views:
-            sent = self.socket.sendmsg(views[:_IOV_MAX])
-            while sent and sent >= views[0].nbytes:
-                sent -= views.pop(0).nbytes
+            sent = self.socket.sendmsg(views[: -_IOV_MAX - 1 : -1])
+            while sent and sent >= views[-1].nbytes:
+                sent -= views.pop().nbytes
             if sent:
-                views[0] = views[0][sent:]
+                views[-1] = views[-1][sent:]
+
+    def set_patience(self, seconds: int) -> None:
+        """Have `receive` raise `Quiet` after so many seconds; 0: it waits for ever."""
+        # the kernel's own timer: it costs a frame that comes in time nothing
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", seconds, 0))
 
     def receive(self) -> Frame:
         """Wait for one frame; raises `ChannelClosed` at the end of the stream."""
-        kind, number, count = _HEADER.unpack(self._read(_HEADER.size))
-        lengths = struct.unpack(f"<{count}Q", self._read(8 * count))
-        head = self._read(lengths[0])
-        parts: list[Part] = [self._read(length) for length in lengths[1:]]
-        return Frame(Kind(kind), number, marshal.loads(head), parts)
+        if self._begin == self._end:
+            self._begin, self._end = 0, self._receive_into(self._ahead)
+            if not self._end:
+                raise Quiet
+        self._read_ahead(_HEADER.size)
+        kind, descriptors, count, size, number = _HEADER.unpack_from(self._ahead, self._begin)
+        self._begin += _HEADER.size
+        lengths = struct.unpack(f"<{count}Q", self._read(8 * count)) if count else ()
+        envelope = marshal.loads(self._read(size)) if size else ()
+        parts: list[Part] = [self._read(length) for length in lengths]
+        return Frame(_KINDS[kind], number, envelope, parts, self._taken(descriptors) if descriptors else [])
+
+    def _taken(self, count: int) -> list[int]:
+        taken = self._descriptors[:count]
+        del self._descriptors[:count]
+        return taken
+
+    def _read_ahead(self, size: int) -> None:
+        """Have at least `size` bytes ahead."""
+        if self._end - self._begin >= size:
+            return
+        self._ahead[: self._end - self._begin] = self._ahead[self._begin : self._end]
+        self._begin, self._end = 0, self._end - self._begin
+        while self._end < size:
+            self._end += self._receive_into(self._ahead[self._end :])
 
     def _read(self, size: int) -> bytearray:
-        """Exactly `size` bytes, from what was read ahead or from the socket, writable."""
-        if len(self._left) < size < _READ:
-            self._fill(size)
-        if len(self._left) >= size:
-            taken = self._left[:size]
-            del self._left[:size]
-            return taken
-        return self._read_large(size)
-
-    def _fill(self, size: int) -> None:
-        while len(self._left) < size:
-            self._left += self._receive_bytes(_READ)
-
-    def _read_large(self, size: int) -> bytearray:
+        """Exactly `size` bytes, writable."""
+        if size <= _READ:
+            if self._end - self._begin < size:
+                self._read_ahead(size)
+            self._begin += size
+            return bytearray(self._ahead[self._begin - size : self._begin])
         target = bytearray(size)
-        view = memoryview(target)
-        have = len(self._left)
-        view[:have] = self._left
-        self._left.clear()
+        view, have = memoryview(target), self._end - self._begin
+        view[:have] = self._ahead[self._begin : self._end]
+        self._begin = self._end = 0
         while have < size:
-            try:
-                got = self.socket.recv_into(view[have:])
-            except OSError as error:
-                raise ChannelClosed from error
-            if not got:
-                raise ChannelClosed
-            have += got
+            have += self._receive_into(view[have:])
         return target
 
-    def _receive_bytes(self, size: int) -> bytes:
+    def _receive_into(self, target: memoryview) -> int:
         try:
-            data = self.socket.recv(size)
+            size, carried, _, _ = self.socket.recvmsg_into([target], _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return 0  # the patience that was set is over
         except OSError as error:
             raise ChannelClosed from error
-        if not data:
+        for _, _, data in carried:
+            self._descriptors.extend(array.array("i", data))
+        if not size:
             raise ChannelClosed
-        return data
+        return int(size)
 
     def close(self) -> None:
+        for fd in self._descriptors:  # came with a frame that was never read
+            os.close(fd)
+        self._descriptors.clear()
         self.socket.close()

@@ -30,6 +30,8 @@ from typing import Any, NoReturn
 
 from skyward_dask.errors import SerializationError
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind, Part
+from skyward_dask.slots.exchange import Exchange
+from skyward_dask.slots.heap import keep_warm
 from skyward_dask.slots.page import Page
 from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unpicklable
 from skyward_dask.slots.trees import become_subreaper, end_descendants, wake_at_parents_death
@@ -43,6 +45,8 @@ _INTERRUPTED = 130
 _MORE, _WORST_SCORE = 500, 1000
 #: Seconds that a child without worker and template takes for killing what its task has started.
 _PATIENCE = 1.0
+#: RESULT or ERROR; for each part its size where it is in shared memory, else None; the parts that aren't.
+_Outcome = tuple[Kind, tuple[int | None, ...], list[Part]]
 
 
 class Link:
@@ -124,6 +128,7 @@ def main(runs: int, answers: int, page: int) -> None:
     become_subreaper()
     wake_at_parents_death()
     _be_taken_first()
+    keep_warm()
     shared = Page(page)
     faulthandler.enable(page)
     faulthandler.register(STACK_SIGNAL, page)
@@ -138,9 +143,9 @@ def main(runs: int, answers: int, page: int) -> None:
     answering = Channel(socket.socket(fileno=answers))
     threading.Thread(target=_listen, args=(answering, link), name="skyward-listener", daemon=True).start()
     _reseed()
-    _prepare(channel.receive(), link)
+    share_from = _prepare(channel.receive(), link)
     channel.send(Kind.READY, 0, ())
-    _serve(channel, link, shared)
+    _serve(channel, link, shared, Exchange(channel, share_from))
 
 
 def reset_signals() -> None:
@@ -190,8 +195,8 @@ def _exit_with_all() -> NoReturn:
     os._exit(0)
 
 
-def _prepare(frame: Frame, link: Link) -> None:
-    path, backend, modules = frame.envelope
+def _prepare(frame: Frame, link: Link) -> int | None:
+    path, backend, modules, share_from = frame.envelope
     sys.path[:] = path
     argument, *initializer = frame.parts
     if backend:
@@ -201,31 +206,34 @@ def _prepare(frame: Frame, link: Link) -> None:
         import_module(module)
     if initializer:
         loads(initializer)()
+    return None if share_from is None else int(share_from)
 
 
-def _serve(runs: Channel, link: Link, page: Page) -> None:
+def _serve(runs: Channel, link: Link, page: Page, exchange: Exchange) -> None:
     while True:
         try:
-            frame = runs.receive()
+            frame = exchange.next_run()
         except ChannelClosed:
             return  # leave as a program does: atexit runs
         page.begun = frame.number
-        kind, parts = _run(frame, link)
+        kind, sizes, parts = _run(frame, link, exchange)
         _flush()
         del frame
+        envelope = (link.report, sizes) if link.report or sizes else ()
         try:
-            runs.send(kind, page.begun, link.report, parts)
+            runs.send(kind, page.begun, envelope, parts)
         except ChannelClosed:
             return
         link.report = ()
         del parts
+        exchange.tidy()
 
 
-def _run(frame: Frame, link: Link) -> tuple[Kind, list[Any]]:
+def _run(frame: Frame, link: Link, exchange: Exchange) -> _Outcome:
     """Carry a run out; an interrupt that comes anywhere in here ends the process."""
     try:
         link.run = frame.number
-        outcome = _outcome(frame)
+        outcome = _outcome(frame, exchange)
         link.run = 0
     except KeyboardInterrupt:
         _report_interrupt(link)
@@ -239,9 +247,9 @@ def _report_interrupt(link: Link) -> None:
         traceback.print_exc()
 
 
-def _outcome(frame: Frame) -> tuple[Kind, list[Any]]:
+def _outcome(frame: Frame, exchange: Exchange) -> _Outcome:
     try:
-        return Kind.RESULT, _call(frame)
+        return Kind.RESULT, *_call(frame, exchange)
     except SystemExit as leaving:
         _leave(leaving)
     except KeyboardInterrupt:
@@ -251,12 +259,12 @@ def _outcome(frame: Frame) -> tuple[Kind, list[Any]]:
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
-        return Kind.ERROR, dump_exception(error.with_traceback(trace))
+        return Kind.ERROR, (), dump_exception(error.with_traceback(trace))
 
 
-def _call(frame: Frame) -> list[Any]:
+def _call(frame: Frame, exchange: Exchange) -> tuple[tuple[int | None, ...], list[Part]]:
     try:
-        function, args, kwargs = loads(frame.parts)
+        function, args, kwargs = exchange.call(frame)
     except Exception as error:
         raise SerializationError(
             f"a task's function or one of its arguments can't be unpickled in its slot's process: {error!r}. "
@@ -264,9 +272,10 @@ def _call(frame: Frame) -> list[Any]:
         ) from error
     value = function(*args, **kwargs)
     try:
-        return dumps(value)
+        parts = dumps(value)
     except Exception as error:
         raise unpicklable([("the result", value)], error) from error
+    return exchange.result(parts, frame.number)
 
 
 def _leave(leaving: SystemExit) -> NoReturn:
@@ -284,7 +293,8 @@ def _exit(code: int) -> NoReturn:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        # the task may have closed or replaced it: then there is nothing to be flushed
-        with suppress(AttributeError, ValueError, OSError):
-            stream.flush()
+    # the task may have closed or replaced them: then there is nothing to be flushed
+    with suppress(AttributeError, ValueError, OSError):
+        sys.stdout.flush()
+    with suppress(AttributeError, ValueError, OSError):
+        sys.stderr.flush()

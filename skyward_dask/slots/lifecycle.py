@@ -11,6 +11,8 @@ from enum import Enum
 class State(Enum):
     """Where a child stands."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and each run looks the table up twice
+
     STARTING = "starting"
     IDLE = "idle"
     BUSY = "busy"
@@ -22,6 +24,8 @@ class State(Enum):
 
 class Event(Enum):
     """What happens to a child."""
+
+    __hash__ = object.__hash__
 
     READY = "ready"
     CHECK_OUT = "check out"
@@ -35,6 +39,8 @@ class Event(Enum):
 
 class Command(Enum):
     """What the pool has to do about it."""
+
+    __hash__ = object.__hash__
 
     OFFER = "offer"
     INTERRUPT = "interrupt"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +34,7 @@ class Output:
         self._lock = threading.Lock()
         self._key = ""
         self._pipes: dict[int, str] = {}
+        self._poll = select.poll()  # one system call for both pipes, as most tasks write nothing
         self._partial = {"stdout": b"", "stderr": b""}
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self.writers: dict[str, int] = {}
@@ -40,6 +42,7 @@ class Output:
             reader, self.writers[stream] = os.pipe()
             os.set_blocking(reader, False)
             self._pipes[reader] = stream
+            self._poll.register(reader, select.POLLIN)
 
     @property
     def readers(self) -> list[int]:
@@ -60,7 +63,7 @@ class Output:
     def end(self) -> None:
         """Take what the task has written, to its last word; the next lines belong to no task."""
         with self._lock:
-            for fd in list(self._pipes):
+            for fd, _ in self._poll.poll(0):
                 self._drain(fd)
             self._flush()
             self._key = ""
@@ -79,6 +82,7 @@ class Output:
         self.end()
         with self._lock:
             for fd in self._pipes:
+                self._poll.unregister(fd)
                 os.close(fd)
             self._pipes.clear()
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -25,15 +25,19 @@ from weakref import WeakKeyDictionary
 import psutil
 
 from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, TaskTimeout
+from skyward_dask.slots import segments as shared_memory
 from skyward_dask.slots.backoff import Backoff
-from skyward_dask.slots.channel import Frame, Kind, Part
+from skyward_dask.slots.callers import Callers
+from skyward_dask.slots.channel import Kind, Part
+from skyward_dask.slots.forms import Form
 from skyward_dask.slots.lifecycle import Command, Event, State
 from skyward_dask.slots.limits import own_memory, pause
 from skyward_dask.slots.output import Sink
-from skyward_dask.slots.pickling import dumps, load_exception, loads, unpicklable
+from skyward_dask.slots.pickling import dumps, load_exception, unpicklable
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.process import ChildProcess, Lost
 from skyward_dask.slots.runs import Request, Run, Verdict
+from skyward_dask.slots.segments import Segments
 from skyward_dask.slots.supervisor import Listener, Supervisor
 
 P = ParamSpec("P")
@@ -45,6 +49,8 @@ _LEAVE = 2.0
 #: How often a run is given to another child because its own went through no fault of the run. A task that
 #: kills the template each time would otherwise be run for ever; more than chance may take: arbitrary.
 _REPEATS = 5
+#: Bytes from which shared memory is faster than the socket, its round trip for a range included.
+SHARE_FROM = 256 * 1024
 
 
 class PoolClosed(RuntimeError):
@@ -133,6 +139,11 @@ class SlotPool(Executor):
         Seconds between the interruption of a call that is stopped and its kill.
     eager : bool
         Start the children now; else each when it is first wanted.
+    share_from : int or None
+        Bytes from which a buffer (of a NumPy array, a DataFrame, …) goes through shared memory; None for
+        never.
+    segments : Segments, optional
+        The shared memory of somebody else, in place of one of the pool's own.
     on_output : callable
         Takes ``(key, "stdout" or "stderr", line)``.
     on_event : callable
@@ -167,6 +178,8 @@ class SlotPool(Executor):
         max_tasks: int | None = None,
         grace: float = 0.5,
         eager: bool = True,
+        share_from: int | None = SHARE_FROM,
+        segments: Segments | None = None,
         on_output: Sink = _discard,
         on_event: Callable[[str, int, int], None] = _ignore,
     ) -> None:
@@ -186,7 +199,9 @@ class SlotPool(Executor):
         self._open_calls = 0
         self._closing = False
         self._ended = threading.Event()
-        self._threads: ThreadPoolExecutor | None = None
+        self._callers = Callers(slots, self._value, self._leave)
+        self._own_segments = None if segments is not None else shared_memory.create(share_from)
+        self._segments = segments or self._own_segments
         self._submitted: WeakKeyDictionary[Future[Any], Run] = WeakKeyDictionary()
         listener = Listener(self._ready, self._died, on_output)
         self._supervisor = Supervisor(self._preparation, self._pickled_initializer(), listener)
@@ -230,6 +245,10 @@ class SlotPool(Executor):
 
     def carry_out(self, run: Run) -> Any:
         """The same as `run`, for a run that may be interrupted meanwhile."""
+        return self.carry_out_to_form(run).load()
+
+    def carry_out_to_form(self, run: Run) -> Form:
+        """The same as `carry_out`, but with the value as its child has pickled it."""
         self._enter()
         try:
             return self._run(run)
@@ -239,13 +258,10 @@ class SlotPool(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` in a slot; see `concurrent.futures.Executor.submit`."""
         self._enter()
-        with self._changed:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(len(self._slots), thread_name_prefix="skyward-pool")
-        run = Run(Request(getattr(fn, "__qualname__", repr(fn)), fn, args, kwargs))
-        future: Future[T] = self._threads.submit(self._run, run)
+        run = Run(Request(getattr(fn, "__qualname__", None) or repr(fn), fn, args, kwargs))
+        future: Future[T] = Future()
         self._submitted[future] = run
-        future.add_done_callback(lambda _: self._leave())
+        self._callers.submit(future, run)
         return future
 
     def stop(self, future: Future[Any]) -> bool:
@@ -268,22 +284,25 @@ class SlotPool(Executor):
                 slot.child = None
                 self._settle(slot)
 
-    def _run(self, run: Run) -> Any:
-        parts = run.request.pickled()
+    def _value(self, run: Run) -> Any:
+        return self._run(run).load()
+
+    def _run(self, run: Run) -> Form:
+        forms = run.request.pickled(self._segments)
         while True:
             child = self._check_out(run)
-            frame: Frame | None = None
+            reply: tuple[Kind, Form] | None = None
             over = True
             try:
-                frame = child.carry_out(run, parts)
+                reply = child.carry_out(run, forms)
             except Lost:
                 self._supervisor.call(self._supervisor.expect_burial, child)
                 child.died.wait()
                 over = not self._is_repeated(run, child)
             finally:
-                self._give_back(run, child, frame, over)
+                self._give_back(run, child, reply is not None, over)
             if over:
-                return self._outcome(run, child, frame)
+                return self._outcome(run, child, reply)
 
     def _is_repeated(self, run: Run, child: ChildProcess) -> bool:
         """Whether a run whose child has died is given to another: it was no fault of the run."""
@@ -295,13 +314,14 @@ class SlotPool(Executor):
             run.repeats += 1
             return True
 
-    def _outcome(self, run: Run, child: ChildProcess, frame: Frame | None) -> Any:
+    def _outcome(self, run: Run, child: ChildProcess, reply: tuple[Kind, Form] | None) -> Form:
         """What the caller gets; the first verdict stands, whatever the child still said."""
-        if run.verdict is not None or frame is None:
+        if run.verdict is not None or reply is None:
             raise self._verdict_as_error(run, child)
-        if frame.kind is Kind.ERROR:
-            raise load_exception(frame.parts)
-        return loads(frame.parts)
+        kind, form = reply
+        if kind is Kind.ERROR:
+            raise load_exception(form.inline)
+        return form
 
     def _verdict_as_error(self, run: Run, child: ChildProcess) -> BaseException:
         request = run.request
@@ -379,7 +399,7 @@ class SlotPool(Executor):
     def _count(self, *states: State) -> int:
         return sum(slot.child is not None and slot.child.state in states for slot in self._slots)
 
-    def _give_back(self, run: Run, child: ChildProcess, frame: Frame | None, over: bool) -> None:
+    def _give_back(self, run: Run, child: ChildProcess, answered: bool, over: bool) -> None:
         slot = self._slots[child.slot]
         with self._changed:
             run.child = child.run = None
@@ -387,7 +407,7 @@ class SlotPool(Executor):
             child.runs_done += 1
             if over:
                 slot.tasks_done += 1
-            if frame is not None:
+            if answered:
                 self._apply(child, Event.CHECK_IN)
             if child.state is State.GONE:
                 child.close()  # nobody else has it: its death left that to us
@@ -507,7 +527,8 @@ class SlotPool(Executor):
             slot.successor = self._spawn(slot)
 
     def _spawn(self, slot: _Slot) -> ChildProcess:
-        child = ChildProcess(slot.index, self._sink, time.monotonic() + self._backoff.delay)
+        not_before = time.monotonic() + self._backoff.delay
+        child = ChildProcess(slot.index, self._sink, self._segments, not_before)
         self._children.add(child)
         self._supervisor.call(self._supervisor.start, child)
         return child
@@ -642,23 +663,25 @@ class SlotPool(Executor):
             Cancel those that haven't begun.
         """
         with self._changed:
-            self._closing = True
-            threads = self._threads
-        if threads is not None:
-            threads.shutdown(wait=False, cancel_futures=cancel_futures)
+            closed_before, self._closing = self._closing, True
+        if cancel_futures:
+            self._callers.cancel()
+        if not closed_before:
+            self._callers.end()
         with self._changed:
             if not self._open_calls:
                 self._close_children()
         if wait:
-            if threads is not None:
-                threads.shutdown(wait=True)
+            self._callers.join()
             self._await_end()
 
     def end(self) -> None:
         """End the pool now: running calls are killed and raise `concurrent.futures.CancelledError`."""
         with self._changed:
-            self._closing = True
+            closed_before, self._closing = self._closing, True
             self._close_children()
+        if not closed_before:
+            self._callers.end()
         self._await_end()
 
     def _close_children(self) -> None:
@@ -677,6 +700,8 @@ class SlotPool(Executor):
     def _await_end(self) -> None:
         self._ended.wait()
         self._supervisor.thread.join()
+        if self._own_segments is not None:
+            self._own_segments.close()
 
 
 def _is_ending(child: ChildProcess) -> bool:

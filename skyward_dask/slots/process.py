@@ -16,13 +16,16 @@ from typing import Any
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind, Part
 from skyward_dask.slots.child import STACK_SIGNAL
+from skyward_dask.slots.forms import Form
 from skyward_dask.slots.guardian import Guardian
+from skyward_dask.slots.lending import Lender
 from skyward_dask.slots.lifecycle import Command, Event, State, step
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.page import Page
 from skyward_dask.slots.pickling import dump_exception, dumps, loads, unpicklable
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.runs import Request, Run
+from skyward_dask.slots.segments import Segments
 from skyward_dask.slots.trees import end_tree
 
 #: Seconds to wait for a stack: faulthandler writes one in a millisecond, once the signal is delivered.
@@ -58,6 +61,10 @@ class ChildProcess:
         The index of the slot that it is for.
     sink : callable
         Takes the lines that the child writes.
+    segments : Segments, optional
+        Shared memory; everything goes over the socket without it.
+    not_before : float
+        The moment of `time.monotonic` at which it may be started.
 
     Attributes
     ----------
@@ -67,8 +74,6 @@ class ChildProcess:
         What it runs; guarded by the pool's lock.
     last : bool
         It is not to have another run.
-    not_before : float
-        The moment of `time.monotonic` at which it may be started.
     failure : SlotStartFailed or None
         Why it couldn't be started.
     orphaned : bool
@@ -81,8 +86,11 @@ class ChildProcess:
     Started, watched and buried by the supervisor's thread; `carry_out` is called by one thread at a time.
     """
 
-    def __init__(self, slot: int, sink: Sink, not_before: float = 0.0) -> None:
+    def __init__(
+        self, slot: int, sink: Sink, segments: Segments | None = None, not_before: float = 0.0
+    ) -> None:
         self.slot = slot
+        self._lender = Lender(segments)
         self.not_before = not_before
         self.failure: SlotStartFailed | None = None
         self.state = State.STARTING
@@ -132,7 +140,12 @@ class ChildProcess:
 
     def prepare(self, preparation: Preparation, initializer: list[Part]) -> None:
         """Tell the child what to do before its first run; it answers with READY."""
-        envelope = (preparation.path(), preparation.backend, preparation.pre_import)
+        envelope = (
+            preparation.path(),
+            preparation.backend,
+            preparation.pre_import,
+            self._lender.share_from,
+        )
         # a child that is dead already is heard of from its template
         with suppress(ChannelClosed):
             self.runs.send(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *initializer])
@@ -146,8 +159,8 @@ class ChildProcess:
 
     # --- a run -----------------------------------------------------------------------------------
 
-    def carry_out(self, run: Run, parts: list[Part]) -> Frame:
-        """Have the child run the call; returns its word.
+    def carry_out(self, run: Run, forms: tuple[Form, ...]) -> tuple[Kind, Form]:
+        """Have the child run the call; returns its word: RESULT and a value, or ERROR and an exception.
 
         Raises
         ------
@@ -156,7 +169,7 @@ class ChildProcess:
         """
         self.output.begin(run.request.key)
         try:
-            self.runs.send(Kind.RUN, self._numbers, (), parts)
+            self._lender.send(self.runs, self._numbers, forms)
             reply = self._wait(run.request)
         except ChannelClosed:
             # An end of file is a death, or a child that closed its sockets: then this makes it one. A
@@ -167,9 +180,10 @@ class ChildProcess:
             self.kill()  # the run goes on in there, and its answer would be taken for the next one's
             raise
         self.output.end()
-        if run.request.report is not None and reply.envelope:
-            run.request.report(*reply.envelope)
-        return reply
+        report, sizes = reply.envelope or ((), ())
+        if run.request.report is not None and report:
+            run.request.report(*report)
+        return reply.kind, self._lender.collect(sizes, reply.parts)
 
     def expect(self) -> None:
         """Count the run that the child is about to have: from here on it can be interrupted."""
@@ -183,9 +197,12 @@ class ChildProcess:
     def _wait(self, request: Request) -> Frame:
         while True:
             frame = self.runs.receive()
-            if frame.kind is not Kind.REQUEST:
+            if frame.kind is Kind.ALLOCATE:
+                self._lender.grant(self.runs, frame)
+            elif frame.kind is Kind.REQUEST:
+                self._serve(request, frame)
+            else:
                 return frame
-            self._serve(request, frame)
 
     def _serve(self, request: Request, frame: Frame) -> None:
         run, name = frame.envelope
@@ -293,6 +310,7 @@ class ChildProcess:
             if self._closed:
                 return
             self._closed = True
+        self._lender.close()
         self.runs.close()
         self.answers.close()
         self.page.close()

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from skyward_dask.slots.channel import Part
+from skyward_dask.slots.forms import Form, share
 from skyward_dask.slots.pickling import dumps, unpicklable
+from skyward_dask.slots.segments import Segments
 
 if TYPE_CHECKING:
     from skyward_dask.slots.process import ChildProcess
@@ -36,6 +37,8 @@ class Request:
         Seconds from the moment that a child has the call.
     memory_limit : int or None
         Bytes of memory of its own that the child may have, with all that it started.
+    attached : tuple of Form
+        Further positional arguments, in their pickled form.
     """
 
     key: str
@@ -47,13 +50,23 @@ class Request:
     pieces: Callable[[], Iterator[tuple[str, object]]] | None = None
     timeout: float | None = None
     memory_limit: int | None = None
+    attached: tuple[Form, ...] = ()
 
-    def pickled(self) -> list[Part]:
-        """The call in parts; raises `SerializationError` that names what can't be pickled."""
+    def pickled(self, segments: Segments | None) -> tuple[Form, ...]:
+        """The call and what is attached to it.
+
+        Raises
+        ------
+        SerializationError
+            Something can't be pickled; the error names it.
+        SharedMemoryError
+            There is no room for a large argument.
+        """
         try:
-            return dumps((self.function, self.args, dict(self.kwargs)))
+            parts = dumps((self.function, self.args, dict(self.kwargs)))
         except Exception as error:
             raise unpicklable(self.named(), error) from error
+        return share(parts, segments), *self.attached
 
     def named(self) -> Iterator[tuple[str, object]]:
         if self.pieces is not None:

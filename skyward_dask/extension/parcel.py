@@ -1,0 +1,123 @@
+"""Results that consist of many objects: pickled by the child, and unpickled by whoever uses them.
+
+```
+ child: list ── seal ──▶ Sealed ══ pickled ══▶ worker: Parcel ══ pickled ══▶ child, worker, client: list
+```
+
+A bag of a million dicts costs a second to pickle and as long to unpickle, and the interpreter does nothing
+else meanwhile. So the worker keeps it closed, as the child made it, and hands it on like an array. It opens
+it for a task that runs in one of its threads.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, SupportsIndex, cast
+
+from dask.sizeof import sizeof
+
+from skyward_dask.extension.shelf import may_have_buffers
+from skyward_dask.slots.channel import Part
+from skyward_dask.slots.pickling import dumps, loads
+
+#: Bytes from which a result stays closed: it takes milliseconds to unpickle, as long as a turn of the
+#: worker's loop may take.
+SEAL_FROM = 1 << 20
+
+
+class _ParcelType(type):
+    """The class of parcels' classes: where such a class is sent, the type of the content arrives.
+
+    The worker tells the scheduler the type of a result, which becomes ``future.type``.
+    """
+
+    content: type
+
+
+class Parcel(metaclass=_ParcelType):
+    """A value that stays pickled as long as it is in the worker.
+
+    Parameters
+    ----------
+    nbytes : int
+        Size of the value, as Dask estimates it.
+    parts : list of buffers
+        Its pickle.
+    """
+
+    __slots__ = ("_parts", "nbytes")
+    content: ClassVar[type]
+
+    def __init__(self, nbytes: int, parts: list[Part]) -> None:
+        self.nbytes = nbytes
+        self._parts = parts
+
+    def open(self) -> Any:
+        """A new copy of the value."""
+        return loads(self._parts)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        # Dask agrees on an older protocol with some peers, which has no buffers
+        as_part = pickle.PickleBuffer if int(protocol) >= 5 else bytes
+        return _opened, tuple(map(as_part, self._parts))
+
+    def __repr__(self) -> str:
+        return f"<closed {self.content.__name__}, {self.nbytes:,} bytes>"
+
+
+def _opened(*parts: Part) -> Any:
+    return loads(list(parts))
+
+
+def _parcel_of(content: type) -> type[Parcel]:
+    """The class of parcels with such a content; by its looks, the content's own."""
+    named = {"__slots__": (), "__module__": content.__module__, "content": content}
+    made: Any = _ParcelType(content.__name__, (Parcel,), named)
+    return cast(type[Parcel], made)
+
+
+_CLASSES: Mapping[type, type[Parcel]] = MappingProxyType(
+    {content: _parcel_of(content) for content in (list, tuple, dict, set, frozenset)}
+)
+
+
+def _content(name: str) -> type:
+    return next(content for content in _CLASSES if content.__name__ == name)
+
+
+def _reduce_class(cls: _ParcelType) -> tuple[Any, ...]:
+    return _content, (cls.content.__name__,)
+
+
+copyreg.pickle(_ParcelType, _reduce_class)
+
+
+@sizeof.register(Parcel)  # type: ignore[untyped-decorator]  # as Dask leaves it
+def _size(parcel: Parcel) -> int:
+    return parcel.nbytes
+
+
+class Sealed:
+    """A value on its way from a child to the worker, where it arrives as a `Parcel`."""
+
+    def __init__(self, value: Any) -> None:
+        self._content = type(value).__name__
+        self._nbytes = sizeof(value)
+        self._parts = dumps(value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (self._content, self._nbytes, *map(pickle.PickleBuffer, self._parts))
+
+
+def _received(content: str, nbytes: int, *parts: Part) -> Parcel:
+    return _CLASSES[_content(content)](nbytes, list(parts))
+
+
+def seal(value: Any) -> Any:
+    """Close a large value of many objects; anything else stays as it is."""
+    if type(value) not in _CLASSES or may_have_buffers(value) or sizeof(value) < SEAL_FROM:
+        return value
+    return Sealed(value)

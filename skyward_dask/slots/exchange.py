@@ -1,0 +1,104 @@
+"""A child's side of a run: the call from its frame, and its result back, large buffers in shared memory."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from skyward_dask.slots.borrowing import Borrower
+from skyward_dask.slots.channel import Channel, Frame, Kind, Part, Quiet
+from skyward_dask.slots.heap import give_back
+from skyward_dask.slots.pickling import load_exception, loads
+
+#: Seconds without a run after which memory goes back: longer than the pause between two tasks of a graph.
+_IDLE = 1
+#: Function, positional and keyword arguments.
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+class Exchange:
+    """What a child gets and gives.
+
+    Parameters
+    ----------
+    runs : Channel
+        Where the child's main thread speaks with its worker.
+    share_from : int or None
+        Bytes from which a buffer of a result goes into shared memory.
+
+    Notes
+    -----
+    For the main thread: between a run and its result nobody else reads `runs`.
+    """
+
+    def __init__(self, runs: Channel, share_from: int | None) -> None:
+        self._runs = runs
+        self._share_from = share_from
+        self._borrower = Borrower()
+        runs.set_patience(_IDLE)
+
+    def call(self, frame: Frame) -> Call:
+        """The call that a frame brings: what was attached to it comes after its own arguments."""
+        layout, counts = frame.envelope or (None, ())
+        parts = self._borrower.borrow(layout, frame.parts, frame.descriptors)
+        if not counts:
+            function, args, kwargs = loads(parts)
+            return function, args, kwargs
+        forms, start = [], 0
+        for count in counts:
+            forms.append(loads(parts[start : start + count]))
+            start += count
+        function, args, kwargs = forms[0]
+        return function, (*args, *forms[1:]), kwargs
+
+    def result(self, parts: list[Part], number: int) -> tuple[tuple[int | None, ...], list[Part]]:
+        """Put large buffers where the worker says.
+
+        Returns
+        -------
+        sizes : tuple
+            For each part its size, if it was put there; empty if none was.
+        parts : list
+            Those that were not.
+
+        Raises
+        ------
+        SharedMemoryError
+            The worker has no room.
+        """
+        sizes = tuple(self._size_if_large(part) for part in parts)
+        large = [memoryview(part) for part, size in zip(parts, sizes, strict=True) if size is not None]
+        if not large:
+            return (), parts
+        self._runs.send(Kind.ALLOCATE, number, tuple(part.nbytes for part in large))
+        answer = self._answer()
+        if not answer.envelope:
+            raise load_exception(answer.parts)
+        self._borrower.deliver(answer.envelope, answer.descriptors, large)
+        return sizes, [part for part, size in zip(parts, sizes, strict=True) if size is None]
+
+    def _answer(self) -> Frame:
+        while True:
+            with suppress(Quiet):
+                return self._runs.receive()
+
+    def _size_if_large(self, part: Part) -> int | None:
+        if self._share_from is None or not isinstance(part, memoryview) or part.nbytes < self._share_from:
+            return None
+        return part.nbytes
+
+    def tidy(self) -> None:
+        """Drop what the run wrote to its inputs."""
+        self._borrower.tidy()
+
+    def next_run(self) -> Frame:
+        """Wait for the next frame; a child that has nothing to do gives back what it doesn't need."""
+        try:
+            return self._runs.receive()
+        except Quiet:
+            give_back()
+            self.tidy()
+        self._runs.set_patience(0)
+        frame = self._runs.receive()
+        self._runs.set_patience(_IDLE)
+        return frame

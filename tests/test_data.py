@@ -1,0 +1,124 @@
+"""Large data through Dask: arrays that everybody may write to, and bags that stay closed in the worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+import pytest
+from dask.sizeof import sizeof
+from distributed import Client, LocalCluster, wait
+
+import skyward_dask as sky
+
+MIB = 1 << 20
+
+
+def increment(x: Any) -> Any:
+    x += 1
+    return x
+
+
+def records(count: int) -> list[dict[str, Any]]:
+    return [{"id": n, "name": f"name {n}", "tags": ("a", n)} for n in range(count)]
+
+
+def is_all(x: Any, value: float) -> bool:
+    return bool((x == value).all())
+
+
+@pytest.fixture(scope="module", params=["256 KiB", None], ids=["shared", "socket"])
+def shared_client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    """Two workers in processes of their own, two process slots each, with and without shared memory."""
+    with (
+        dask.config.set({"skyward.shared-memory.threshold": request.param}),
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        client.run(dask.config.set, {"skyward.shared-memory.threshold": request.param})
+        sky.install(client, sky.Worker(concurrency=2, executor="process"))
+        yield client
+
+
+@pytest.mark.parametrize("made", ["by a task", "by the client"])
+def test_everybody_sees_the_original(shared_client: Client, made: str) -> None:
+    """Four tasks, a thread task, another worker and the client write to one argument; each is right."""
+    client = shared_client
+    here, other = sorted(client.nthreads())
+    with dask.annotate(workers=[here]):
+        if made == "by a task":
+            x = client.submit(np.zeros, 2 * MIB, pure=False, workers=[here])
+        else:
+            x = client.scatter(np.zeros(2 * MIB), workers=[here])
+    wait(x)
+    slots = [client.submit(increment, x, pure=False, workers=[here]) for _ in range(4)]
+    with dask.annotate(executor="thread"):
+        thread = client.submit(increment, x, pure=False, workers=[here])
+        again = client.submit(increment, thread, pure=False, workers=[here])
+    elsewhere = client.submit(increment, x, pure=False, workers=[other])
+    mine = x.result()
+    mine += 5
+    ones = [*slots, thread, elsewhere]
+    assert all(client.gather([client.submit(is_all, one, 1, pure=False) for one in ones]))
+    assert client.submit(is_all, again, 2, pure=False).result()
+    assert client.submit(is_all, x, 0, pure=False, workers=[here]).result()
+    assert is_all(x.result(), 0) and is_all(mine, 5)
+
+
+def test_what_dask_does_with_values_is_unchanged(shared_client: Client) -> None:
+    """Size, type, gather, replicate and a DataFrame's operations."""
+    client = shared_client
+    frame = pd.DataFrame({"a": np.arange(100_000.0), "b": ["x", "y"] * 50_000})
+    made = client.submit(lambda: frame, pure=False)
+    wait(made)
+    assert made.type is pd.DataFrame
+    nbytes = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.tasks[made.key].nbytes)
+    assert nbytes == sizeof(frame)
+    client.replicate([made])
+    assert len(client.who_has([made])[made.key]) == 2
+    sums = client.submit(lambda x: x.groupby("b").a.sum(), made)
+    pd.testing.assert_series_equal(sums.result(), frame.groupby("b").a.sum())
+    pd.testing.assert_frame_equal(made.result(), frame)
+
+
+def test_large_bags_stay_closed(shared_client: Client) -> None:
+    """From child to child and to the client; to a thread task it is what it was."""
+    client = shared_client
+    here, other = sorted(client.nthreads())
+    bag = client.submit(records, 20_000, pure=False, workers=[here])
+    longer = client.submit(lambda given: given + [{}], bag, pure=False, workers=[here])
+    with dask.annotate(executor="thread"):
+        thread = client.submit(lambda given: (type(given), len(given)), bag, workers=[here])
+    elsewhere = client.submit(len, bag, pure=False, workers=[other])
+    assert (len(longer.result()), elsewhere.result()) == (20_001, 20_000)
+    assert thread.result() == (list, 20_000)
+    assert bag.type is list and bag.result() == records(20_000)
+
+
+def test_a_bag_with_arrays_arrives_whole(shared_client: Client) -> None:
+    """What can't be told by its first elements works too."""
+    mixed = [*range(200_000), np.ones(100_000), {"last": np.zeros(5)}]
+    made = shared_client.submit(lambda: mixed, pure=False)
+    back = shared_client.submit(lambda given: given, made, pure=False).result()
+    assert back[:200_000] == mixed[:200_000] and is_all(back[-2], 1) and back[-1]["last"].shape == (5,)
+
+
+def test_a_bad_threshold_is_named(shared_client: Client) -> None:
+    """The configuration is judged where it is read."""
+    from skyward_dask.extension.memory import share_from
+
+    with (
+        dask.config.set({"skyward.shared-memory.threshold": "much"}),
+        pytest.raises(sky.ConfigurationError, match="threshold='much'"),
+    ):
+        share_from()
+
+
+def test_the_worker_is_not_a_slot(shared_client: Client) -> None:
+    """These tasks really run in other processes."""
+    pids = set(shared_client.run(os.getpid).values())
+    assert shared_client.submit(os.getpid, pure=False).result() not in pids

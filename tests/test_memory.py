@@ -1,0 +1,81 @@
+"""What a worker holds for its slots: parcels and shared memory, looked at from inside."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from dask.sizeof import sizeof
+from distributed import Client, LocalCluster, Worker, wait
+from distributed.utils_test import gen_cluster
+
+import skyward_dask as sky
+from skyward_dask.extension.parcel import SEAL_FROM, Parcel
+from skyward_dask.slots import segments
+
+MIB = 1 << 20
+
+PROCESSES = {"plugins": [sky.SkywardPlugin(sky.Worker(concurrency=2, executor="process"))]}
+
+
+def records(count: int) -> list[dict[str, Any]]:
+    return [{"id": n, "name": f"name {n}", "tags": ("a", n)} for n in range(count)]
+
+
+@gen_cluster(client=True, nthreads=[("", 1)], worker_kwargs=PROCESSES)
+async def test_a_bag_is_opened_when_its_slots_go(c: Client, s: Any, a: Worker) -> None:
+    """A worker that has its own executor back holds no parcels, and neither does who reads them then."""
+    bag = c.submit(records, 20_000, pure=False)
+    await wait(bag)
+    assert isinstance(a.data[bag.key], Parcel) and sizeof(a.data[bag.key]) >= SEAL_FROM
+    assert s.tasks[bag.key].nbytes == sizeof(a.data[bag.key])
+    await sky.uninstall(c)
+    assert a.data[bag.key] == records(20_000)
+    assert await c.submit(lambda given: given[7]["id"], bag) == 7
+
+
+def test_a_client_in_the_same_process_gets_lists() -> None:
+    """With ``inproc://`` objects are handed over as they are."""
+
+    async def check() -> None:
+        async with (
+            LocalCluster(
+                n_workers=1, threads_per_worker=1, processes=False, asynchronous=True, dashboard_address=None
+            ) as cluster,
+            Client(cluster, asynchronous=True) as client,
+        ):
+            await sky.install(client, sky.Worker(concurrency=1, executor="process"))
+            got = await client.submit(records, 20_000)
+            assert type(got) is list and got == records(20_000)
+            await sky.uninstall(client)
+
+    asyncio.run(check())
+
+
+@pytest.mark.skipif(not segments.is_supported(), reason="the platform has no shared memory")
+@gen_cluster(client=True, nthreads=[("", 1)], worker_kwargs=PROCESSES | {"memory_limit": "1 GiB"})
+async def test_shared_memory_is_the_workers(c: Client, s: Any, a: Worker) -> None:
+    """It counts once, and is given back when the results are dropped."""
+    before = a.monitor.get_process_memory()
+    futures = c.map(lambda n: np.full(4 * MIB, n), range(4), pure=False)
+    await wait(futures)
+    held = a.monitor.get_process_memory() - before
+    assert 128 * MIB <= held <= 160 * MIB
+    assert all(int(a.data[f.key].sum()) == n * 4 * MIB for n, f in enumerate(futures))
+    assert a.monitor.get_process_memory() - before <= 170 * MIB
+    del futures
+    while a.monitor.get_process_memory() - before > 32 * MIB:
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.skipif(not segments.is_supported(), reason="the platform has no shared memory")
+@gen_cluster(client=True, nthreads=[("", 1)], worker_kwargs=PROCESSES | {"memory_limit": "700 MiB"})
+async def test_spilling_gives_shared_memory_back(c: Client, s: Any, a: Worker) -> None:
+    """What is on disk is in memory no longer, and is what it was."""
+    futures = c.map(lambda n: np.full(4 * MIB, n), range(24), pure=False)
+    await wait(futures)
+    assert a.data.disk
+    sums = c.map(lambda x, n: int(x.sum()) == n * 4 * MIB, futures, range(24), pure=False)
+    assert all(await c.gather(sums))
