@@ -43,7 +43,7 @@ class SharedMemory:
     def __init__(self, worker: DaskWorker) -> None:
         self._worker = worker
         threshold = share_from()
-        self.pages = shared_memory.create(threshold, is_pressed=self._is_pressed)
+        self.pages = shared_memory.create(threshold, is_pressed=self.is_pressed)
         self._large = SHARE_FROM if threshold is None else threshold
         limit = worker.memory_manager.memory_limit
         self.shelf = Shelf(self.pages, int(limit * _FORMS) if limit else _FORMS_UNLIMITED)
@@ -58,8 +58,11 @@ class SharedMemory:
         mapped = re.search(r"RssShmem:\s+(\d+) kB", _STATUS.read_text())
         return self.pages.resident() - (int(mapped[1]) * 1024 if mapped else 0)
 
-    def _is_pressed(self) -> bool:
-        """Whether the worker is above the part of its memory limit from which it spills."""
+    def is_pressed(self) -> bool:
+        """Whether the worker is above the part of its memory limit from which it spills.
+
+        If so, what can be made again is forgotten.
+        """
         now = time.monotonic()
         if now - self._asked > _HOLDS:
             self._asked = now

@@ -459,6 +459,7 @@ class Node(WorkerPlugin):
         if (now := time.monotonic()) - self._measured > _MEASURED:
             self._measured = now
             self._slots_own = sum(pool.own_memory() for pool in list(self._pools))
+            self._shared.is_pressed()  # a paused worker asks for nothing, and has forms to forget
         return self._slots_own + self._shared.unseen()
 
     async def check(self, timeout: float) -> dict[str, Any]:
