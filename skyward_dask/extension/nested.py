@@ -16,6 +16,8 @@ from distributed.core import ConnectionPool
 from distributed.security import Security
 from distributed.utils import LoopRunner, in_async_call, sync
 
+from skyward_dask.errors import ConfigurationError
+
 
 class ChildClient:
     """Makes the client and its loop, each once.
@@ -85,6 +87,12 @@ class ChildClient:
         return client if address == self.scheduler else None
 
     def _connect(self, timeout: Any) -> Client:
+        if self.scheduler.startswith("inproc://"):
+            raise ConfigurationError(
+                f"the scheduler is at {self.scheduler}, which no other process can reach, and this task runs in "
+                "a process slot. Give the cluster real addresses: LocalCluster(processes=False, "
+                "protocol='tcp'); or run the task with `with skyward_dask.options(executor='thread')`."
+            )
         if timeout is None:
             timeout = dask.config.get("distributed.comm.timeouts.connect")
         loop = self._running_loop()

@@ -1,11 +1,13 @@
 """A pytest plugin: what a test computes, it computes on one worker of a cluster, and not in its own process.
 
-Dask's own helpers ask for ``scheduler="sync"``; here that name, and the others, mean the cluster.
+Dask's own helpers ask for ``scheduler="sync"``; here that name, and the others, mean the cluster; joblib's
+default backend means it too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import pytest
 from dask.base import named_schedulers
@@ -20,6 +22,11 @@ def cluster_for_all() -> Iterator[None]:
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster,
         Client(cluster) as client,
+        ExitStack() as stack,
     ):
         named_schedulers.update(dict.fromkeys(_NAMES, client.get))
+        with suppress(ImportError):
+            from joblib import parallel_config
+
+            stack.enter_context(parallel_config(backend="dask"))
         yield
