@@ -16,7 +16,7 @@ from typing import Any
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind, Part
 from skyward_dask.slots.child import STACK_SIGNAL
-from skyward_dask.slots.guardian import Guardian
+from skyward_dask.slots.guardian import TREE_PATIENCE, Guardian
 from skyward_dask.slots.lifecycle import Command, Event, State, step
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.page import Page
@@ -31,8 +31,6 @@ _STACK_PATIENCE = 0.2
 _STACK_PAUSE = 0.005
 #: What faulthandler says of the child's own thread, which is of no interest to a task's user.
 _LISTENER = " in _listen\n"
-#: Seconds for the tree of a child whose template is gone to go.
-_TREE_PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +237,7 @@ class ChildProcess:
     def kill_tree(self) -> None:
         """Kill the child with all that descends from it: its template is gone, and nobody else will."""
         self.orphaned = True
-        end_tree(self.pid, _TREE_PATIENCE, self._signal)
+        end_tree(self.pid, TREE_PATIENCE, self._signal)
 
     def _signal(self, number: int) -> None:
         with self._dying, suppress(ProcessLookupError):

@@ -426,6 +426,20 @@ def test_what_a_task_has_started_ends_with_it(tmp_path: Path, started: str, how:
         assert _gone(tmp_path)
 
 
+@needs_subreaper
+def test_what_a_dead_child_has_left_ends_with_a_stopped_template(tmp_path: Path, started: str) -> None:
+    """It has come to a template that can't end it, and would be nobody's after that."""
+    with SlotPool(1) as pool:
+        os.kill(_template(pool), signal.SIGSTOP)
+        pool.submit(_leftovers(), str(tmp_path), started)
+        hear(started)
+        first = (tmp_path / "pids").rename(tmp_path / "first").read_text()
+        os.kill(int(first.split()[0]), signal.SIGKILL)
+        hear(started)  # it is run again, by another template
+        assert not [pid for pid in first.split() if _lives(int(pid))]
+        pool.end()
+
+
 def _parent(pool: SlotPool) -> int:
     pid = pool.snapshots()[0].pid
     assert pid is not None
