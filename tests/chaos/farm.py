@@ -90,6 +90,13 @@ class Farm:
                 process.kill()
         return words
 
+    def strays(self) -> list[psutil.Process]:
+        """What was started by one of the others, and is nobody's now."""
+        family = {command.pid for command in self.commands}
+        for command in self.commands:
+            family |= {child.pid for child in psutil.Process(command.pid).children(recursive=True)}
+        return [process for process in self._marked() if process.pid not in family]
+
     def _marked(self) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
             with suppress(psutil.Error):

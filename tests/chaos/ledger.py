@@ -87,7 +87,9 @@ class Ledger:
         count = (entry.action.kind.name, name)
         self.counts[count] = self.counts.get(count, 0) + 1
         if not (is_due(entry.action, outcome) or self._is_excused(entry, outcome)):
-            self.complaints.append(f"{key}: {outcome!r} after {self.notes.damage.since(entry.before)}")
+            where = "\n".join(getattr(outcome, "__notes__", ()))
+            damage = self.notes.damage.since(entry.before)
+            self.complaints.append(f"{key}: {outcome!r} after {damage}\n{where}".strip())
 
     def _is_excused(self, entry: Entry, outcome: object) -> bool:
         """Whether what was done to the cluster, or to the task, explains it."""

@@ -61,6 +61,7 @@ def _faults(farm: Farm, client: Client) -> Iterator[str]:
         return
     if tasks:
         yield f"the scheduler has tasks: {tasks}"
+    yield from (f"a stray: {describe(process)}" for process in farm.strays())
     workers = farm.workers(client)
     for address, statistics in sky.statistics(client).workers.items():
         yield from _slot_faults(statistics)

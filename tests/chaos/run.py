@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -136,6 +137,7 @@ class Run:
         try:
             outcome: object = future.result()
         except BaseException as error:
+            error.add_note("".join(traceback.format_tb(error.__traceback__)))
             # with it, the frame would hold the future, and itself
             outcome = error.with_traceback(None)
         self._outcomes.put((str(future.key), outcome))
