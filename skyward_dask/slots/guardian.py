@@ -19,7 +19,7 @@ from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.template import Disconnected, receive, send
-from skyward_dask.slots.trees import end_tree
+from skyward_dask.slots.trees import end_tree, is_stopped
 
 if TYPE_CHECKING:
     from skyward_dask.slots.process import ChildProcess
@@ -143,6 +143,15 @@ class Guardian:
         # what dead children have left would be nobody's once the template is gone
         end_tree(self.pid, TREE_PATIENCE, self._popen.send_signal)
         self._popen.wait()
+
+    def is_stopped(self) -> bool:
+        """Whether somebody has stopped it."""
+        return is_stopped(self.pid)
+
+    def ended_itself(self) -> bool:
+        """Whether it has ended, not by a signal, before it could fork: another one would too."""
+        code = self._popen.poll()
+        return not self.ready and code is not None and code >= 0
 
     def failure(self) -> SlotStartFailed:
         """Why no child could be started with it."""

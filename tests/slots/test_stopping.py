@@ -349,6 +349,28 @@ def test_a_stopped_template_is_replaced(started: str) -> None:
         assert _template(pool) != template
 
 
+_HARMED = """
+import os
+from pathlib import Path
+
+if not Path(__file__ + ".seen").exists():
+    Path(__file__ + ".seen").touch()
+    os.kill(os.getpid(), {number})
+"""
+
+
+@needs_fork
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_template_that_is_harmed_while_it_prepares_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Stopped, it would never be ready; nothing has failed."""
+    (tmp_path / "harmed.py").write_text(_HARMED.format(number=int(number)))
+    monkeypatch.syspath_prepend(tmp_path)
+    with SlotPool(1, pre_import=("harmed",)) as pool:
+        assert pool.submit(pow, 2, 3).result(timeout=60) == 8
+
+
 # --- what tasks start --------------------------------------------------------------------------------------
 
 _LEFTOVERS = """
