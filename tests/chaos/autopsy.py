@@ -11,13 +11,15 @@ from typing import Any
 from distributed import Client
 
 import skyward_dask as sky
+from tests.chaos.farm import Farm, describe
 from tests.chaos.ledger import Ledger
 
 
-def dump(client: Client, ledger: Ledger) -> str:
+def dump(farm: Farm, client: Client, ledger: Ledger) -> str:
     """All that the harness, the scheduler and the workers say."""
     looks = {
         "without an outcome": lambda: list(ledger.open.values()),
+        "processes": lambda: [describe(process) for process in farm.marked()],
         "tasks of the scheduler": lambda: client.run_on_scheduler(_tasks),
         "statistics": lambda: sky.statistics(client),
         "call stacks": lambda: client.call_stack(keys=list(ledger.open)),

@@ -26,6 +26,8 @@ SLOTS = 2
 WORKERS = 2
 _ROOT = str(Path(__file__).parents[2])
 _MARK = "SKYWARD_CHAOS"
+#: Dask's profiler keeps an hour of stacks: what else grows could not be seen beside it.
+_QUIET = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
 #: What a slot's process, or the template that it was forked from, has on its command line.
 _OURS = ("skyward_dask.slots.template", "skyward_dask.slots.child")
 #: Seconds for a command to end, and for what is left of it to go.
@@ -69,7 +71,7 @@ class Farm:
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dask", *command],
-                env={**os.environ, _MARK: self.mark, "PYTHONPATH": _ROOT},
+                env={**os.environ, **_QUIET, _MARK: self.mark, "PYTHONPATH": _ROOT},
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -83,7 +85,7 @@ class Farm:
             command.terminate()
             with suppress(subprocess.TimeoutExpired):
                 command.wait(_PATIENCE)
-        _, left = psutil.wait_procs(list(self._marked()), _LAST_PATIENCE)
+        _, left = psutil.wait_procs(list(self.marked()), _LAST_PATIENCE)
         words = [f"left behind: {describe(process)}" for process in left]
         for process in left:
             with suppress(psutil.Error):
@@ -95,9 +97,9 @@ class Farm:
         family = {command.pid for command in self.commands}
         for command in self.commands:
             family |= {child.pid for child in psutil.Process(command.pid).children(recursive=True)}
-        return [process for process in self._marked() if process.pid not in family]
+        return [process for process in self.marked() if process.pid not in family]
 
-    def _marked(self) -> Iterator[psutil.Process]:
+    def marked(self) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if process.environ().get(_MARK) == self.mark:

@@ -16,6 +16,8 @@ from tests.chaos.actions import Action, Fate
 _ALLOWED_FAILURES = 3
 #: Times that a run is given to another child because its template has ended.
 _REPEATS = 5
+#: Templates that have to go for a start to fail.
+_LOST_IN_A_ROW = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,8 @@ class Ledger:
             case KilledWorker():
                 return damage.workers > _ALLOWED_FAILURES
             case sky.SlotStartFailed():
-                # a template that had not begun, or the children of both slots
-                return damage.templates > 0 or damage.children > 1
+                # templates in a row, or the children of both slots
+                return damage.templates >= _LOST_IN_A_ROW or damage.children > 1
             case sky.SlotOutOfMemory():
                 return False
             case sky.SlotCrashed():

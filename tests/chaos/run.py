@@ -91,7 +91,7 @@ class Run:
             self._turn()
         faults = [f"{key}: no outcome" for key in self.ledger.open] or wait_quiet(self._farm, self._client)
         if faults:
-            print(dump(self._client, self.ledger), flush=True)
+            print(dump(self._farm, self._client, self.ledger), flush=True)
         self.ledger.complaints += faults
 
     def _turn(self) -> None:

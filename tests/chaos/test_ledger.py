@@ -64,7 +64,7 @@ def test_what_nothing_explains_is_a_complaint(name: str, outcome: object) -> Non
         ("quick", "its value", None, False),
         ("quick", sky.SlotCrashed("", 7, None, "SIGKILL"), None, False),
         ("quick", _LOST, Damage(workers=4), False),
-        ("quick", sky.SlotStartFailed(""), Damage(templates=1), False),
+        ("quick", sky.SlotStartFailed(""), Damage(templates=3), False),
         ("cancelled", CancelledError(), None, True),
         ("exits", sky.SlotCrashed("", 8, 71), None, False),
         ("again", sky.SlotCrashed("", 8, 73), Damage(children=1), False),
