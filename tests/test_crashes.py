@@ -8,8 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
-from distributed import Client, wait
+from distributed import Client, secede, wait
 
 import skyward_dask as sky
 
@@ -85,6 +86,23 @@ def test_nothing_else_is_touched(
     assert earlier.result() == list(range(1000))
     assert shared_client.run(os.getpid) == before
     assert shared_client.submit(os.getpid, pure=False).result() != error.pid
+
+
+def test_a_task_that_has_seceded_is_repeated_too(shared_client: Client, fifos: tuple[str, str]) -> None:
+    """When its template ends; it secedes again."""
+
+    def step_aside(started: str, release: str) -> int:
+        secede()
+        return block(started, release)
+
+    future = shared_client.submit(step_aside, *fifos, pure=False)
+    Path(fifos[0]).read_text()
+    (worker,) = sky.statistics(shared_client).workers.values()
+    pid = next(slot.pid for slot in worker.slots if slot.pid)
+    psutil.Process(pid).parent().kill()
+    Path(fifos[0]).read_text()
+    Path(fifos[1]).write_text("")
+    assert future.result() > 0
 
 
 def test_retries_cover_a_crash(shared_client: Client, tmp_path: Path) -> None:

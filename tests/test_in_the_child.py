@@ -36,6 +36,7 @@ from distributed import (
     wait,
     worker_client,
 )
+from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.metrics import context_meter
 
 import skyward_dask as sky
@@ -54,6 +55,28 @@ def run(client: Client, function: Callable[..., Any], *args: Any, **kwargs: Any)
 
 
 # --- a client in a task ------------------------------------------------------------------------------
+
+
+class _Talker(SchedulerPlugin):
+    """Says something to all clients while the next one is greeted."""
+
+    name = "talker"
+
+    def add_client(self, scheduler: Any, client: str) -> None:
+        scheduler.loop.add_callback(scheduler.report, {"op": "cancelled-keys", "keys": ["no-such-key"]})
+        scheduler.loop.add_callback(scheduler.remove_plugin, self.name)
+
+
+def test_a_client_is_made_while_the_scheduler_talks_to_all(shared_client: Client) -> None:
+    """Dask's own client takes that for a defect of the scheduler, and stays half made."""
+
+    def outer() -> int:
+        with worker_client() as client:
+            return int(client.submit(increment, 1, pure=False).result())
+
+    shared_client.restart()
+    shared_client.register_plugin(_Talker())
+    assert run(shared_client, outer) == run(shared_client, outer) == 2
 
 
 def test_a_task_submits_tasks(shared_client: Client) -> None:

@@ -18,6 +18,9 @@ from distributed.utils import LoopRunner, in_async_call, sync
 
 from skyward_dask.errors import ConfigurationError
 
+#: How often a connection is tried to which the scheduler's greeting doesn't come alone: arbitrary.
+_GREETINGS = 5
+
 
 class ChildClient:
     """Makes the client and its loop, each once.
@@ -87,14 +90,28 @@ class ChildClient:
         return client if address == self.scheduler else None
 
     def _connect(self, timeout: Any) -> Client:
+        """Make the client.
+
+        distributed asserts that the scheduler's greeting comes alone, but what is said to all clients in the
+        same two milliseconds ("cancelled-keys", say) comes with it: then the connection is made anew. In a
+        plain worker that is as rare as the one client that it makes; here each child makes one.
+        """
         if self.scheduler.startswith("inproc://"):
             raise ConfigurationError(
-                f"the scheduler is at {self.scheduler}, which no other process can reach, and this task runs in "
-                "a process slot. Give the cluster real addresses: LocalCluster(processes=False, "
+                f"the scheduler is at {self.scheduler}, which no other process can reach, and this task "
+                "runs in a process slot. Give the cluster real addresses: LocalCluster(processes=False, "
                 "protocol='tcp'); or run the task with `with skyward_dask.options(executor='thread')`."
             )
         if timeout is None:
             timeout = dask.config.get("distributed.comm.timeouts.connect")
+        for _ in range(_GREETINGS - 1):
+            try:
+                return self._new_client(timeout)
+            except AssertionError:
+                default_client().close()  # half made, it is the default already
+        return self._new_client(timeout)
+
+    def _new_client(self, timeout: Any) -> Client:
         loop = self._running_loop()
         return Client(
             self.scheduler,

@@ -67,7 +67,10 @@ class Requests:
 
     def secede(self) -> None:
         """Dask's own secede, in the thread that it is about."""
-        distributed.secede()  # raises a KeyError if the task has seceded before
+        # A run that is repeated, because its child's template ended, has left before; a task that secedes
+        # twice in one run gets its KeyError in the child.
+        if threading.current_thread() in thread_state.executor._threads:
+            distributed.secede()
         self._run.secede()
 
     def rejoin(self) -> Future[None]:

@@ -19,6 +19,7 @@ from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.template import Disconnected, receive, send
+from skyward_dask.slots.trees import end_tree, is_stopped
 
 if TYPE_CHECKING:
     from skyward_dask.slots.process import ChildProcess
@@ -30,6 +31,8 @@ _PROGRAM = (
 )
 #: Seconds that a template may take to fork or to bury: it takes milliseconds, unless it was stopped.
 PATIENCE = 5.0
+#: Seconds for the tree of a lost template, or of a child whose template is gone, to go.
+TREE_PATIENCE = 1.0
 
 
 class GuardianLost(Exception):
@@ -136,9 +139,19 @@ class Guardian:
             raise GuardianLost from None
 
     def kill(self) -> None:
-        """Kill the template and reap it."""
-        self._popen.kill()
+        """Kill the template with all that descends from it, and reap it."""
+        # what dead children have left would be nobody's once the template is gone
+        end_tree(self.pid, TREE_PATIENCE, self._popen.send_signal)
         self._popen.wait()
+
+    def is_stopped(self) -> bool:
+        """Whether somebody has stopped it."""
+        return is_stopped(self.pid)
+
+    def ended_itself(self) -> bool:
+        """Whether it has ended, not by a signal, before it could fork: another one would too."""
+        code = self._popen.poll()
+        return not self.ready and code is not None and code >= 0
 
     def failure(self) -> SlotStartFailed:
         """Why no child could be started with it."""
@@ -157,8 +170,7 @@ class Guardian:
         try:
             self._popen.wait(PATIENCE)
         except subprocess.TimeoutExpired:  # it was stopped
-            self._popen.kill()
-            self._popen.wait()
+            self.kill()
         self.output.close()
 
 

@@ -17,7 +17,7 @@ from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind, Part
 from skyward_dask.slots.child import STACK_SIGNAL
 from skyward_dask.slots.forms import Form
-from skyward_dask.slots.guardian import Guardian
+from skyward_dask.slots.guardian import TREE_PATIENCE, Guardian
 from skyward_dask.slots.lending import Lender
 from skyward_dask.slots.lifecycle import Command, Event, State, step
 from skyward_dask.slots.output import Output, Sink
@@ -34,8 +34,6 @@ _STACK_PATIENCE = 0.2
 _STACK_PAUSE = 0.005
 #: What faulthandler says of the child's own thread, which is of no interest to a task's user.
 _LISTENER = " in _listen\n"
-#: Seconds for the tree of a child whose template is gone to go.
-_TREE_PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +254,7 @@ class ChildProcess:
     def kill_tree(self) -> None:
         """Kill the child with all that descends from it: its template is gone, and nobody else will."""
         self.orphaned = True
-        end_tree(self.pid, _TREE_PATIENCE, self._signal)
+        end_tree(self.pid, TREE_PATIENCE, self._signal)
 
     def _signal(self, number: int) -> None:
         with self._dying, suppress(ProcessLookupError):

@@ -176,6 +176,7 @@ class Supervisor:
             self._guardians.add(guardian)
             self._selector.register(guardian.control, selectors.EVENT_READ, (self._hear, (guardian,)))
             self._read(guardian.output)
+            self._set_timer(time.monotonic() + PATIENCE, self._lose_if_stopped, guardian)
         return self._guardian if self._guardian.ready else None
 
     def _fail(self, child: ChildProcess, error: SlotStartFailed) -> None:
@@ -260,6 +261,15 @@ class Supervisor:
         if guardian is not self._guardian and not guardian.children:
             self._forget_guardian(guardian)
 
+    def _lose_if_stopped(self, guardian: Guardian) -> None:
+        """Look after a template while it prepares: it may take its time for imports, but not for ever."""
+        if guardian not in self._guardians or guardian.ready:
+            return
+        if guardian.is_stopped():
+            self._lose(guardian)
+        else:
+            self._set_timer(time.monotonic() + PATIENCE, self._lose_if_stopped, guardian)
+
     def _lose(self, guardian: Guardian, starting: ChildProcess | None = None) -> None:
         """End what a lost template leaves; what it had to start gets another template, or has failed."""
         if guardian not in self._guardians:
@@ -273,7 +283,7 @@ class Supervisor:
             self._bury(guardian.children.pop(child.pid), None)
         self._forget_guardian(guardian)
         self._guardians_lost += 1
-        failed = not guardian.ready or self._guardians_lost >= _LOST_IN_A_ROW
+        failed = guardian.ended_itself() or self._guardians_lost >= _LOST_IN_A_ROW
         if starting is not None:
             starting.orphaned = not failed
             self._fail(starting, guardian.failure())

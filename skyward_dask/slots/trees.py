@@ -94,11 +94,19 @@ def end_tree(pid: int, patience: float, send: Callable[[int], None]) -> None:
 
 def _lives(pid: int) -> bool:
     """Whether a process is more than an entry that nobody has reaped."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state not in "ZX"
+    return _state(pid) not in "ZX"
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process does nothing until it is told to go on; False where ``/proc`` doesn't tell."""
+    return _state(pid) in "Tt"
+
+
+def _state(pid: int) -> str:
+    """The letter by which the kernel says what a process does; ``X`` for one that is gone."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return "X"
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

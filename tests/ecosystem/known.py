@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-#: Without us, when what a test computes is computed on a cluster (dask 2026.8.0). Most look for something in the test's own process that is in the worker's.
+#: Without us, when what a test computes is computed on a cluster (dask 2026.8.0).
+#: Most look for something in the test's own process that is in the worker's.
 WITHOUT_US = frozenset(
     {
         "dask.tests.test_delayed::test_callable_obj",

@@ -349,6 +349,28 @@ def test_a_stopped_template_is_replaced(started: str) -> None:
         assert _template(pool) != template
 
 
+_HARMED = """
+import os
+from pathlib import Path
+
+if not Path(__file__ + ".seen").exists():
+    Path(__file__ + ".seen").touch()
+    os.kill(os.getpid(), {number})
+"""
+
+
+@needs_fork
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_template_that_is_harmed_while_it_prepares_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Stopped, it would never be ready; nothing has failed."""
+    (tmp_path / "harmed.py").write_text(_HARMED.format(number=int(number)))
+    monkeypatch.syspath_prepend(tmp_path)
+    with SlotPool(1, pre_import=("harmed",)) as pool:
+        assert pool.submit(pow, 2, 3).result(timeout=60) == 8
+
+
 # --- what tasks start --------------------------------------------------------------------------------------
 
 _LEFTOVERS = """
@@ -424,6 +446,20 @@ def test_what_a_task_has_started_ends_with_it(tmp_path: Path, started: str, how:
                 pool.end()
         assert isinstance(future.exception(), (CancelledError, TaskTimeout, SlotCrashed))
         assert _gone(tmp_path)
+
+
+@needs_subreaper
+def test_what_a_dead_child_has_left_ends_with_a_stopped_template(tmp_path: Path, started: str) -> None:
+    """It has come to a template that can't end it, and would be nobody's after that."""
+    with SlotPool(1) as pool:
+        os.kill(_template(pool), signal.SIGSTOP)
+        pool.submit(_leftovers(), str(tmp_path), started)
+        hear(started)
+        first = (tmp_path / "pids").rename(tmp_path / "first").read_text()
+        os.kill(int(first.split()[0]), signal.SIGKILL)
+        hear(started)  # it is run again, by another template
+        assert not [pid for pid in first.split() if _lives(int(pid))]
+        pool.end()
 
 
 def _parent(pool: SlotPool) -> int:

@@ -1,0 +1,1 @@
+"""A cluster under tasks of all kinds, whose processes are killed and stopped at random."""
