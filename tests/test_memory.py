@@ -71,11 +71,17 @@ async def test_shared_memory_is_the_workers(c: Client, s: Any, a: Worker) -> Non
 
 
 @pytest.mark.skipif(not segments.is_supported(), reason="the platform has no shared memory")
-@gen_cluster(client=True, nthreads=[("", 1)], worker_kwargs=PROCESSES | {"memory_limit": "700 MiB"})
-async def test_spilling_gives_shared_memory_back(c: Client, s: Any, a: Worker) -> None:
+def test_spilling_gives_shared_memory_back() -> None:
     """What is on disk is in memory no longer, and is what it was."""
-    futures = c.map(lambda n: np.full(4 * MIB, n), range(24), pure=False)
-    await wait(futures)
-    assert a.data.disk
-    sums = c.map(lambda x, n: int(x.sum()) == n * 4 * MIB, futures, range(24), pure=False)
-    assert all(await c.gather(sums))
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, memory_limit="700 MiB", dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        sky.install(client, sky.Worker(concurrency=2, executor="process"))
+        futures = client.map(lambda n: np.full(4 * MIB, n), range(24), pure=False)
+        wait(futures)
+        assert all(client.run(lambda dask_worker: len(dask_worker.data.disk)).values())
+        sums = client.map(lambda x, n: int(x.sum()) == n * 4 * MIB, futures, range(24), pure=False)
+        assert all(client.gather(sums))

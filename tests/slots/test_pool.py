@@ -190,16 +190,17 @@ def test_a_crash_harms_its_call_alone(
         assert pool.submit(os.getpid).result() != error.pid
 
 
-def test_the_stderr_of_a_crash_is_reported(shared_pool: SlotPool) -> None:
+def test_the_stderr_of_a_crash_is_reported() -> None:
     """Its last lines, and only those of the task that crashed."""
 
     def last_words() -> None:
         print("I fall", file=sys.stderr)
         os._exit(1)
 
-    shared_pool.submit(lambda: print("other", file=__import__("sys").stderr)).result()
-    with pytest.raises(SlotCrashed) as caught:
-        shared_pool.submit(last_words).result()
+    with SlotPool(1) as pool:
+        pool.submit(lambda: print("other", file=__import__("sys").stderr)).result()
+        with pytest.raises(SlotCrashed) as caught:
+            pool.submit(last_words).result()
     assert caught.value.stderr == "I fall"
 
 
