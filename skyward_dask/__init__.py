@@ -10,8 +10,12 @@ from importlib import import_module
 
 _HOMES = {
     "skyward_dask.errors": (
+        "BrokenBarrierError",
+        "CollectionConflict",
+        "CollectionLost",
         "ConfigurationError",
         "InstallError",
+        "LockError",
         "OperatorError",
         "SerializationError",
         "SharedMemoryError",
@@ -35,6 +39,14 @@ _HOMES = {
     "skyward_dask.extension.plugin": ("SkywardPlugin",),
     "skyward_dask.extension.running": ("cancelled",),
     "skyward_dask.extension.standing": ("stack",),
+    "skyward_dask.extension.listing": ("Collection", "collections"),
+    "skyward_dask.api.barriers": ("Barrier",),
+    "skyward_dask.api.counters": ("Counter",),
+    "skyward_dask.api.dicts": ("Dict",),
+    "skyward_dask.api.locks": ("Holder", "Lock"),
+    "skyward_dask.api.openers": ("barrier", "counter", "dict", "lock", "queue", "set"),
+    "skyward_dask.api.queues": ("Queue",),
+    "skyward_dask.api.sets": ("Set",),
     "skyward_dask.api.calls": ("function", "gather"),
     "skyward_dask.api.cluster": ("Compute",),
 }
@@ -43,7 +55,8 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _HOME_OF["dask_setup"] = "skyward_dask.extension.preload"
 
 __version__ = "0.1.0"
-__all__ = sorted(name for names in _HOMES.values() for name in names)
+# `from skyward_dask import *` must not take the builtins' names away
+__all__ = sorted({name for names in _HOMES.values() for name in names} - {"dict", "set"})
 
 
 def __getattr__(name: str) -> object:

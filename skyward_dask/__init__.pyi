@@ -1,9 +1,28 @@
+from builtins import list as _list
+
+from skyward_dask.api.barriers import Barrier as Barrier
 from skyward_dask.api.calls import function as function
 from skyward_dask.api.calls import gather as gather
 from skyward_dask.api.cluster import Compute as Compute
+from skyward_dask.api.counters import Counter as Counter
+from skyward_dask.api.dicts import Dict as Dict
+from skyward_dask.api.locks import Holder as Holder
+from skyward_dask.api.locks import Lock as Lock
+from skyward_dask.api.openers import barrier as barrier
+from skyward_dask.api.openers import counter as counter
+from skyward_dask.api.openers import dict as dict
+from skyward_dask.api.openers import lock as lock
+from skyward_dask.api.openers import queue as queue
+from skyward_dask.api.openers import set as set
+from skyward_dask.api.queues import Queue as Queue
+from skyward_dask.api.sets import Set as Set
 from skyward_dask.config import Worker as Worker
+from skyward_dask.errors import BrokenBarrierError as BrokenBarrierError
+from skyward_dask.errors import CollectionConflict as CollectionConflict
+from skyward_dask.errors import CollectionLost as CollectionLost
 from skyward_dask.errors import ConfigurationError as ConfigurationError
 from skyward_dask.errors import InstallError as InstallError
+from skyward_dask.errors import LockError as LockError
 from skyward_dask.errors import OperatorError as OperatorError
 from skyward_dask.errors import SerializationError as SerializationError
 from skyward_dask.errors import SharedMemoryError as SharedMemoryError
@@ -20,6 +39,8 @@ from skyward_dask.extension.checking import check as check
 from skyward_dask.extension.control import install as install
 from skyward_dask.extension.control import resize as resize
 from skyward_dask.extension.control import uninstall as uninstall
+from skyward_dask.extension.listing import Collection as Collection
+from skyward_dask.extension.listing import collections as collections
 from skyward_dask.extension.monitoring import SlotStatistics as SlotStatistics
 from skyward_dask.extension.monitoring import Statistics as Statistics
 from skyward_dask.extension.monitoring import WorkerStatistics as WorkerStatistics
@@ -30,4 +51,4 @@ from skyward_dask.extension.running import cancelled as cancelled
 from skyward_dask.extension.standing import stack as stack
 
 __version__: str
-__all__: list[str]
+__all__: _list[str]

@@ -215,13 +215,22 @@ def parse_memory_limit(value: Any) -> int | None:
 
 def grace() -> float:
     """Seconds between the interruption of a task that is stopped and its kill (``skyward.worker.grace``)."""
-    value = dask.config.get("skyward.worker.grace", default="500ms")
+    return _seconds("skyward.worker.grace", "500ms")
+
+
+def staleness() -> float:
+    """Seconds by which an answer may be old with eventual consistency (``skyward.collections.staleness``)."""
+    return _seconds("skyward.collections.staleness", "100ms")
+
+
+def _seconds(setting: str, default: str) -> float:
+    value = dask.config.get(setting, default=default)
     try:
         seconds = float(parse_timedelta(value, default="s"))
         if not 0 <= seconds < float("inf"):
             raise ValueError
     except (TypeError, ValueError, KeyError, AttributeError):
-        raise _invalid("skyward.worker.grace", value, "seconds from 0, or text such as '500ms'") from None
+        raise _invalid(setting, value, f"seconds from 0, or text such as {default!r}") from None
     return seconds
 
 

@@ -5,9 +5,15 @@ Every message says what happened, why it may have, and what to do.
 
 from __future__ import annotations
 
+import threading
+
 __all__ = [
+    "BrokenBarrierError",
+    "CollectionConflict",
+    "CollectionLost",
     "ConfigurationError",
     "InstallError",
+    "LockError",
     "OperatorError",
     "SerializationError",
     "SharedMemoryError",
@@ -42,6 +48,22 @@ class SerializationError(SkywardError, TypeError):
 
 class SharedMemoryError(SkywardError, MemoryError):
     """A large argument or result finds no room in shared memory; the other tasks are not concerned."""
+
+
+class CollectionConflict(SkywardError, ValueError):
+    """A collection of that name is another one: of another kind, or with other options."""
+
+
+class CollectionLost(SkywardError, RuntimeError):
+    """What a collection held is gone with the worker that it lived on, or with the collection's end."""
+
+
+class LockError(SkywardError, RuntimeError):
+    """A lock was released by somebody who doesn't hold it."""
+
+
+class BrokenBarrierError(SkywardError, threading.BrokenBarrierError):
+    """A barrier was broken while the caller waited, or before."""
 
 
 class StreamsNotSupported(SkywardError, TypeError):

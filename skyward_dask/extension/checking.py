@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import Client
 
-from skyward_dask.extension.scheduler import connected
+from skyward_dask.extension.introducing import connected
 
 #: What has to be the same everywhere.
 _PACKAGES = ("python", "skyward_dask", "dask", "distributed", "cloudpickle")

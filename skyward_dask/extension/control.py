@@ -10,8 +10,8 @@ from distributed.protocol.pickle import dumps, loads
 
 from skyward_dask.config import Worker
 from skyward_dask.errors import ConfigurationError, InstallError
+from skyward_dask.extension.introducing import connected
 from skyward_dask.extension.plugin import Removal, SkywardPlugin
-from skyward_dask.extension.scheduler import connected
 
 
 def install(client: Client, worker: Worker | None = None) -> Any:

@@ -12,6 +12,7 @@ from distributed.security import Security
 from distributed.worker import thread_state  # type: ignore[attr-defined]
 from distributed.worker_state_machine import SecedeEvent
 
+from skyward_dask.extension.asking import ChildTransport
 from skyward_dask.extension.leaving import ChildExecutor
 from skyward_dask.extension.nested import ChildClient
 from skyward_dask.extension.records import Levels
@@ -68,6 +69,7 @@ class ChildWorker:
         self.data = WorkerData(link)
         self.plugins = WorkerPlugins(link)
         self._link = link
+        self.collections = ChildTransport(link)
         self._nested = ChildClient(introduction.scheduler, introduction.security)
         self.scheduler = SchedulerFacade(self._nested)
 

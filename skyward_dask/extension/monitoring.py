@@ -8,7 +8,8 @@ from typing import Any
 
 from distributed import Client
 
-from skyward_dask.extension.scheduler import connected
+from skyward_dask.extension.introducing import connected
+from skyward_dask.extension.listing import Collection, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,13 @@ class Statistics:
         `WorkerStatistics` by address.
     tasks : dict
         How many tasks ran, by (place, reason), on the workers that are there now.
+    collections : dict
+        `Collection` by name.
     """
 
     workers: dict[str, WorkerStatistics]
     tasks: dict[tuple[str, str], int]
+    collections: dict[str, Collection]
 
 
 def statistics(client: Client) -> Any:
@@ -109,7 +113,8 @@ async def _statistics(client: Client) -> Statistics:
     for answer in answers.values():
         for place, reason, count in answer["tasks"]:
             tasks[place, reason] += count
-    return Statistics({worker: _worker(answer) for worker, answer in answers.items()}, dict(tasks))
+    workers = {worker: _worker(answer) for worker, answer in answers.items()}
+    return Statistics(workers, dict(tasks), await listed(client))
 
 
 def _worker(answer: dict[str, Any]) -> WorkerStatistics:

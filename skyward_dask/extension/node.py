@@ -37,6 +37,7 @@ from skyward_dask.extension import private
 from skyward_dask.extension.child import run_task
 from skyward_dask.extension.executor import SlotThreadPoolExecutor
 from skyward_dask.extension.facade import Introduction
+from skyward_dask.extension.introducing import introduce
 from skyward_dask.extension.logs import TaskLog
 from skyward_dask.extension.memory import SharedMemory
 from skyward_dask.extension.probing import probe
@@ -53,7 +54,7 @@ from skyward_dask.extension.routing import (
     route,
 )
 from skyward_dask.extension.running import TaskRun, current
-from skyward_dask.extension.scheduler import introduce, report_slots, slots_told
+from skyward_dask.extension.scheduler import report_slots, slots_told
 from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.extension.values import Values
@@ -373,7 +374,7 @@ class Node(WorkerPlugin):
             self._runs.pop(key, None)
 
     def _begins(self, key: Any) -> None:
-        self._runs[key] = TaskRun()
+        self._runs[key] = TaskRun(key)
         ts = self.worker.state.tasks[key]
         if isinstance(ts.run_spec, RoutedTask) and ts.run_spec.route.reason is Reason.OTHER_EXECUTOR:
             self.tasks[ts.run_spec.route] += 1  # its executor may call it in another process
@@ -405,7 +406,7 @@ class Node(WorkerPlugin):
         return result if task.route.place is Place.LOOP else refuse_generator(result, task.key)
 
     def _call_in_child(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
-        task_run = self._runs.get(task.key) or TaskRun()
+        task_run = self._runs.get(task.key) or TaskRun(task.key)
         requests = Requests(self.worker, task_run, partial(self._profiling.add, task.key))
         small, attached = self._values.attach(data)
         request = Request(
@@ -415,6 +416,7 @@ class Node(WorkerPlugin):
             attached=tuple(attached.values()),
             serve=requests.serve,
             report=requests.report,
+            again=requests.again,
             pieces=partial(_pieces, task.spec, data),
             timeout=task.limits.timeout or self.config.timeout,
             memory_limit=task.limits.memory_limit or self.config.memory_limit,

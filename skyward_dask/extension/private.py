@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any
 
-from distributed import Client, Future, Status, Worker
+from distributed import Client, Future, Scheduler, Status, Worker
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin, _InstallWorkerPlugin
 from distributed.protocol.pickle import dumps
 from distributed.spill import SpillBuffer
-from distributed.worker import _worker_cvar
+from distributed.worker import _run_actor, _worker_cvar, thread_state  # type: ignore[attr-defined]
 from distributed.worker_memory import parse_memory_limit
 from distributed.worker_state_machine import UnpauseEvent
 
@@ -122,3 +124,33 @@ def bind_futures(find: Callable[[], Client | None]) -> None:
 
     Future.client = property(client)  # type: ignore[assignment]
     Future.release = release_if_bound  # type: ignore[method-assign]
+
+
+def place_actor(worker: Worker, key: str, actor: object) -> None:
+    """Have an object live in a worker as an actor, without a task that builds it."""
+    worker.state.actors[key] = actor  # before the value comes: so it is taken for an actor's
+    worker.update_data({key: actor})
+
+
+def know_actor(scheduler: Scheduler, key: str, worker: str, client: str) -> None:
+    """Tell the scheduler of an actor that a worker is about to have, and of a client that wants it."""
+    scheduler.update_data(who_has={key: [worker]}, nbytes={key: 0}, client=client)
+    task = scheduler.tasks[key]
+    task.actor = True
+    scheduler.workers[worker].actors.add(task)
+
+
+def actor_in_this_thread(worker: Worker) -> Any:
+    """The key of the actor whose method runs in this thread; None if none does."""
+    if not getattr(thread_state, "actor", False):
+        return None
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not _run_actor.__code__:
+        frame = frame.f_back
+    actor = getattr(frame.f_locals["func"], "__self__", None) if frame is not None else None
+    return next((key for key, found in worker.state.actors.items() if found is actor), None)
+
+
+def client_extension(client: Client, name: str, make: Callable[[Client], object]) -> object:
+    """Something of ours that lives as long as a client, made when it is first asked for."""
+    return client.extensions.get(name) or client.extensions.setdefault(name, make(client))

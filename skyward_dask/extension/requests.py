@@ -25,8 +25,11 @@ from distributed.metrics import context_meter
 from distributed.threadpoolexecutor import thread_state
 
 from skyward_dask.errors import InstallError
+from skyward_dask.extension.attending import Attendant
+from skyward_dask.extension.finding import destroyed
 from skyward_dask.extension.records import handle
 from skyward_dask.extension.running import TaskRun
+from skyward_dask.shared.asks import Ask, Pending, Spec
 
 #: What a task may ask of its worker's P2P plugin.
 _SHUFFLE_CALLS = frozenset({"add_partition", "barrier", "get_output_partition"})
@@ -56,6 +59,7 @@ class Requests:
         self.shuffled = False
         self._worker = worker
         self._held: list[distributed.Future[Any]] = []
+        self._asked = False
 
     def serve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Carry out one request; see `skyward_dask.slots.runs.Request`."""
@@ -82,6 +86,22 @@ class Requests:
         executor.submit(_wake)
         thread_state.proceed = True
         return joined
+
+    def again(self) -> None:
+        """The run goes to another child: what it held in the lost one is given back."""
+        if self._asked:
+            Attendant.of(self._worker).renew(self._run.key)
+
+    # --- collections ---------------------------------------------------------------------------------
+
+    def collection(self, spec: Spec, ask: Ask, call_id: tuple[str, int]) -> Pending:
+        """Ask a collection in the name of the run."""
+        self._asked = True
+        attendant = Attendant.of(self._worker)
+        return attendant.switchboard.begin(spec, ask, attendant.caller_of(self._run, self._run.slot), call_id)
+
+    def destroy_collection(self, spec: Spec) -> Future[None]:
+        return destroyed(self._worker.loop, self._worker.scheduler, spec)
 
     # --- what the child has to tell --------------------------------------------------------------------
 
@@ -176,6 +196,8 @@ _REQUESTS: Mapping[str, Callable[..., Any]] = {
     "hold": Requests.hold,
     "profile": Requests.profile,
     "log": Requests.log,
+    "collection": Requests.collection,
+    "destroy_collection": Requests.destroy_collection,
 }
 
 

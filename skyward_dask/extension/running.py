@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from skyward_dask.extension import child
 from skyward_dask.slots.pool import SlotPool
@@ -20,6 +21,7 @@ class TaskRun:
     looks at the other's, so one of them sees both.
     """
 
+    key: Any = None
     stopped: bool = False
     run: Run | None = None
     pool: SlotPool | None = None
@@ -40,6 +42,12 @@ class TaskRun:
         """Go on outside the slot, whose next child takes other tasks."""
         if self.pool is not None and self.run is not None:
             self.pool.secede(self.run)
+
+    @property
+    def slot(self) -> int | None:
+        """The index of its process slot, while it has one."""
+        child = self.run.child if self.run is not None else None
+        return child.slot if child is not None else None
 
     def stack(self) -> str:
         """Where its process stands, as faulthandler says it; empty if it has none."""

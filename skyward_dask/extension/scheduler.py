@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from distributed import Client, Scheduler
+from distributed import Scheduler
 from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.metrics import time
-from distributed.protocol.pickle import dumps, loads
+from distributed.protocol.pickle import loads
 from distributed.scheduler import WorkerState, WorkerStatusPlugin
 
-from skyward_dask.errors import InstallError
+from skyward_dask.extension.directory import Directory
+from skyward_dask.extension.introducing import NAME
 from skyward_dask.extension.told import Told
-
-NAME = "skyward"
 
 
 class SkywardSchedulerPlugin(SchedulerPlugin):
@@ -35,6 +34,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         """Answer clients and nodes from now on."""
         self.scheduler = scheduler
         self.told = Told(NAME)
+        self.directory = Directory(scheduler)
         scheduler.handlers["skyward_resize"] = self.resize
         scheduler.handlers["skyward_told"] = self.slots_told
         scheduler.handlers["skyward_slots"] = self.take_slots
@@ -54,6 +54,18 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
             slots = loads(pickled).concurrency
         if slots:
             self._set_slots(scheduler.workers[worker], slots)
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
+        """A worker is gone, with the homes of collections that it had, and with its tasks."""
+        self.directory.remove_worker(worker)
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """A client is gone, with what it held."""
+        self.directory.remove_client(client)
+
+    def restart(self, scheduler: Scheduler) -> None:
+        """The cluster restarts, and its collections end."""
+        self.directory.clear()
 
     def take_slots(self, worker: str, slots: int) -> None:
         """A node says how many slots it has now."""
@@ -157,31 +169,6 @@ def attach(scheduler: Scheduler) -> None:
         plugin = SkywardSchedulerPlugin()
         plugin.attach(scheduler)
         scheduler.add_plugin(plugin)
-
-
-async def connected(client: Client) -> Any:
-    """The client's connection to a scheduler that has our side."""
-    await introduce(client.scheduler)
-    return client.scheduler
-
-
-async def introduce(scheduler: Any) -> None:
-    """Install the scheduler's side, once, over a connection to the scheduler.
-
-    Raises
-    ------
-    InstallError
-        The scheduler can't import the package, or takes no plugins.
-    """
-    try:
-        await scheduler.register_scheduler_plugin(
-            plugin=dumps(SkywardSchedulerPlugin()), name=NAME, idempotent=True
-        )
-    except (ImportError, ValueError) as error:
-        raise InstallError(
-            f"the scheduler can't have its side of skyward_dask: {error!r}. Install skyward_dask (the same "
-            "version) in the scheduler's environment; distributed.scheduler.pickle must be true there."
-        ) from error
 
 
 async def slots_told(worker: DaskWorker) -> int | None:

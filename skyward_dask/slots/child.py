@@ -22,6 +22,8 @@ import sys
 import threading
 import traceback
 import types
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -68,19 +70,23 @@ class Link:
         self._runs = runs
         self._page = page
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, queue.SimpleQueue[Frame]] = {}
+        self._waiting: dict[int, Callable[[Frame], None]] = {}
         self.run = 0
         self.report: tuple[Any, ...] = ()
 
     def call(self, name: str, *args: object, **kwargs: object) -> Any:
         """Ask the worker to do `name`, and wait; raises what it raised there."""
         number = next(self._numbers)
-        reply = self._waiting[number] = queue.SimpleQueue()
+        reply: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self._waiting[number] = reply.put
         self._request(number, name, args, kwargs)
-        frame = reply.get()
-        if frame.envelope[0]:
-            return loads(frame.parts)
-        raise load_exception(frame.parts)
+        return _answer(reply.get())
+
+    def begin(self, outcome: Future[Any], name: str, *args: object) -> None:
+        """The same without waiting: the outcome gets the answer, in another thread."""
+        number = next(self._numbers)
+        self._waiting[number] = partial(_settle, outcome)
+        self._request(number, name, args, {})
 
     @property
     def stopped(self) -> bool:
@@ -103,7 +109,20 @@ class Link:
             raise
 
     def answer(self, frame: Frame) -> None:
-        self._waiting.pop(frame.number).put(frame)
+        self._waiting.pop(frame.number)(frame)
+
+
+def _answer(frame: Frame) -> Any:
+    if frame.envelope[0]:
+        return loads(frame.parts)
+    raise load_exception(frame.parts)
+
+
+def _settle(outcome: Future[Any], frame: Frame) -> None:
+    try:
+        outcome.set_result(_answer(frame))
+    except Exception as error:  # whoever waits for the outcome sees it
+        outcome.set_exception(error)
 
 
 def _pickled_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> list[Part]:

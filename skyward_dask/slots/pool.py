@@ -303,6 +303,8 @@ class SlotPool(Executor):
                 self._give_back(run, child, reply is not None, over)
             if over:
                 return self._outcome(run, child, reply)
+            if run.request.again is not None:
+                run.request.again()
 
     def _is_repeated(self, run: Run, child: ChildProcess) -> bool:
         """Whether a run whose child has died is given to another: it was no fault of the run."""

@@ -31,6 +31,8 @@ class Request:
         takes its time returns a `concurrent.futures.Future`, whose outcome is the answer.
     report : callable
         Takes the plain values that the child's backend adds to the answer of the run.
+    again : callable
+        Called before the call is given to another child, because its own was lost through no fault of it.
     pieces : callable
         Yields the call's parts with the names that an error should call them by.
     timeout : float or None
@@ -47,6 +49,7 @@ class Request:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     serve: Callable[[str, tuple[Any, ...], dict[str, Any]], Any] | None = None
     report: Callable[..., None] | None = None
+    again: Callable[[], None] | None = None
     pieces: Callable[[], Iterator[tuple[str, object]]] | None = None
     timeout: float | None = None
     memory_limit: int | None = None

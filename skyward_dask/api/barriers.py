@@ -1,0 +1,77 @@
+"""A barrier at which tasks and clients of a cluster meet."""
+
+from __future__ import annotations
+
+from skyward_dask.api.handles import Handle, Steps, both, check_timeout, one
+from skyward_dask.errors import BrokenBarrierError
+from skyward_dask.shared.asks import Ask
+from skyward_dask.shared.home import Withdrawn
+
+
+class Barrier(Handle):
+    """A barrier: see `barrier`."""
+
+    kind = "barrier"
+
+    def _wait(self, timeout: float | None = None) -> Steps[int]:
+        """Wait until all parties are there; returns the arrival index, from 0.
+
+        Raises
+        ------
+        BrokenBarrierError
+            The barrier was broken, or is: so it is, for all, when somebody's `timeout` (seconds) is over.
+        """
+        try:
+            return one(Ask("wait", binds=True, timeout=check_timeout(timeout)))
+        except Withdrawn:
+            raise BrokenBarrierError(
+                f"not all parties of {self!r} came in {timeout} s: the barrier is broken for all until "
+                "somebody calls reset()."
+            ) from None
+
+    wait, wait_async = both(_wait)
+
+    def _parties(self) -> Steps[int]:
+        """How many have to come."""
+        return one(Ask("parties", reads=True))
+
+    get_parties, parties_async = both(_parties)
+
+    def _n_waiting(self) -> Steps[int]:
+        """How many wait."""
+        return one(Ask("n_waiting", reads=True))
+
+    get_n_waiting, n_waiting_async = both(_n_waiting)
+
+    def _broken(self) -> Steps[bool]:
+        """Whether it is broken."""
+        return one(Ask("broken", reads=True))
+
+    get_broken, broken_async = both(_broken)
+
+    @property
+    def parties(self) -> int:
+        """How many have to come."""
+        return self.get_parties()
+
+    @property
+    def n_waiting(self) -> int:
+        """How many wait."""
+        return self.get_n_waiting()
+
+    @property
+    def broken(self) -> bool:
+        """Whether it is broken."""
+        return self.get_broken()
+
+    def _abort(self) -> Steps[None]:
+        """Break it: who waits, and who comes, gets `BrokenBarrierError`."""
+        yield Ask("abort")
+
+    abort, abort_async = both(_abort)
+
+    def _reset(self) -> Steps[None]:
+        """Make it new: who waits gets `BrokenBarrierError`."""
+        yield Ask("reset")
+
+    reset, reset_async = both(_reset)

@@ -1,0 +1,265 @@
+"""Handles: what a program holds of a collection. They can be pickled, and do no I/O before they are used.
+
+An operation is written once, as a generator that yields what it asks the collection's homes and is sent the
+answers. `both` makes two methods of it: one that blocks, and its twin for an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from functools import wraps
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
+
+from skyward_dask.errors import ConfigurationError, OperatorError
+from skyward_dask.extension.transports import Transport, find_transport
+from skyward_dask.shared.asks import OPEN, Ask, Pending, Route, Spec
+from skyward_dask.shared.home import WITHDRAW
+
+T = TypeVar("T")
+P = ParamSpec("P")
+H = TypeVar("H", bound="Handle")
+
+#: What an operation yields: a question, several at once, or something that a function of the user's gave.
+Step = Ask | Sequence[Ask] | Awaitable[Any]
+Steps = Generator[Step, Any, T]
+#: Characters of a name at the most.
+_LONGEST_NAME = 200
+
+
+class Handle:
+    """A named collection.
+
+    Parameters
+    ----------
+    name : str
+    client : distributed.Client, optional
+        Whose cluster it is in; without it that of the task that uses it, else of the current client.
+    **options
+        Those that were given.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, name: str, client: Any = None, **options: Any) -> None:
+        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
+            raise ConfigurationError(
+                f"{name!r} can't be the name of a collection: that is a text of 1 to {_LONGEST_NAME} letters."
+            )
+        given = {option: value for option, value in options.items() if value is not None}
+        self._spec = Spec(self.kind, name, tuple(sorted(given.items())))
+        self._client = client
+        self._transport: Transport | None = None
+
+    @property
+    def name(self) -> str:
+        return self._spec.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self), self._spec)
+
+    def __repr__(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self._spec.options)
+        return f"sky.{self.kind}({self.name!r}{options})"
+
+    def destroy(self) -> None:
+        """End the collection: whoever waits gets `CollectionLost`; the next operation makes a new one."""
+        refuse_on_loop(self, "destroy", "destroy_async")
+        transport(self).destroy(self._spec).result()
+
+    async def destroy_async(self) -> None:
+        """As `destroy`."""
+        await asyncio.wrap_future(transport(self).destroy(self._spec))
+
+    def _shards(self) -> Steps[int]:
+        route: Route = yield OPEN
+        return len(route.homes)
+
+
+def _unpickled(cls: type[H], spec: Spec) -> H:
+    return cls(spec.name, **dict(spec.options))
+
+
+def transport(handle: Handle) -> Transport:
+    """How the handle asks, found at its first operation."""
+    if handle._transport is None:
+        handle._transport = find_transport(handle._client)
+    return handle._transport
+
+
+def refuse_on_loop(handle: Handle, operation: str, twin: str) -> None:
+    """Raise, where waiting would stop the loop that brings the answer."""
+    if transport(handle).is_on_loop():
+        raise OperatorError(
+            f"{operation} of {handle!r} waits, and would stop the event loop that runs in this thread: use "
+            f"`await {twin}(...)`."
+        )
+
+
+def one(ask: Ask) -> Steps[Any]:
+    """An operation that is one question, whose answer is its value."""
+    return (yield ask)
+
+
+# --- from generators to methods --------------------------------------------------------------------------
+
+
+def both(
+    steps: Callable[Concatenate[H, P], Steps[T]], blocking: str = ""
+) -> tuple[Callable[Concatenate[H, P], T], Callable[Concatenate[H, P], Coroutine[Any, Any, T]]]:
+    """The two methods of an operation.
+
+    Parameters
+    ----------
+    steps : callable
+        Its name is an underscore and the operation's.
+    blocking : str
+        Name of the blocking method, where it is another one: ``"__getitem__"``.
+    """
+    name = steps.__name__.lstrip("_")
+    own, twin = blocking or name, f"{name}_async"
+
+    @wraps(steps)
+    def wait(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        refuse_on_loop(self, own, twin)
+        return _run(self, steps(self, *args, **kwargs))
+
+    @wraps(steps)
+    async def wait_async(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await _run_async(self, steps(self, *args, **kwargs))
+
+    for method, called in ((wait, own), (wait_async, twin)):
+        method.__name__ = called
+        method.__qualname__ = f"{steps.__qualname__.rpartition('.')[0]}.{called}"
+    return wait, wait_async
+
+
+def _run(handle: Handle, steps: Steps[T]) -> T:
+    way = transport(handle)
+    step: Step
+    try:
+        step = next(steps)
+        while True:
+            try:
+                answer = _answer(way, handle._spec, step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+def _answer(way: Transport, spec: Spec, step: Step) -> Any:
+    if isinstance(step, Ask):
+        return _wait(way, spec, step, way.begin(spec, step))
+    if isinstance(step, Sequence):
+        asked = [(ask, way.begin(spec, ask)) for ask in step]
+        return [_wait(way, spec, ask, pending) for ask, pending in asked]
+    raise OperatorError(
+        "an `async def` function can't be called where nobody awaits it: use the _async twin."
+    )
+
+
+def _wait(way: Transport, spec: Spec, ask: Ask, pending: Pending) -> Any:
+    try:
+        return pending.result(ask.timeout)
+    except TimeoutError:
+        if pending.done():  # it is the operation's own, or the answer has just come
+            return pending.result()
+    except BaseException:  # KeyboardInterrupt, while the answer is still to come
+        if not pending.done():
+            _give_up(way, spec, ask, pending)
+        raise
+    way.begin(spec, _withdrawal(ask, pending, expired=True))
+    return pending.result()
+
+
+async def _run_async(handle: Handle, steps: Steps[T]) -> T:
+    way = transport(handle)
+    step: Step
+    try:
+        step = next(steps)
+        while True:
+            try:
+                answer = await _answer_async(way, handle._spec, step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+async def _answer_async(way: Transport, spec: Spec, step: Step) -> Any:
+    if isinstance(step, Ask):
+        return await _wait_async(way, spec, step, way.begin(spec, step))
+    if isinstance(step, Sequence):
+        return await asyncio.gather(*(_wait_async(way, spec, ask, way.begin(spec, ask)) for ask in step))
+    return await step
+
+
+async def _wait_async(way: Transport, spec: Spec, ask: Ask, pending: Pending) -> Any:
+    answer = asyncio.wrap_future(pending)
+    try:
+        done, _ = await asyncio.wait([answer], timeout=ask.timeout)
+    except asyncio.CancelledError:
+        _give_up(way, spec, ask, pending)
+        raise
+    if not done:
+        way.begin(spec, _withdrawal(ask, pending, expired=True))
+    return await answer
+
+
+def _withdrawal(ask: Ask, pending: Pending, expired: bool) -> Ask:
+    return Ask(WITHDRAW, (*pending.id, expired), ask.place)
+
+
+def _give_up(way: Transport, spec: Spec, ask: Ask, pending: Pending) -> None:
+    """Nobody waits for the answer any more: what it may still bring is given back."""
+    undo = ask.undo
+
+    def give_back(answered: Any) -> None:
+        if undo is not None and answered.exception() is None:
+            way.begin(spec, undo(answered.result()))
+
+    pending.add_done_callback(give_back)
+    way.begin(spec, _withdrawal(ask, pending, expired=False))
+
+
+# --- pages -------------------------------------------------------------------------------------------------
+
+
+def pages(handle: Handle, page: Callable[[Handle, int, int], Steps[tuple[Sequence[T], Any]]]) -> Iterator[T]:
+    """What `page(handle, shard, after)` gives, from all shards, one page after the other."""
+    refuse_on_loop(handle, "iteration", "async for")
+    for shard in range(_run(handle, handle._shards())):
+        after: Any = 0
+        while after is not None:
+            entries, after = _run(handle, page(handle, shard, after))
+            yield from entries
+
+
+async def pages_async(
+    handle: Handle, page: Callable[[Handle, int, int], Steps[tuple[Sequence[T], Any]]]
+) -> Any:
+    """As `pages`."""
+    for shard in range(await _run_async(handle, handle._shards())):
+        after: Any = 0
+        while after is not None:
+            entries, after = await _run_async(handle, page(handle, shard, after))
+            for entry in entries:
+                yield entry
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """Seconds from 0, or None for ever."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise ConfigurationError(
+            f"timeout={timeout!r} can't be meant: it is seconds from 0, or None for ever."
+        )
+    return float(timeout)

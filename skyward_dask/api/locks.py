@@ -1,0 +1,131 @@
+"""A lock that tasks and clients of a cluster share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from skyward_dask.api.handles import Handle, Steps, both, check_timeout, one
+from skyward_dask.errors import ConfigurationError
+from skyward_dask.shared.asks import Ask
+from skyward_dask.shared.home import Withdrawn
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock.
+
+    Attributes
+    ----------
+    task : str or None
+        The key of the task; None for a client or an actor.
+    worker : str
+        Its worker's address, or the client's id.
+    slot : int or None
+        The process slot that it runs in.
+    since : float
+        Seconds since the epoch, by the clock of the lock's host.
+    fence : int
+        The number of its acquisition.
+    """
+
+    task: str | None
+    worker: str
+    slot: int | None
+    since: float
+    fence: int
+
+
+class Lock(Handle):
+    """A lock: see `lock`."""
+
+    kind = "lock"
+
+    def _acquire(self, blocking: bool = True, timeout: float = -1) -> Steps[bool]:
+        """Take the lock; wait for it, first come, first served.
+
+        Parameters
+        ----------
+        blocking : bool
+            Whether to wait at all.
+        timeout : float
+            Seconds to wait at the most; -1 for ever.
+
+        Returns
+        -------
+        bool
+            Whether it is the caller's now.
+        """
+        if not blocking:
+            if timeout != -1:
+                raise ConfigurationError("a timeout can't be meant with blocking=False, which doesn't wait.")
+            return (yield Ask("acquire_nowait", binds=True)) is not None
+        seconds = None if timeout == -1 else check_timeout(timeout)
+        try:
+            yield Ask("acquire", binds=True, timeout=seconds, undo=_release)
+        except Withdrawn:
+            return False
+        return True
+
+    acquire, acquire_async = both(_acquire)
+
+    def _release(self) -> Steps[None]:
+        """Give it back.
+
+        Raises
+        ------
+        LockError
+            It isn't the caller's.
+        """
+        yield Ask("release")
+
+    release, release_async = both(_release)
+
+    def _locked(self) -> Steps[bool]:
+        """Whether somebody has it."""
+        return (yield Ask("holder", reads=True)) is not None
+
+    locked, locked_async = both(_locked)
+
+    def _holder(self) -> Steps[Holder | None]:
+        """Who has it; None if nobody does."""
+        held = yield Ask("holder", reads=True)
+        if held is None:
+            return None
+        caller = held.caller
+        return Holder(caller.task, caller.party, caller.slot, held.since, held.fence)
+
+    holder, holder_async = both(_holder)
+
+    def _fence(self) -> Steps[int]:
+        """The number of the last acquisition.
+
+        It grows with each, and never comes again, whatever happens to the lock: give it along with what the
+        lock guards, and refuse there what carries a lower one.
+        """
+        return one(Ask("fence", reads=True))
+
+    get_fence, fence_async = both(_fence)
+
+    @property
+    def fence(self) -> int:
+        """The number of the last acquisition: see `fence_async`."""
+        return self.get_fence()
+
+    def __enter__(self) -> Lock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    async def __aenter__(self) -> Lock:
+        await self.acquire_async()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.release_async()
+
+
+def _release(_: Any) -> Ask:
+    return Ask("release")

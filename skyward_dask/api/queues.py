@@ -1,0 +1,130 @@
+"""A queue that all tasks and clients of a cluster share."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+from skyward_dask.api.handles import Handle, Steps, both, check_timeout, one
+from skyward_dask.errors import ConfigurationError
+from skyward_dask.shared.asks import Ask
+from skyward_dask.shared.home import Withdrawn
+from skyward_dask.shared.keys import pack, unpack
+
+T = TypeVar("T")
+
+
+class Queue(Handle, Generic[T]):
+    """First in, first out: see `queue`."""
+
+    kind = "queue"
+
+    def _put(self, item: T, block: bool = True, timeout: float | None = None) -> Steps[None]:
+        """Add an item at the end; wait for room if need be.
+
+        Raises
+        ------
+        queue.Full
+            There was no room in `timeout` seconds, or at once with ``block=False``.
+        """
+        yield from self._put_many([item], block, timeout)
+
+    put, put_async = both(_put)
+
+    def _put_nowait(self, item: T) -> Steps[None]:
+        """Add an item, or raise `queue.Full`."""
+        yield from self._put_many([item], block=False)
+
+    put_nowait, put_nowait_async = both(_put_nowait)
+
+    def _put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> Steps[None]:
+        """Add items in their order, in one round trip; those that don't fit wait for room.
+
+        Raises
+        ------
+        queue.Full
+            As from `put`; without blocking nothing was added, else the message says how much was.
+        """
+        packed = [pack(item) for item in items]
+        if not block:
+            yield Ask("put_nowait", (packed,))
+            return
+        try:
+            yield Ask("put", (packed,), binds=True, timeout=check_timeout(timeout))
+        except Withdrawn as end:
+            added = len(packed) - int(str(end.left or 0))
+            raise queue.Full(f"{added} of {len(packed)} items were added in {timeout} s") from None
+
+    put_many, put_many_async = both(_put_many)
+
+    def _get(self, block: bool = True, timeout: float | None = None) -> Steps[T]:
+        """Take the first item; wait for one if need be.
+
+        Raises
+        ------
+        queue.Empty
+            None came in `timeout` seconds, or there was none with ``block=False``.
+        """
+        return (yield from self._get_many(1, block, timeout))[0]
+
+    get, get_async = both(_get)
+
+    def _get_nowait(self) -> Steps[T]:
+        """Take the first item, or raise `queue.Empty`."""
+        return (yield from self._get_many(1, block=False))[0]
+
+    get_nowait, get_nowait_async = both(_get_nowait)
+
+    def _get_many(self, most: int, block: bool = True, timeout: float | None = None) -> Steps[list[T]]:
+        """Take up to so many items, in one round trip; wait for the first.
+
+        Raises
+        ------
+        queue.Empty
+            As from `get`.
+        """
+        if most < 1:
+            raise ConfigurationError(f"most={most!r} can't be meant: it is a whole number from 1.")
+        if block:
+            ask = Ask("get", (most,), binds=True, timeout=check_timeout(timeout), undo=_put_back)
+        else:
+            ask = Ask("get_nowait", (most,))
+        try:
+            taken = yield ask
+        except Withdrawn:
+            raise queue.Empty(f"nothing came in {timeout} s") from None
+        return [unpack(item) for item in taken]
+
+    get_many, get_many_async = both(_get_many)
+
+    def _qsize(self) -> Steps[int]:
+        """How many items there are."""
+        return one(Ask("qsize", reads=True))
+
+    qsize, qsize_async = both(_qsize)
+
+    def _len(self) -> Steps[int]:
+        """How many items there are."""
+        return one(Ask("qsize", reads=True))
+
+    __len__, len_async = both(_len, "len()")
+
+    def _empty(self) -> Steps[bool]:
+        """Whether there is no item."""
+        return not (yield Ask("qsize", reads=True))
+
+    empty, empty_async = both(_empty)
+
+    def _full(self) -> Steps[bool]:
+        """Whether there is no room."""
+        return one(Ask("full", reads=True))
+
+    full, full_async = both(_full)
+
+    def __bool__(self) -> bool:
+        return True  # as the standard library's: an empty queue is a queue
+
+
+def _put_back(taken: Any) -> Ask:
+    return Ask("put_back", (taken,))

@@ -1,0 +1,33 @@
+"""The way from a task in a process slot to collections: its worker asks in its name."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import Future
+from uuid import uuid4
+
+from skyward_dask.shared.asks import Ask, Pending, Spec
+from skyward_dask.slots.child import Link
+
+
+class ChildTransport:
+    """From a task in a process slot: its worker asks in its name."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._session = uuid4().hex
+        self._numbers = itertools.count(1)
+
+    def begin(self, spec: Spec, ask: Ask) -> Pending:
+        pending = Pending(self._session, next(self._numbers))
+        pending.set_running_or_notify_cancel()
+        self._link.begin(pending, "collection", spec, ask, pending.id)
+        return pending
+
+    def destroy(self, spec: Spec) -> Future[None]:
+        done: Future[None] = Future()
+        self._link.begin(done, "destroy_collection", spec)
+        return done
+
+    def is_on_loop(self) -> bool:
+        return False

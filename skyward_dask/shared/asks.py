@@ -1,0 +1,93 @@
+"""What a handle asks for, of which collection, and where that lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A collection as its handle knows it.
+
+    Attributes
+    ----------
+    kind, name : str
+    options : tuple of (str, value)
+        Those that were given: they must be the collection's own.
+    """
+
+    kind: str
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def differs(self, kind: str, options: Mapping[str, Any]) -> str:
+        """In what it differs from the collection of that name, in words; empty if it doesn't."""
+        if kind != self.kind:
+            return f"it is a {kind}"
+        different = {name: options[name] for name, value in self.options if options[name] != value}
+        return ", ".join(f"its {name} is {value!r}" for name, value in different.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a collection lives.
+
+    Attributes
+    ----------
+    kind : str
+    options : dict
+    homes : tuple of (str, str)
+        For each shard the address of its worker, and its key there.
+    """
+
+    kind: str
+    options: Mapping[str, Any]
+    homes: tuple[tuple[str, str], ...]
+
+    @property
+    def is_eventual(self) -> bool:
+        return self.options.get("consistency") == "eventual"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question to a home.
+
+    Attributes
+    ----------
+    operation : str
+        Empty: only find the collection; the answer is its `Route`.
+    arguments : tuple
+    place : int
+        The home is that of the shard ``place % shards``.
+    binds : bool
+        The caller may hold something afterwards, or waits meanwhile.
+    reads : bool
+        It changes nothing: with eventual consistency an answer that is a little older will do.
+    timeout : float or None
+        Seconds that the caller waits at the most.
+    undo : callable, optional
+        What to ask for when the answer comes for somebody who doesn't wait for it any more.
+    """
+
+    operation: str = ""
+    arguments: tuple[Any, ...] = ()
+    place: int = 0
+    binds: bool = False
+    reads: bool = False
+    timeout: float | None = None
+    undo: Callable[[Any], Ask] | None = field(default=None, compare=False)
+
+
+OPEN = Ask()
+
+
+class Pending(Future[Any]):
+    """The answer to come; `id` names the call."""
+
+    def __init__(self, session: str, number: int) -> None:
+        super().__init__()
+        self.id = session, number

@@ -1,0 +1,101 @@
+"""A queue's state: items in line, those who wait for one, and those who wait for room."""
+
+from __future__ import annotations
+
+import queue
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+
+from skyward_dask.shared.calls import WAITS, Ticket, Waits
+from skyward_dask.shared.state import State
+
+
+class QueueState(State):
+    """A queue: first in, first out; who waits longest is served first.
+
+    Parameters
+    ----------
+    maxsize : int or None
+        Items at the most.
+    """
+
+    def __init__(self, maxsize: int | None = None) -> None:
+        self._maxsize = maxsize
+        self._items: deque[bytes] = deque()
+        self._getters: OrderedDict[Ticket, int] = OrderedDict()
+        self._putters: OrderedDict[Ticket, deque[bytes]] = OrderedDict()
+
+    def put(self, ticket: Ticket, items: Sequence[bytes]) -> Waits:
+        """Add items at the end; wait for room."""
+        self._putters[ticket] = deque(items)
+        self._flow()
+        return WAITS
+
+    def put_nowait(self, ticket: Ticket, items: Sequence[bytes]) -> None:
+        if self._putters or len(items) > self._room():
+            raise queue.Full
+        self._items.extend(items)
+        self._flow()
+
+    def get(self, ticket: Ticket, most: int) -> Waits:
+        """Take up to so many items; wait for the first."""
+        self._getters[ticket] = most
+        self._flow()
+        return WAITS
+
+    def get_nowait(self, ticket: Ticket, most: int) -> list[bytes]:
+        if not self._items:
+            raise queue.Empty
+        taken = self._take(most)
+        self._flow()
+        return taken
+
+    def put_back(self, ticket: Ticket, items: Sequence[bytes]) -> None:
+        """Items that were taken for somebody who is gone: they are the first again, room or not."""
+        self._items.extendleft(reversed(items))
+        self._flow()
+
+    def qsize(self, ticket: Ticket) -> int:
+        return len(self._items)
+
+    def full(self, ticket: Ticket) -> bool:
+        return self._room() <= 0
+
+    def _room(self) -> float:
+        return float("inf") if self._maxsize is None else self._maxsize - len(self._items)
+
+    def _take(self, most: int) -> list[bytes]:
+        return [self._items.popleft() for _ in range(min(most, len(self._items)))]
+
+    def _flow(self) -> None:
+        """Let in and hand out as long as something moves."""
+        while self._let_in() or self._hand_out():
+            pass
+
+    def _let_in(self) -> bool:
+        if not self._putters or self._room() <= 0:
+            return False
+        ticket, items = next(iter(self._putters.items()))
+        while items and self._room() > 0:
+            self._items.append(items.popleft())
+        if not items:
+            del self._putters[ticket]
+            ticket.answer()
+        return True
+
+    def _hand_out(self) -> bool:
+        if not self._getters or not self._items:
+            return False
+        ticket, most = self._getters.popitem(last=False)
+        ticket.answer(self._take(most))
+        return True
+
+    def withdraw(self, ticket: Ticket, expired: bool) -> int:
+        """Returns how many items were not put."""
+        self._getters.pop(ticket, None)
+        left = self._putters.pop(ticket, ())
+        self._flow()  # those behind it may have fewer to put
+        return len(left)
+
+    def __len__(self) -> int:
+        return len(self._items)

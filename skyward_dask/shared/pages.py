@@ -1,0 +1,76 @@
+"""Entries in the order in which they were made, to be read in pages while others come and go."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, Generic, TypeVar
+
+V = TypeVar("V")
+
+#: Entries of a page, and bytes of their values: a page is made in a millisecond, and sent in a few.
+MOST_ENTRIES, MOST_BYTES = 10_000, 1 << 20
+
+
+class Pages(Generic[V]):
+    """A mapping of keys to values.
+
+    Notes
+    -----
+    Not thread-safe. Reading pages while entries come and go gives each entry that stays exactly once. The
+    first page after a change costs a walk over all keys, the others a binary search.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Any, tuple[int, V]] = {}
+        self._numbers = count(1)
+        self._listed: tuple[list[int], list[Any]] | None = None
+
+    def get(self, key: Any) -> V | None:
+        found = self._entries.get(key)
+        return None if found is None else found[1]
+
+    def put(self, key: Any, value: V) -> bool:
+        """Add or replace a value; returns whether the key is new."""
+        found = self._entries.get(key)
+        if found is not None:
+            self._entries[key] = found[0], value
+            return False
+        self._entries[key] = next(self._numbers), value
+        self._listed = None
+        return True
+
+    def pop(self, key: Any) -> V | None:
+        found = self._entries.pop(key, None)
+        if found is None:
+            return None
+        self._listed = None
+        return found[1]
+
+    def pop_last(self) -> tuple[Any, V] | None:
+        if not self._entries:
+            return None
+        self._listed = None
+        key, (_, value) = self._entries.popitem()
+        return key, value
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._listed = None
+
+    def after(self, number: int) -> Iterator[tuple[int, Any, V]]:
+        """Entries that were made after the one of that number, with theirs."""
+        if self._listed is None:
+            # a dict keeps the order of insertion, in which the numbers grow
+            self._listed = [number for number, _ in self._entries.values()], list(self._entries)
+        numbers, keys = self._listed
+        for position in range(bisect_right(numbers, number), len(numbers)):
+            key = keys[position]
+            yield numbers[position], key, self._entries[key][1]
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
