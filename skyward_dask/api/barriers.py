@@ -22,12 +22,13 @@ class Barrier(Handle):
             The barrier was broken, or is: so it is, for all, when somebody's `timeout` (seconds) is over.
         """
         try:
-            return one(Ask("wait", binds=True, timeout=check_timeout(timeout)))
+            index: int = yield Ask("wait", binds=True, timeout=check_timeout(timeout))
         except Withdrawn:
             raise BrokenBarrierError(
                 f"not all parties of {self!r} came in {timeout} s: the barrier is broken for all until "
                 "somebody calls reset()."
             ) from None
+        return index
 
     wait, wait_async = both(_wait)
 

@@ -68,6 +68,7 @@ class Attendant(WorkerPlugin):
         worker.handlers["actor_execute"] = self._act
         worker.handlers["skyward_wire"] = self.switchboard.accept
         worker.handlers["skyward_found"] = self.found
+        worker.handlers["skyward_end"] = self.end
         worker.handlers["skyward_homes"] = self.statistics
         worker.stream_handlers["skyward_gone"] = self.gone
 
@@ -152,8 +153,7 @@ class Attendant(WorkerPlugin):
                 self._end_run(run)
         elif start == "memory":
             self.switchboard.forget_run(f"actor {key}")
-            if (home := self.switchboard.homes.pop(key, None)) is not None:
-                home.close(CollectionLost("the collection was destroyed, or its cluster restarted."))
+            self._close(key)
 
     async def found(self, homes: list[tuple[str, str, dict[str, Any]]]) -> str:
         """Have new homes live here: (key, kind, options of the state) of each."""
@@ -161,6 +161,16 @@ class Attendant(WorkerPlugin):
             home = self.switchboard.homes[key] = Home(kind, options)
             private.place_actor(self._worker, key, home)
         return "OK"
+
+    async def end(self, keys: list[str]) -> str:
+        """Homes that live here are to end; Dask lets go of the actors later."""
+        for key in keys:
+            self._close(key)
+        return "OK"
+
+    def _close(self, key: Any) -> None:
+        if (home := self.switchboard.homes.pop(key, None)) is not None:
+            home.close(CollectionLost("the collection was destroyed, or its cluster restarted."))
 
     def gone(self, party: str) -> None:
         """A worker or a client is gone."""

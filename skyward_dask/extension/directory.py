@@ -131,7 +131,7 @@ class Directory:
             )
         )
         if not all(answers):
-            self._release(route)
+            await self._end(route)
         return all(answers)
 
     async def _found_on(self, worker: str, homes: list[tuple[str, str, dict[str, Any]]]) -> bool:
@@ -166,7 +166,14 @@ class Directory:
             if entry.route.kind != spec.kind:
                 raise CollectionConflict(f"{spec.name!r} is a {entry.route.kind}, not a {spec.kind}.")
             del self._entries[spec.name]
-            self._release(entry.route)
+            await self._end(entry.route)
+
+    async def _end(self, route: Route) -> None:
+        """End homes, where their workers are still there."""
+        message = {"op": "skyward_end", "keys": [key for _, key in route.homes]}
+        hosts = [worker for worker, _ in route.homes if worker in self._scheduler.workers]
+        await self._scheduler.broadcast(msg=message, workers=hosts, on_error="return")
+        self._release(route)
 
     # --- who is gone ---------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ class LockState(State):
         held = self._held
         if held is None:
             raise LockError(
-                "the lock is not held by anybody: it was released before, or its holder was lost."
+                "nobody holds the lock: it was released before, or its holder was taken for lost."
             )
         if held.caller.owner != ticket.caller.owner:
             raise LockError(
