@@ -7,7 +7,14 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
+from skyward_dask.api import openers
+from skyward_dask.api.barriers import Barrier
 from skyward_dask.api.calls import Call, Target
+from skyward_dask.api.counters import Counter
+from skyward_dask.api.dicts import Dict
+from skyward_dask.api.locks import Lock
+from skyward_dask.api.queues import Queue
+from skyward_dask.api.sets import Set
 from skyward_dask.config import Worker
 from skyward_dask.errors import ConfigurationError, OperatorError
 from skyward_dask.extension.session import Session, open_session
@@ -79,6 +86,34 @@ class Compute(Target):
     def client(self) -> Any:
         """The Dask client."""
         return self._open.client
+
+    # --- collections of its cluster ---------------------------------------------------------------
+
+    def dict(self, name: str, **options: Any) -> Dict[Any, Any]:
+        """As `skyward_dask.dict`."""
+        return openers.dict(name, client=self.client, **options)
+
+    def set(self, name: str, **options: Any) -> Set[Any]:
+        """As `skyward_dask.set`."""
+        return openers.set(name, client=self.client, **options)
+
+    def counter(self, name: str, **options: Any) -> Counter:
+        """As `skyward_dask.counter`."""
+        return openers.counter(name, client=self.client, **options)
+
+    def queue(self, name: str, maxsize: int | None = None) -> Queue[Any]:
+        """As `skyward_dask.queue`."""
+        return openers.queue(name, maxsize, client=self.client)
+
+    def barrier(self, name: str, n: int) -> Barrier:
+        """As `skyward_dask.barrier`."""
+        return openers.barrier(name, n, client=self.client)
+
+    def lock(self, name: str) -> Lock:
+        """As `skyward_dask.lock`."""
+        return openers.lock(name, client=self.client)
+
+    # --- calls ------------------------------------------------------------------------------------
 
     def start(self, call: Call[T]) -> Future[T]:
         """Send one call; ``call > compute`` does it."""

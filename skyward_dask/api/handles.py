@@ -157,6 +157,8 @@ def _answer(way: Transport, spec: Spec, step: Step) -> Any:
     if isinstance(step, Sequence):
         asked = [(ask, way.begin(spec, ask)) for ask in step]
         return [_wait(way, spec, ask, pending) for ask, pending in asked]
+    if isinstance(step, Coroutine):
+        step.close()
     raise OperatorError(
         "an `async def` function can't be called where nobody awaits it: use the _async twin."
     )

@@ -131,6 +131,7 @@ def open_session(nodes: int | tuple[int, int], worker: Worker | None, cluster: o
             client = stack.enter_context(Client(cluster, set_as_default=False))
             if worker is not None:
                 _lend(client, worker, stack)
+        stack.enter_context(client.as_current())  # collections that are opened in the block find it
         return Session(client, stack.pop_all())
 
 

@@ -11,7 +11,7 @@ import pytest
 from distributed import Client, get_client, worker_client
 
 import skyward_dask as sky
-from tests.collections.contract import CASES, run_awaiting, run_blocking
+from tests.shared.contract import CASES, run_awaiting, run_blocking
 
 
 class Player:

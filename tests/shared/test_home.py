@@ -1,0 +1,222 @@
+"""Homes alone: no processes, no cluster."""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skyward_dask.errors import CollectionConflict, CollectionLost
+from skyward_dask.shared.calls import Answer, Call, Caller
+from skyward_dask.shared.home import KINDS, WITHDRAW, Home, Withdrawn
+from skyward_dask.shared.keys import pack, pack_key, place, unpack_key
+from skyward_dask.shared.pages import Pages
+from skyward_dask.shared.state import operations
+
+
+class Party:
+    """A caller, and the answers that it got."""
+
+    def __init__(self, home: Home, run: str) -> None:
+        self.home = home
+        self.caller = Caller("tcp://a", run)
+        self.answers: dict[int, Answer] = {}
+        self.count = 0
+
+    def ask(self, operation: str, *arguments: Any) -> int:
+        self.count += 1
+        number = self.count
+        assert number not in self.answers
+
+        def reply(answer: Answer) -> None:
+            assert number not in self.answers, "answered twice"
+            self.answers[number] = answer
+
+        self.home.apply(Call(self.caller.run, number, self.caller, operation, arguments), reply)
+        return number
+
+    def value(self, operation: str, *arguments: Any) -> Any:
+        went_well, value = self.answers[self.ask(operation, *arguments)]
+        if not went_well:
+            raise value
+        return value
+
+    def withdraw(self, number: int, expired: bool = False) -> None:
+        self.ask(WITHDRAW, self.caller.run, number, expired)
+
+
+def test_a_table_lists_what_can_be_asked() -> None:
+    """And nothing else can."""
+    assert set(operations(KINDS["lock"])) == {"acquire", "acquire_nowait", "release", "holder", "fence"}
+    for operation in ("forget", "withdraw_", "_give", "__len__", "nothing"):
+        with pytest.raises(CollectionConflict):
+            Party(Home("lock", {}), "x").value(operation)
+
+
+def test_each_call_is_answered_once() -> None:
+    """By what it waited for, by its withdrawal, by its caller's end, or by the home's."""
+    home = Home("queue", {"maxsize": None})
+    a, b = Party(home, "a"), Party(home, "b")
+    first, second, third = a.ask("get", 1), a.ask("get", 1), b.ask("get", 1)
+    assert home.statistics()["waiting"] == 3
+    a.withdraw(first)
+    b.ask("put", [b"x"])
+    assert a.answers[second] == (True, [b"x"])
+    a.withdraw(second)  # too late: nothing happens
+    home.forget(lambda owner: owner[1] == "b")
+    assert isinstance(a.answers[first][1], Withdrawn) and isinstance(b.answers[third][1], Withdrawn)
+    last = a.ask("get", 1)
+    home.close(CollectionLost("ended"))
+    assert isinstance(a.answers[last][1], CollectionLost)
+    with pytest.raises(CollectionLost):
+        a.value("qsize")
+    assert home.statistics()["waiting"] == 0
+
+
+def test_putters_wait_in_line() -> None:
+    """Who waits for room is let in first."""
+    home = Home("queue", {"maxsize": 2})
+    a, b, c = Party(home, "a"), Party(home, "b"), Party(home, "c")
+    waiting = a.ask("put", [b"1", b"2", b"3"])
+    with pytest.raises(queue.Full):
+        b.value("put_nowait", [b"4"])
+    behind = b.ask("put", [b"4"])
+    assert c.value("get", 2) == [b"1", b"2"]
+    assert waiting in a.answers and behind in b.answers
+    assert c.value("get_nowait", 5) == [b"3", b"4"]
+
+
+def test_what_is_put_back_is_first() -> None:
+    """Even if the queue is full."""
+    home = Home("queue", {"maxsize": 1})
+    a = Party(home, "a")
+    a.ask("put", [b"2"])
+    a.ask("put_back", [b"0", b"1"])
+    assert a.value("get", 5) == [b"0", b"1", b"2"]
+
+
+def test_a_claim_passes_on() -> None:
+    """To the next one that waits, when its owner gives up or is gone."""
+    home = Home("dict", {})
+    a, b, c = Party(home, "a"), Party(home, "b"), Party(home, "c")
+    number, _ = a.value("claim", "k")
+    second, third = b.ask("claim", "k"), c.ask("claim", "k")
+    a.ask("abandon", "k", number)
+    again, _ = b.answers[second][1]
+    assert again > number and third not in c.answers
+    assert a.value("publish", "k", number, b"late") == b"late" and not a.value("contains", "k")
+    home.forget(lambda owner: owner[1] == "b")
+    assert c.answers[third][1][0] > again
+    c.ask("publish", "k", c.answers[third][1][0], b"value")
+    assert a.value("claim", "k") == (0, b"value")
+
+
+def test_a_late_stop_breaks_nobodys_barrier() -> None:
+    """One that is gone leaves; one whose time is over breaks it."""
+    home = Home("barrier", {"parties": 2})
+    a, b = Party(home, "a"), Party(home, "b")
+    gone = a.ask("wait")
+    a.withdraw(gone)
+    assert a.value("n_waiting") == 0 and not a.value("broken")
+    other = b.ask("wait")
+    late = a.ask("wait")
+    a.withdraw(late, expired=True)  # it has passed already
+    assert b.answers[other] == (True, 0) and not a.value("broken")
+    late = a.ask("wait")
+    a.withdraw(late, expired=True)
+    assert a.value("broken")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["acquire", "release", "withdraw", "gone"]), st.integers(0, 3))))
+def test_a_lock_has_one_holder(steps: list[tuple[str, int]]) -> None:
+    """Whatever happens, in whatever order; its numbers grow."""
+    home = Home("lock", {})
+    parties = [Party(home, str(number)) for number in range(4)]
+    asked: dict[int, int] = {}
+    fences = []
+    for what, who in steps:
+        party = parties[who]
+        if what == "acquire" and who not in asked:
+            asked[who] = party.ask("acquire")
+        elif what == "release" and who in asked and asked[who] in party.answers:
+            party.ask("release")
+            del asked[who]
+        elif what == "withdraw" and who in asked and asked[who] not in party.answers:
+            party.withdraw(asked.pop(who))
+        elif what == "gone":
+            asked.pop(who, None)
+            home.forget(lambda owner, who=who: owner[1] == str(who))
+        holders = [w for w, number in asked.items() if parties[w].answers.get(number, (False,))[0]]
+        assert len(holders) <= 1 and bool(asked) == bool(holders)
+        if holders:
+            fences.append(parties[holders[0]].answers[asked[holders[0]]][1])
+    assert fences == sorted(fences)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["put", "pop", "page"]), st.integers(0, 20))))
+def test_pages_are_a_dict(steps: list[tuple[str, int]]) -> None:
+    """In the order of insertion."""
+    pages, model = Pages[int](), dict[int, int]()
+    for what, key in steps:
+        if what == "put":
+            assert pages.put(key, key) == (key not in model)
+            model[key] = key
+        elif what == "pop":
+            assert pages.pop(key) == model.pop(key, None)
+        else:
+            assert [k for _, k, _ in pages.after(0)] == list(model)
+
+
+KEYS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(KEYS, KEYS)
+def test_equal_keys_are_one(a: Any, b: Any) -> None:
+    """In a home and among shards; others come back as they were."""
+    if a == b:
+        assert pack_key(a) == pack_key(b) and place(a) == place(b)
+    assert unpack_key(pickle.loads(pickle.dumps(pack_key(a)))) == a
+
+
+def test_places_do_not_depend_on_the_process() -> None:
+    """As hashes of text do."""
+    assert [place(key) for key in ("a", b"a", 1, 2.5, None, ("a", 1))] == [
+        3904355907,
+        3904355907,
+        place(1.0),
+        place(2.5),
+        0,
+        place(("a", True)),
+    ]
+
+
+def test_many_threads_at_one_home() -> None:
+    """Nothing is lost."""
+    home = Home("counter", {})
+    parties = [Party(home, str(number)) for number in range(8)]
+
+    def work(party: Party) -> None:
+        for _ in range(500):
+            party.ask("increment", 1)
+
+    threads = [threading.Thread(target=work, args=(party,)) for party in parties]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    values = [value for party in parties for went_well, value in party.answers.values()]
+    assert sorted(values) == list(range(1, 4001))
+
+
+def test_packing_is_by_value_where_it_must() -> None:
+    """What lives in `__main__` can't be imported elsewhere."""
+    assert pickle.loads(pack(lambda: 5))() == 5
