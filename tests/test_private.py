@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from distributed import Client, Future, Scheduler, Worker, get_worker
+from distributed import Actor, Client, Future, Scheduler, Worker, get_worker
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin
 from distributed.spill import SpillBuffer
 from distributed.utils_test import gen_cluster
@@ -79,3 +80,30 @@ def test_the_automatic_memory_limit_grows_with_threads() -> None:
     """As Dask computes it."""
     one = private.automatic_memory_limit(1)
     assert one is not None and one <= (private.automatic_memory_limit(64) or 0)
+
+
+class Asked:
+    """An actor that tells which one it is, by its worker's name for it."""
+
+    def who(self) -> object:
+        return private.actor_in_this_thread(get_worker())
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_an_actor_that_no_task_has_built(c: Client, s: Scheduler, a: Worker) -> None:
+    """Is one all the same, to the scheduler and to its worker, and goes when nobody wants it."""
+    private.know_actor(s, "placed", a.address, "nobody")
+    private.place_actor(a, "placed", Asked())
+    assert s.workers[a.address].actors == {s.tasks["placed"]}
+    assert await Actor(Asked, a.address, "placed").who() == "placed"
+    assert private.actor_in_this_thread(a) is None
+    s.client_releases_keys(["placed"], "nobody")
+    while a.state.actors:
+        await asyncio.sleep(0.01)
+    assert "placed" not in s.tasks
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_a_client_has_room_for_ours(c: Client, s: Scheduler, a: Worker) -> None:
+    """It is made once."""
+    assert private.client_extension(c, "x", lambda _: [1]) is private.client_extension(c, "x", lambda _: [2])

@@ -70,6 +70,12 @@ class ClientTransport:
         )
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
+        # a loop that has ended takes calls and never answers
+        if self._client.status not in ("running", "connecting", "newly-created"):
+            raise ConfigurationError(
+                f"{self._client} is {self._client.status}, and with it the way to {spec.kind} {spec.name!r}: "
+                "use the collection while its client is open."
+            )
         return self._switchboard.begin(spec, ask, self._caller)
 
     def destroy(self, spec: Spec) -> Future[None]:

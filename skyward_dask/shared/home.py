@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from concurrent.futures import CancelledError
 from typing import Any
 
 from skyward_dask.errors import CollectionConflict, SkywardError
@@ -117,7 +118,7 @@ class Home:
             owners = [owner for owner in self._by_owner if gone(owner)]
             for ticket in [ticket for owner in owners for ticket in self._by_owner[owner]]:
                 self._state.withdraw(ticket, False)
-                ticket.fail(Withdrawn())
+                ticket.fail(CancelledError(f"{ticket.caller} has ended, or is taken for lost"))
             held = list(self._state.forget(gone))
             settled = self._drain()
         for each, answer in settled:

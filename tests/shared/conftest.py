@@ -19,7 +19,7 @@ def name() -> str:
 
 @pytest.fixture
 def client(executor: str) -> Iterator[Client]:
-    """Of two workers without nannies, so that one that is lost stays lost, with two slots each."""
+    """Of two workers with two slots each; one that is lost comes back under another address."""
     with (
         LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
         Client(cluster) as client,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from distributed import Client, LocalCluster
 from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
@@ -31,6 +33,34 @@ async def test_destroying_leaves_nothing(c: Any, s: Any, a: Any) -> None:
     await d.destroy_async()
     while a.state.actors or s.tasks:
         await asyncio.sleep(0.01)
+
+
+def test_a_cluster_of_threads() -> None:
+    """Its workers and its client are one process, and its addresses inproc://."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        futures = client.map(lambda n: sky.counter("x").increment(n), range(5), pure=False)
+        client.gather(futures)
+        assert sky.counter("x").value == 10
+        with sky.lock("l"):
+            assert client.submit(lambda: sky.lock("l").acquire(timeout=0.01), pure=False).result() is False
+
+
+def test_a_client_that_closes_meanwhile() -> None:
+    """Who waits in another thread gets an error, and so does who comes afterwards."""
+    with LocalCluster(n_workers=1, dashboard_address=None) as cluster, ThreadPoolExecutor(1) as threads:
+        with Client(cluster) as client:
+            q = sky.queue("q")
+            q.qsize()
+            waiter = threads.submit(q.get)
+            while not sky.collections(client)["q"].waiting:
+                pass
+        with pytest.raises((CancelledError, sky.CollectionLost)):  # whichever is faster: the word, or the end
+            waiter.result(timeout=30)
+        with pytest.raises(sky.ConfigurationError, match="closed"):
+            q.get()
 
 
 def test_compute_opens_collections() -> None:
