@@ -43,7 +43,7 @@ async def test_a_thread_that_waits_is_never_sampled(s: Scheduler, a: Worker) -> 
         with a.active_threads_lock:
             del a.active_threads[me]
 
-    thread = threading.Thread(target=come_and_go)
+    thread = threading.Thread(target=come_and_go, daemon=True)
     thread.start()
     for _ in range(3000):
         profiling._trigger()
