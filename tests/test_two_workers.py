@@ -69,7 +69,7 @@ def test_a_task_submits_over_tls(shared_client: Client) -> None:
     assert "PRIVATE" not in readable and "BEGIN" not in readable
 
 
-@pytest.mark.parametrize("way", ["worker_client", "secede"])
+@pytest.mark.parametrize("way", ["worker_client", "secede", "compute"])
 def test_three_levels_deep_in_one_slot(shared_client: Client, one_slot: str, way: str) -> None:
     """Who waits for another task gives its slot away."""
 
@@ -79,6 +79,9 @@ def test_three_levels_deep_in_one_slot(shared_client: Client, one_slot: str, way
         if way == "worker_client":
             with worker_client() as client:
                 return 1 + int(client.submit(down, level - 1, pure=False, workers=one_slot).result())
+        if way == "compute":
+            with dask.annotate(workers=[one_slot]):
+                return 1 + int(dask.delayed(down, pure=False)(level - 1).compute(optimize_graph=False))
         future = get_client().submit(down, level - 1, pure=False, workers=one_slot)
         secede()
         return 1 + int(future.result())
