@@ -22,6 +22,8 @@ from skyward_dask.slots.pool import SlotPool
 from skyward_dask.slots.runs import Request
 from tests.sizes import size, sized
 
+pytestmark = pytest.mark.platform
+
 
 @pytest.fixture(scope="module")
 def shared_pool() -> Iterator[SlotPool]:
