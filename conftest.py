@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytest_plugins = ["tests.last_resort"]
+
 #: Fixtures that live as long as a module: then the module is judged, not each of its tests.
 SHARED = {"shared_client", "shared_pool", "module_compute"}
 #: Threads that distributed and tornado keep for the life of the process.

@@ -16,7 +16,16 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from skyward_dask.errors import ConfigurationError
 
-dask.config.update_defaults(yaml.safe_load((Path(__file__).parent / "skyward.yaml").read_text()))
+
+def _load_defaults() -> None:
+    configured = dask.config.get("skyward.worker", default=None)
+    dask.config.update_defaults(yaml.safe_load((Path(__file__).parent / "skyward.yaml").read_text()))
+    if configured is not None and not isinstance(configured, Mapping):
+        # Dask has replaced it in silence; `Worker.from_config` says what is wrong with it
+        dask.config.set({"skyward.worker": configured})
+
+
+_load_defaults()
 
 EXECUTORS = ("auto", "thread", "process")
 Kind = Literal["thread", "process"]

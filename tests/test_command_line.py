@@ -201,13 +201,15 @@ def test_bad_configuration_ends_the_worker(
         assert not client.nthreads()
 
 
-def test_slots_that_cannot_start_end_the_worker(launch: Launch, address: str) -> None:
-    """With the child's stderr."""
-    process = launch(
-        *DASK_WORKER, address, "--no-dashboard", "--executor", "process", "--pre-import", "no_such_module"
-    )
+@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
+def test_slots_that_cannot_start_end_the_worker(launch: Launch, address: str, nanny: str) -> None:
+    """With the child's stderr, and no traceback of Dask's below it."""
+    options = ["--executor", "process", "--pre-import", "no_such_module"]
+    process = launch(*DASK_WORKER, address, "--no-dashboard", nanny, *options)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1 and "No module named 'no_such_module'" in stderr
+    assert process.returncode == 1
+    assert stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'no_such_module'"
+    assert "Error: the process of slot" in stderr
 
 
 def test_a_scheduler_without_the_package(launch: Launch, tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +113,16 @@ def test_bad_configuration_is_refused(settings: dict[str, Any], message: str) ->
     """With the setting's name and what it can be."""
     with dask.config.set(settings), pytest.raises(sky.ConfigurationError, match=message):
         sky.Worker.from_config()
+
+
+def test_a_plain_value_for_the_section_is_refused() -> None:
+    """Dask's defaults would take its place, and nobody would hear of it."""
+    program = "import skyward_dask as sky; sky.SkywardPlugin()"
+    env = os.environ | {"DASK_SKYWARD__WORKER": "process"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "skyward.worker='process' can't be meant" in done.stderr
 
 
 def test_the_shipped_defaults_fit_their_schema() -> None:

@@ -13,6 +13,7 @@ import pytest
 from distributed import Client, secede, wait
 
 import skyward_dask as sky
+from tests.sizes import size, sized
 
 pytestmark = pytest.mark.crash
 
@@ -117,13 +118,15 @@ def test_retries_cover_a_crash(shared_client: Client, tmp_path: Path) -> None:
     assert shared_client.submit(once, str(tmp_path / "flag"), retries=1).result() == "second"
 
 
+@sized
 def test_blame_is_exact(shared_client: Client) -> None:
-    """1,000 short tasks and 20 random kills: each crash is one of these kills, and the rest is right."""
+    """Short tasks and random kills: each crash is one of these kills, and the rest is right."""
+    kills = size(20, 150)
     (address,) = shared_client.nthreads()
-    futures = shared_client.map(lambda x: -x, range(1000), pure=False)
+    futures = shared_client.map(lambda x: -x, range(size(1000, 10_000)), pure=False)
     killed: set[int] = set()
     chance = random.Random(2)
-    while not all(future.done() for future in futures) and len(killed) < 20:
+    while not all(future.done() for future in futures) and len(killed) < kills:
         slots = sky.statistics(shared_client).workers[address].slots
         victim = chance.choice(slots)
         if victim.pid is not None and victim.state in ("idle", "busy") and victim.pid not in killed:
@@ -133,5 +136,6 @@ def test_blame_is_exact(shared_client: Client) -> None:
     crashes = [error for f in futures if (error := f.exception()) is not None]
     assert all(isinstance(error, sky.SlotCrashed) for error in crashes)
     pids = [error.pid for error in crashes]
-    assert len(pids) == len(set(pids)) and set(pids) <= killed and killed
+    assert len(pids) == len(set(pids)) and set(pids) <= killed
+    assert len(killed) == kills
     assert all(f.result() == -n for n, f in enumerate(futures) if f.status == "finished")

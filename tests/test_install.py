@@ -14,6 +14,7 @@ from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
 from skyward_dask.extension.node import Node
+from tests.sizes import size, sized
 
 PROCESS = sky.Worker(concurrency=2, executor="process")
 BROKEN = sky.Worker(concurrency=2, executor="process", pre_import=("no_such_module_of_ours",))
@@ -206,12 +207,13 @@ async def test_a_worker_closes_while_old_slots_are_busy(c: Client, s: Scheduler,
     await a.close()
 
 
-@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)])
+@sized
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)], timeout=110)
 async def test_submit_drop_and_submit_again(c: Client, s: Scheduler, a: Worker) -> None:
     """A body never runs in the worker, whatever path its key has taken."""
     await sky.install(c, PROCESS)
     chance = random.Random(1)
-    for n in range(300):
+    for n in range(size(300, 1000)):
         future = c.submit(os.getpid, key=f"again-{n % 3}")
         await asyncio.sleep(chance.random() * 0.005)
         future.release()

@@ -14,6 +14,7 @@ from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
 from skyward_dask.extension.node import Node
+from tests.sizes import size, sized
 from tests.test_install import PROCESS, block, books
 
 
@@ -93,6 +94,7 @@ async def test_a_nanny_brings_back_what_the_cluster_was_last_told(c: Client, s: 
     assert await c.submit(os.getpid, pure=False) != a.pid
 
 
+@sized
 @pytest.mark.slow
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 2)] * 2, timeout=110)
 async def test_changes_at_random_under_load(c: Client, s: Scheduler, a: Worker, b: Worker) -> None:
@@ -108,7 +110,7 @@ async def test_changes_at_random_under_load(c: Client, s: Scheduler, a: Worker, 
             n += 20
 
     async def change() -> None:
-        for _ in range(int(os.environ.get("SKYWARD_TEST_CHANGES", "25"))):
+        for _ in range(size(25, 100)):
             n = chance.randint(1, 4)
             kind = chance.choice(["process", "thread"])
             await chance.choice(

@@ -8,6 +8,7 @@ import click
 import dask
 from distributed.cli import dask_worker
 
+from skyward_dask.errors import SkywardError
 from skyward_dask.extension.preload import OPTIONS, check, given
 
 _US = "skyward_dask"
@@ -25,6 +26,13 @@ def _preloads(kwargs: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return [_US, *others], [[], *([arguments] * len(others))]
 
 
+def _reason(error: BaseException | None) -> str:
+    """Why a worker couldn't start, if that was ours to say."""
+    while error is not None and not isinstance(error, SkywardError):
+        error = error.__cause__
+    return str(error or "")
+
+
 launch: Any = dask_worker.main.callback
 
 
@@ -38,7 +46,12 @@ def _run(**kwargs: Any) -> None:
         kwargs["nthreads"] = options["concurrency"]
     # a nanny hands this process's configuration to its worker
     with dask.config.set(settings):
-        launch(**kwargs)
+        try:
+            launch(**kwargs)
+        except RuntimeError as error:
+            if not (reason := _reason(error)):
+                raise
+            raise click.ClickException(reason) from error
 
 
 main = click.Command(

@@ -14,7 +14,7 @@ from skyward_dask.extension.listing import Collection, listed
 
 @dataclass(frozen=True, slots=True)
 class SlotStatistics:
-    """One process slot.
+    """One slot.
 
     Attributes
     ----------
@@ -27,9 +27,9 @@ class SlotStatistics:
     tasks_done, crashes, kills : int
         Counted since the worker started.
     memory : int
-        Resident bytes of its process.
+        Resident bytes of its process; 0 for a thread, whose memory is its worker's.
     cpu : float
-        CPU seconds of its present process.
+        CPU seconds of its present process; of all its tasks, for a thread.
     """
 
     index: int
@@ -54,7 +54,7 @@ class WorkerStatistics:
     concurrency : int
         Its task slots.
     slots : tuple of SlotStatistics
-        Its process slots; empty for a node of threads on which no task has asked for a process.
+        Its slots; in a node of threads these, and then the processes that annotated tasks have asked for.
     """
 
     executor: str

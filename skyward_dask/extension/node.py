@@ -18,7 +18,6 @@ import logging
 import pickle
 import threading
 import time
-from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -57,18 +56,17 @@ from skyward_dask.extension.running import TaskRun, current
 from skyward_dask.extension.scheduler import report_slots, slots_told
 from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
+from skyward_dask.extension.tally import Tally
 from skyward_dask.extension.values import Values
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.forms import Form
-from skyward_dask.slots.pool import PoolClosed, RunEnded, SlotPool, SlotSnapshot
+from skyward_dask.slots.pool import PoolClosed, RunEnded, SlotPool
 from skyward_dask.slots.runs import Request, Run
 
 logger = logging.getLogger(__name__)
 
 #: Under this name in `worker.plugins`, so that the state machine calls `transition`.
 NAME = "skyward-node"
-#: What is counted since the worker started, over all pools that a slot's index has been in.
-_COUNTED = ("tasks_done", "crashes", "kills")
 #: Seconds for which a measurement of the slots' memory is good: one costs some 0.1 ms a process, and the
 #: worker asks ten times a second.
 _MEASURED = 0.5
@@ -87,7 +85,6 @@ class Node(WorkerPlugin):
     def __init__(self, worker: DaskWorker) -> None:
         self.worker = worker
         self.config = Worker()
-        self.tasks: Counter[Route] = Counter()
         self._own_executor = worker.executors["default"]
         self._own_nthreads: int = worker.state.nthreads
         self._executor = SlotThreadPoolExecutor(self._own_nthreads)
@@ -100,7 +97,7 @@ class Node(WorkerPlugin):
         self._values = Values(worker, self._shared, self._is_routing)
         self._measured, self._slots_own = 0.0, 0
         self._forget_memory = private.count_memory(worker, self._slots_memory)
-        self._past: Counter[tuple[int, str]] = Counter()
+        self._tally = Tally.of(worker)
         self._plugin: WorkerPlugin | None = None
         self._watch: Watch | None = None
         self._profiling = Profiling(worker)
@@ -297,6 +294,7 @@ class Node(WorkerPlugin):
         except BaseException:
             self._pools.discard(pool)
             await asyncio.to_thread(pool.end)
+            self._tally.leave(pool)
             raise
         return pool
 
@@ -317,6 +315,7 @@ class Node(WorkerPlugin):
             on_event=self._log_event,
         )
         self._pools.add(pool)
+        self._tally.enter(pool)
         return pool
 
     def _introduction(self) -> bytes:
@@ -343,9 +342,7 @@ class Node(WorkerPlugin):
 
     async def _await_retired(self, pool: SlotPool) -> None:
         await asyncio.to_thread(pool.shutdown)
-        for slot in pool.snapshots():
-            for name in _COUNTED:
-                self._past[slot.index, name] += getattr(slot, name)
+        self._tally.leave(pool)
         self._pools.discard(pool)
 
     def _log_event(self, event: str, slot: int, pid: int) -> None:
@@ -370,6 +367,8 @@ class Node(WorkerPlugin):
         elif finish == "released" and start in ("executing", "long-running"):
             if run := self._runs.get(key):  # it goes on, though nobody wants it any more
                 run.stop()
+        elif finish == "long-running":
+            self._tally.threads.secede(key)
         elif finish in ("memory", "error", "forgotten"):
             self._runs.pop(key, None)
 
@@ -377,7 +376,7 @@ class Node(WorkerPlugin):
         self._runs[key] = TaskRun(key)
         ts = self.worker.state.tasks[key]
         if isinstance(ts.run_spec, RoutedTask) and ts.run_spec.route.reason is Reason.OTHER_EXECUTOR:
-            self.tasks[ts.run_spec.route] += 1  # its executor may call it in another process
+            self._tally.count(ts.run_spec.route)  # its executor may call it in another process
 
     def _wrap(self, ts: TaskState) -> None:
         spec = ts.run_spec
@@ -400,10 +399,14 @@ class Node(WorkerPlugin):
         if task.route.place is Place.CHILD:
             return self._call_in_child(task, data)
         if task.route.reason is not Reason.OTHER_EXECUTOR:
-            self.tasks[task.route] += 1
+            self._tally.count(task.route)
         current.set(self._runs.get(task.key))
-        result = task.spec(self._values.own_views(task, data, self.config.kind == "process"))
-        return result if task.route.place is Place.LOOP else refuse_generator(result, task.key)
+        views = self._values.own_views(task, data, self.config.kind == "process")
+        if task.route.place is not Place.THREAD:
+            result = task.spec(views)
+            return result if task.route.place is Place.LOOP else refuse_generator(result, task.key)
+        with self._tally.threads.run(task.key):
+            return refuse_generator(task.spec(views), task.key)
 
     def _call_in_child(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
         task_run = self._runs.get(task.key) or TaskRun(task.key)
@@ -431,7 +434,7 @@ class Node(WorkerPlugin):
             raise Reschedule from None  # nobody wants it any more, or its pool was ended with the worker
         finally:
             shuffled = requests.shuffled and task.route.reason is Reason.PLAIN
-            self.tasks[Route(Place.CHILD, Reason.P2P if shuffled else task.route.reason)] += 1
+            self._tally.count(Route(Place.CHILD, Reason.P2P if shuffled else task.route.reason))
 
     def _carry_out(self, run: Run, task_run: TaskRun) -> Form:
         while True:
@@ -451,11 +454,6 @@ class Node(WorkerPlugin):
 
     # --- looking ---------------------------------------------------------------------------------------
 
-    def _with_past(self, slot: SlotSnapshot) -> SlotSnapshot:
-        """The slot with what was counted in the pools before this one."""
-        past = {name: getattr(slot, name) + self._past[slot.index, name] for name in _COUNTED}
-        return replace(slot, **past)
-
     def _slots_memory(self) -> int:
         """Bytes of the slots' own, as of half a second ago, and of what is shared with them."""
         if (now := time.monotonic()) - self._measured > _MEASURED:
@@ -474,12 +472,14 @@ class Node(WorkerPlugin):
 
     def statistics(self) -> dict[str, Any]:
         """What there is to tell, in plain values."""
-        slots = self._pool.snapshots() if self._pool is not None else ()
+        slots = self._tally.slots(self._pool) if self._pool is not None else []
+        if self.config.kind == "thread":
+            slots = self._tally.threads.snapshots(self.worker.state.nthreads) + slots
         return {
             "executor": self.config.kind,
             "concurrency": self.worker.state.nthreads,
-            "slots": [asdict(self._with_past(slot)) for slot in slots],
-            "tasks": [(r.place.value, r.reason.value, n) for r, n in self.tasks.items()],
+            "slots": [asdict(slot) for slot in slots],
+            "tasks": self._tally.tasks(),
         }
 
 

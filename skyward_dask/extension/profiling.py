@@ -31,6 +31,8 @@ class Profiling:
     def __init__(self, worker: DaskWorker) -> None:
         self._worker = worker
         self._away: dict[int, tuple[Any, TaskRun]] = {}
+        # held for a sample: a thread that went away between the two looks of it would be shown to wait
+        self._sampling = threading.Lock()
         worker.handlers["call_stack"] = self.call_stack
         self._periodic = worker.periodic_callbacks.get("profile")
         if self._periodic is not None:
@@ -47,7 +49,8 @@ class Profiling:
     def away(self, key: Any, run: TaskRun) -> Iterator[None]:
         """The calling thread waits for a child in the block."""
         thread = threading.get_ident()
-        self._away[thread] = key, run
+        with self._sampling:
+            self._away[thread] = key, run
         try:
             yield
         finally:
@@ -63,10 +66,10 @@ class Profiling:
         worker.profile_keys[prefix] = profile.merge(worker.profile_keys[prefix], samples)
 
     def _trigger(self) -> None:
-        here = {
-            thread: key for thread, key in self._worker.active_threads.items() if thread not in self._away
-        }
-        DaskWorker.trigger_profile(cast(DaskWorker, _View(self._worker, here)))
+        with self._sampling:
+            active = self._worker.active_threads.copy()
+            here = {thread: key for thread, key in active.items() if thread not in self._away}
+            DaskWorker.trigger_profile(cast(DaskWorker, _View(self._worker, here)))
 
     async def call_stack(self, keys: Collection[Any] | None = None) -> dict[Any, list[str]]:
         """Where running tasks stand."""

@@ -25,6 +25,7 @@ from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.channel import Part
+from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.guardian import PATIENCE, Guardian, GuardianLost
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.preparation import Preparation
@@ -262,8 +263,11 @@ class Supervisor:
             self._forget_guardian(guardian)
 
     def _lose_if_stopped(self, guardian: Guardian) -> None:
-        """Look after a template while it prepares: it may take its time for imports, but not for ever."""
-        if guardian not in self._guardians or guardian.ready:
+        """Look after a template while it prepares: it may take its time for imports, but not for ever.
+
+        And for good where nobody else tells of deaths: a grandchild can hold a dead child's socket open.
+        """
+        if guardian not in self._guardians or (guardian.ready and available(Feature.PIDFD)):
             return
         if guardian.is_stopped():
             self._lose(guardian)

@@ -1,4 +1,4 @@
-"""The table of a child's life, and a pool of made-up children walked at random over it."""
+"""The table of a child's life; `test_walk` has real pools go through it at random."""
 
 from __future__ import annotations
 

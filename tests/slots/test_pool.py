@@ -20,6 +20,9 @@ import pytest
 from skyward_dask.errors import SerializationError, SlotCrashed, SlotStartFailed
 from skyward_dask.slots.pool import SlotPool
 from skyward_dask.slots.runs import Request
+from tests.sizes import size, sized
+
+pytestmark = pytest.mark.platform
 
 
 @pytest.fixture(scope="module")
@@ -204,14 +207,15 @@ def test_the_stderr_of_a_crash_is_reported() -> None:
     assert caught.value.stderr == "I fall"
 
 
+@sized
 @pytest.mark.crash
 def test_blame_is_exact() -> None:
     """Children are killed at random: each crash names a pid that was killed, and no pid twice."""
-    killed, calls = set(), 1000
+    killed, calls, kills = set(), size(1000, 10_000), size(20, 150)
     with SlotPool(2) as pool:
         results: dict[int, Future[int]] = {n: pool.submit(abs, -n) for n in range(calls)}
         chance = random.Random(0)
-        while any(not future.done() for future in results.values()) and len(killed) < 20:
+        while any(not future.done() for future in results.values()) and len(killed) < kills:
             victim = chance.choice(pool.snapshots())
             if victim.pid is not None and victim.state in ("idle", "busy") and victim.pid not in killed:
                 os.kill(victim.pid, signal.SIGKILL)

@@ -28,6 +28,8 @@ MIB = 1 << 20
 
 pytestmark = pytest.mark.platform
 
+needs_sharing = pytest.mark.skipif(not segments.is_supported(), reason="the platform has no shared memory")
+
 
 @pytest.fixture(scope="module", params=[SMALL, None], ids=["shared", "socket"])
 def shared_pool(request: pytest.FixtureRequest) -> Iterator[SlotPool]:
@@ -233,6 +235,7 @@ def test_a_child_killed_at_its_result_harms_nothing(pool: SlotPool) -> None:
     wait_for_resident(pool, 0, 0)
 
 
+@needs_sharing
 @pytest.mark.crash
 def test_a_child_killed_while_it_writes_harms_nothing() -> None:
     """At any moment of the copy: the worker owns the ranges."""
@@ -315,6 +318,7 @@ print("fine")
 """
 
 
+@needs_sharing
 @pytest.mark.slow
 def test_a_hundred_thousand_live_arrays_under_256_descriptors() -> None:
     """Few segments, so few descriptors and few mappings."""

@@ -21,13 +21,11 @@ from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, T
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.pool import SlotPool
 from skyward_dask.slots.runs import Request, Run
+from tests.sizes import size, sized
 
 pytestmark = [pytest.mark.crash, pytest.mark.platform]
 
 MIB = 2**20
-#: Stops at the edge of a run's natural end: a dose; CONTRIBUTING.md has the command for the full 5,000.
-EDGES = int(os.environ.get("SKYWARD_TEST_EDGES", "150"))
-
 needs_subreaper = pytest.mark.skipif(
     not available(Feature.SUBREAPER), reason="without a subreaper process groups are all that can be ended"
 )
@@ -149,10 +147,11 @@ def test_a_call_that_has_ended_cannot_be_stopped(pool: SlotPool) -> None:
     assert not pool.stop(future)
 
 
+@sized
 def test_stops_at_the_edge_of_the_end() -> None:
     """A stop that comes as the call ends hits that call or nothing: never the next one in the slot."""
     chance = random.Random(1)
-    edges = EDGES if available(Feature.FORK) else min(EDGES, 200)
+    edges = size(150, 5_000 if available(Feature.FORK) else 200)
     with SlotPool(1) as pool:
         pool.submit(time.sleep, 0).result()
         for number in range(edges):

@@ -1,0 +1,69 @@
+"""The thread slots of a node: which of them runs what."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from time import thread_time
+from typing import Any
+
+from skyward_dask.slots.pool import SlotSnapshot
+
+
+class ThreadSlots:
+    """Indices for tasks in threads: a task has the lowest that is free, until it ends or secedes.
+
+    Notes
+    -----
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keys: dict[int, Any] = {}
+        self._done: Counter[int] = Counter()
+        self._cpu: defaultdict[int, float] = defaultdict(float)
+
+    @contextmanager
+    def run(self, key: Any) -> Iterator[None]:
+        """The calling thread runs that task in the block."""
+        begun = thread_time()
+        with self._lock:
+            index = next(n for n in count() if n not in self._keys)
+            self._keys[index] = key
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._keys.get(index) == key:
+                    del self._keys[index]
+                self._done[index] += 1
+                self._cpu[index] += thread_time() - begun
+
+    def secede(self, key: Any) -> None:
+        """The task goes on outside its slot."""
+        with self._lock:
+            self._keys = {index: running for index, running in self._keys.items() if running != key}
+
+    def snapshots(self, slots: int) -> list[SlotSnapshot]:
+        """So many slots as they are, and those above that number whose tasks have yet to end."""
+        with self._lock:
+            return [self._snapshot(index) for index in range(max([slots, *(n + 1 for n in self._keys)]))]
+
+    def _snapshot(self, index: int) -> SlotSnapshot:
+        key = self._keys.get(index)
+        return SlotSnapshot(
+            index,
+            "idle" if key is None else "busy",
+            os.getpid(),
+            None if key is None else str(key),
+            self._done[index],
+            crashes=0,
+            kills=0,
+            memory=0,
+            cpu=self._cpu[index],
+        )
