@@ -19,7 +19,6 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from itertools import count
-from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -29,8 +28,9 @@ from tornado.ioloop import IOLoop
 
 from skyward_dask.config import staleness
 from skyward_dask.errors import CollectionLost
+from skyward_dask.extension.recent import Recent
 from skyward_dask.extension.wire import Message, Wire
-from skyward_dask.shared.asks import OPEN, Ask, Pending, Route, Spec
+from skyward_dask.shared.asks import Ask, Pending, Route, Spec
 from skyward_dask.shared.calls import Answer, Call, Caller
 from skyward_dask.shared.home import Home
 
@@ -49,8 +49,6 @@ class Moved(Exception):
 
 #: Seconds for a connection to a worker that may be gone: a busy one takes a second at the most.
 _CONNECT = 10.0
-#: Answers that are remembered for eventual consistency.
-_REMEMBERED = 10_000
 _MOVED: Answer = (False, Moved())
 _MOVED_BYTES = pickle.dumps(_MOVED)
 
@@ -102,8 +100,7 @@ class Switchboard:
         self._bound: dict[str, set[tuple[str, str]]] = {}
         self._numbers = count(1)
         self._calls = count(1)
-        self._staleness = staleness()
-        self._recent: dict[tuple[str, Ask], tuple[float, Any]] = {}
+        self._recent = Recent(staleness())
         self._background: set[asyncio.Task[None]] = set()
         self._thread = 0
         loop.add_callback(self._note_thread)
@@ -120,10 +117,11 @@ class Switchboard:
         call = Call(*pending.id, caller, ask.operation, ask.arguments)
         route = self._routes.get(spec.name)
         if route is not None and not spec.differs(route.kind, route.options):
-            if ask is OPEN or not ask.operation:
+            if not ask.operation:
                 pending.set_result(route)
                 return pending
-            if route.is_eventual and self._is_answered_from_memory(spec, ask, pending):
+            if route.is_eventual and ask.reads and (recent := self._recent.get(spec, ask)) is not None:
+                pending.set_result(recent[0])
                 return pending
             worker, key = self._home(route, ask)
             if (home := self.homes.get(key)) is not None:
@@ -204,7 +202,7 @@ class Switchboard:
             return
         route = self._routes.get(spec.name)
         if route is not None and route.is_eventual:
-            self._remember(spec, ask, value)
+            self._recent.note(spec, ask, value)
         pending.set_result(value)
 
     # --- runs that end -----------------------------------------------------------------------------------
@@ -226,25 +224,6 @@ class Switchboard:
                 self._forget(home, self._address, run)
             else:
                 self._wire(worker).send("gone", key, self._address, run)
-
-    # --- eventual consistency: what was read a moment ago is good enough -----------------------------------
-
-    def _is_answered_from_memory(self, spec: Spec, ask: Ask, pending: Pending) -> bool:
-        if not ask.reads:
-            return False
-        found = self._recent.get((spec.name, ask))
-        if found is None or monotonic() - found[0] > self._staleness:
-            return False
-        pending.set_result(found[1])
-        return True
-
-    def _remember(self, spec: Spec, ask: Ask, value: object) -> None:
-        if ask.reads:
-            self._recent[spec.name, ask] = monotonic(), value
-            if len(self._recent) > _REMEMBERED:
-                self._recent.clear()
-        else:  # who has written reads what he wrote
-            self._recent.clear()
 
     # --- other processes ---------------------------------------------------------------------------------
 
