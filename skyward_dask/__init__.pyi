@@ -1,5 +1,3 @@
-from builtins import list as _list
-
 from skyward_dask.api.barriers import Barrier as Barrier
 from skyward_dask.api.calls import function as function
 from skyward_dask.api.calls import gather as gather
@@ -51,4 +49,4 @@ from skyward_dask.extension.running import cancelled as cancelled
 from skyward_dask.extension.standing import stack as stack
 
 __version__: str
-__all__: _list[str]
+__all__: list[str]

@@ -58,6 +58,8 @@ def test_a_client_in_the_same_process_gets_lists() -> None:
 @gen_cluster(client=True, nthreads=[("", 1)], worker_kwargs=PROCESSES | {"memory_limit": "1 GiB"})
 async def test_shared_memory_is_the_workers(c: Client, s: Any, a: Worker) -> None:
     """It counts once, and is given back when the results are dropped."""
+    while any(slot.state == "starting" for slot in (await sky.statistics(c)).workers[a.address].slots):
+        await asyncio.sleep(0.02)  # a slot that starts takes memory too
     before = a.monitor.get_process_memory()
     futures = c.map(lambda n: np.full(4 * MIB, n), range(4), pure=False)
     await wait(futures)

@@ -28,6 +28,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from time import monotonic
 from typing import Any, NoReturn
 
 from skyward_dask.errors import SerializationError
@@ -92,6 +93,10 @@ class Link:
     def stopped(self) -> bool:
         """Whether the run that is active is to stop."""
         return self.run != 0 and self._page.stop == self.run
+
+    def call_begins(self) -> None:
+        """The run's time begins."""
+        self._page.called = monotonic()
 
     def tell(self, name: str, *args: object, **kwargs: object) -> None:
         """Have the worker do `name`, and don't wait; nobody hears whether it could."""
@@ -234,6 +239,7 @@ def _serve(runs: Channel, link: Link, page: Page, exchange: Exchange) -> None:
             frame = exchange.next_run()
         except ChannelClosed:
             return  # leave as a program does: atexit runs
+        page.called = 0.0
         page.begun = frame.number
         kind, sizes, parts = _run(frame, link, exchange)
         _flush()
@@ -252,7 +258,7 @@ def _run(frame: Frame, link: Link, exchange: Exchange) -> _Outcome:
     """Carry a run out; an interrupt that comes anywhere in here ends the process."""
     try:
         link.run = frame.number
-        outcome = _outcome(frame, exchange)
+        outcome = _outcome(frame, link, exchange)
         link.run = 0
     except KeyboardInterrupt:
         _report_interrupt(link)
@@ -266,9 +272,9 @@ def _report_interrupt(link: Link) -> None:
         traceback.print_exc()
 
 
-def _outcome(frame: Frame, exchange: Exchange) -> _Outcome:
+def _outcome(frame: Frame, link: Link, exchange: Exchange) -> _Outcome:
     try:
-        return Kind.RESULT, *_call(frame, exchange)
+        return Kind.RESULT, *_call(frame, link, exchange)
     except SystemExit as leaving:
         _leave(leaving)
     except KeyboardInterrupt:
@@ -281,7 +287,7 @@ def _outcome(frame: Frame, exchange: Exchange) -> _Outcome:
         return Kind.ERROR, (), dump_exception(error.with_traceback(trace))
 
 
-def _call(frame: Frame, exchange: Exchange) -> tuple[tuple[int | None, ...], list[Part]]:
+def _call(frame: Frame, link: Link, exchange: Exchange) -> tuple[tuple[int | None, ...], list[Part]]:
     try:
         function, args, kwargs = exchange.call(frame)
     except Exception as error:
@@ -289,6 +295,7 @@ def _call(frame: Frame, exchange: Exchange) -> tuple[tuple[int | None, ...], lis
             f"a task's function or one of its arguments can't be unpickled in its slot's process: {error!r}. "
             "A module may be missing there, or its class can't be built again from its pickle."
         ) from error
+    link.call_begins()
     value = function(*args, **kwargs)
     try:
         parts = dumps(value)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.preparation import Preparation
-from skyward_dask.slots.template import Disconnected, receive, send
+from skyward_dask.slots.template import Disconnected, close, receive, send
 from skyward_dask.slots.trees import end_tree, is_stopped
 
 if TYPE_CHECKING:
@@ -95,12 +95,15 @@ class Guardian:
             It is gone.
         """
         while self._words or self._is_speaking(0):
-            kind, *rest = self._words.popleft() if self._words else self._receive()[0]
+            word, descriptors = (self._words.popleft(), []) if self._words else self._receive()
+            kind, *rest = word
             if kind == "ready":
                 self.ready, (self._forks,) = True, rest
-            else:
+            elif kind == "exited":
                 pid, code = rest
                 yield pid, code
+            else:  # a fork that nobody has waited for to the end: it ends with its template
+                close(descriptors)
 
     def fork(self, slot: int, descriptors: tuple[int, ...]) -> tuple[int, int | None]:
         """Have a child started on these descriptors; returns its process id and, if there is one, its pidfd.

@@ -1,7 +1,8 @@
-"""What a child and its worker share: the run that has begun, the run to be stopped, faulthandler's stacks.
+"""What a child and its worker share: the run that has begun, when its function was called, the run to be
+stopped, faulthandler's stacks.
 
 One memfd for each child (an unlinked file where there is none). Its first page is mapped at both ends and
-holds two numbers, so that neither a full socket nor a held GIL stands between the two; faulthandler writes
+holds three numbers, so that neither a full socket nor a held GIL stands between the two; faulthandler writes
 behind it, at the descriptor's offset.
 """
 
@@ -16,7 +17,8 @@ from skyward_dask.slots.features import Feature, available
 
 _SIZE = mmap.PAGESIZE
 _NUMBER = struct.Struct("<Q")
-_BEGUN, _STOP = 0, _NUMBER.size
+_MOMENT = struct.Struct("<d")
+_BEGUN, _STOP, _CALLED = 0, _NUMBER.size, 2 * _NUMBER.size
 #: Bytes of a stack that are read at the most: some fifty threads' worth.
 _STACK_LIMIT = 64 * 1024
 
@@ -53,6 +55,16 @@ class Page:
     @begun.setter
     def begun(self, number: int) -> None:
         _NUMBER.pack_into(self._map, _BEGUN, number)
+
+    @property
+    def called(self) -> float:
+        """When the run's function was called, by the clock of `time.monotonic`; 0 if it wasn't yet."""
+        moment: float = _MOMENT.unpack_from(self._map, _CALLED)[0]
+        return moment
+
+    @called.setter
+    def called(self, moment: float) -> None:
+        _MOMENT.pack_into(self._map, _CALLED, moment)
 
     @property
     def stop(self) -> int:

@@ -457,7 +457,14 @@ class SlotPool(Executor):
         return True
 
     def _time_out(self, run: Run, child: ChildProcess) -> None:
-        if run.child is not child:
+        timeout = run.request.timeout
+        assert timeout is not None
+        with self._changed:
+            if run.child is not child:
+                return
+            due = child.due(timeout)
+        if due > time.monotonic():
+            self._supervisor.at(due, self._time_out, run, child)
             return
         stack = child.stack()
         with self._changed:

@@ -192,6 +192,14 @@ class ChildProcess:
         """Whether the child has begun the run that it was given last."""
         return self.page.begun == self._numbers
 
+    def due(self, timeout: float) -> float:
+        """The moment at which the run's time is over: so many seconds after its function was called.
+
+        Its arguments are unpickled before, and what they need is imported: that is not its own time.
+        """
+        called = self.page.called if self.has_begun else 0.0
+        return (called or time.monotonic()) + timeout
+
     def _wait(self, request: Request) -> Frame:
         while True:
             frame = self.runs.receive()

@@ -60,14 +60,22 @@ def send(sock: socket.socket, message: tuple[Any, ...], descriptors: tuple[int, 
 
 def receive(sock: socket.socket) -> tuple[tuple[Any, ...], list[int]]:
     """Wait for one message; returns it and the descriptors that came with it."""
+    descriptors: list[int] = []
     try:
         head, descriptors, _, _ = socket.recv_fds(sock, _LENGTH.size, _DESCRIPTORS)
         data = _exactly(sock, _LENGTH.unpack(head)[0]) if len(head) == _LENGTH.size else b""
-    except OSError as error:
-        raise Disconnected from error
+    except OSError:
+        data = b""
     if not data:
+        close(descriptors)  # of a message whose sender was killed in the middle of it
         raise Disconnected
     return marshal.loads(data), descriptors
+
+
+def close(descriptors: list[int]) -> None:
+    """Close descriptors that nobody takes."""
+    for fd in descriptors:
+        os.close(fd)
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes:

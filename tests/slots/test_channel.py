@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skyward_dask.slots import template
 from skyward_dask.slots.channel import Channel, ChannelClosed, Kind
 
 
@@ -57,3 +58,17 @@ def test_a_forked_process_may_not_speak() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         channel.send(Kind.RESULT, 2, ())
         assert Channel(right).receive().number == 2
+
+
+def test_a_message_that_is_cut_short_leaves_no_descriptor() -> None:
+    """Its sender, a template, was killed in the middle of it."""
+    left, right = socket.socketpair()
+    reader, writer = os.pipe()
+    with left, right:
+        socket.send_fds(left, [template._LENGTH.pack(100)], [writer])
+        os.close(writer)
+        left.close()
+        with pytest.raises(template.Disconnected):
+            template.receive(right)
+    assert os.read(reader, 1) == b""  # nobody holds the other end
+    os.close(reader)

@@ -191,6 +191,20 @@ def test_a_call_that_takes_too_long_is_ended(pool: SlotPool, started: str, busy:
     assert "_listen" not in caught.value.stack
 
 
+class Slow:
+    """Takes half a second to unpickle, as what imports a large package does, and is None then."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return time.sleep, (0.5,)
+
+
+def test_the_time_of_a_call_begins_with_it(pool: SlotPool) -> None:
+    """Not with its arguments, which are unpickled before."""
+    assert pool.run(Request("key", repr, (Slow(),), timeout=0.2)) == "None"
+    with pytest.raises(TaskTimeout):
+        pool.run(Request("key", time.sleep, (100,), timeout=0.2))
+
+
 def test_a_call_in_time_is_not_ended(pool: SlotPool) -> None:
     """A deadline that passes later concerns nobody."""
     for _ in range(3):
