@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,17 +58,24 @@ def pid(folder: Path, caller: str) -> int | None:
     return int(found[-1]["pid"]) if found else None
 
 
-def histories(folder: Path) -> dict[str, list[Operation]]:
-    """For each kind what was done, and what the deaths of callers may have done."""
+def histories(folder: Path, harms: Mapping[str, float]) -> dict[str, list[Operation]]:
+    """For each kind what was done, and what the deaths of callers may have done.
+
+    Parameters
+    ----------
+    harms : dict
+        The moment from which on a caller was about to be killed or cancelled.
+    """
     found: defaultdict[str, list[Operation]] = defaultdict(list)
     deaths: dict[str, float] = {}
     for path in sorted(folder.iterdir()):
-        lines = _lines(path)
-        died = not any("closed" in line for line in lines)
-        for kind, operation in _operations(path.name, lines, died):
-            found[kind].append(operation)
-        if died and lines:
-            deaths[path.name] = lines[-1]["at"]
+        lines, caller = _lines(path), path.name
+        if not any("closed" in line for line in lines):
+            # one who is cancelled holds nothing any more, though it may still write of what it tries
+            deaths[caller] = min([harms.get(caller, math.inf), *(line["at"] for line in lines[-1:])])
+        for kind, operation in _operations(caller, lines):
+            if not _is_doubtful(operation, deaths.get(caller, math.inf)):
+                found[kind].append(operation)
     return {kind: with_deaths(kind, operations, deaths) for kind, operations in found.items()}
 
 
@@ -75,7 +83,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-def _operations(caller: str, lines: list[dict[str, Any]], died: bool) -> list[tuple[str, Operation]]:
+def _operations(caller: str, lines: list[dict[str, Any]]) -> list[tuple[str, Operation]]:
     done: list[tuple[str, Operation]] = []
     for line in lines:
         if "kind" in line:
@@ -84,11 +92,9 @@ def _operations(caller: str, lines: list[dict[str, Any]], died: bool) -> list[tu
         elif "result" in line:
             kind, begun = done[-1]
             done[-1] = kind, replace(begun, returned=line["at"], result=line["result"])
-    if died and done and done[-1][1].name == "fence":
-        # of a lock that was taken from the cancelled while they asked: it may be the next holder's
-        done.pop()
-    return [each for each in done if not _means_nothing(each[1])]
+    return done
 
 
-def _means_nothing(operation: Operation) -> bool:
-    return operation.returned == math.inf and operation.name in ("value", "fence")
+def _is_doubtful(operation: Operation, death: float) -> bool:
+    """The number of a lock, asked for by one who may have lost it meanwhile: it may be the next holder's."""
+    return operation.name == "fence" and operation.returned > death

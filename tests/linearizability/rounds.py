@@ -58,6 +58,7 @@ class Round:
     kills: int = 0
     cancels: int = 0
     _names: dict[str, str] = field(default_factory=dict)
+    _harms: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -74,7 +75,8 @@ class Round:
         return self._complaints() + ([] if is_free else ["lock: somebody has it who is gone"])
 
     def _complaints(self) -> list[str]:
-        found = {kind: complaint(MODELS[kind], history) for kind, history in histories(self.folder).items()}
+        recorded = histories(self.folder, self._harms)
+        found = {kind: complaint(MODELS[kind], history) for kind, history in recorded.items()}
         return [f"{kind}: {why}" for kind, why in found.items() if why]
 
     def _play_here(self) -> None:
@@ -106,6 +108,7 @@ class Round:
         victim = pid(self.folder, self._names[key]) if key else None
         if victim is None:
             return
+        self._harms[self._names[key]] = time.monotonic_ns()
         if victim in self._workers() or self._random.random() < 0.4:
             self.cancels += 1
             Future(key, self.client).cancel()
