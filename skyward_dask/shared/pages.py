@@ -20,8 +20,8 @@ class Pages(Generic[V]):
     -----
     Not thread-safe. Reading pages while entries come and go gives each entry that stays exactly once.
 
-    The first page makes a list of all keys, so that the others cost a binary search. New keys are added to it;
-    removed ones are passed over, until there are so many that the list is made anew.
+    The first page makes a list of all keys, so that the others cost a binary search. New keys are added to
+    it; removed ones are passed over, until there are so many that the list is made anew.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Pages(Generic[V]):
         self._listed = None
 
     def _weed(self) -> None:
-        """Drop the list if more than half of it is gone: so what is removed costs no more than what was added."""
+        """Drop the list if more than half of it is gone: what is removed costs no more than what was added."""
         if self._listed is not None and len(self._listed[0]) > 2 * len(self._entries):
             self._listed = None
 
@@ -79,7 +79,8 @@ class Pages(Generic[V]):
         for position in range(bisect_right(numbers, number), len(numbers)):
             key = keys[position]
             found = self._entries.get(key)
-            if found is not None and found[0] == numbers[position]:  # else removed; or put anew, and further on
+            # else it was removed, or put anew and is further on
+            if found is not None and found[0] == numbers[position]:
                 yield found[0], key, found[1]
 
     def __contains__(self, key: Any) -> bool:
