@@ -66,7 +66,7 @@ class Pages(Generic[V]):
         self._listed = None
 
     def _weed(self) -> None:
-        """Drop the list if more than half of it is gone: what is removed costs no more than what was added."""
+        """Drop the list if more than half of it is gone: so removing costs no more than adding has."""
         if self._listed is not None and len(self._listed[0]) > 2 * len(self._entries):
             self._listed = None
 
