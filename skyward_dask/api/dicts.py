@@ -15,6 +15,7 @@ from collections.abc import (
     Sequence,
     ValuesView,
 )
+from functools import partial
 from inspect import isawaitable
 from typing import Any, TypeVar, cast
 
@@ -150,7 +151,9 @@ class Dict(Handle, MutableMapping[K, V]):
         Exception
             What the function raises is its caller's own; the next of those who wait computes.
         """
-        number, found = yield self._ask("claim", key, binds=True, undo=lambda got: self._given_back(key, got))
+        packed = pack_key(key)
+        undo = partial(_abandoned, packed)
+        number, found = yield Ask("claim", (packed,), place(packed), binds=True, undo=undo)
         if not number:
             value: V = unpack(found)
             return value
@@ -166,9 +169,6 @@ class Dict(Handle, MutableMapping[K, V]):
         return value
 
     get_or_compute, get_or_compute_async = both(_get_or_compute)
-
-    def _given_back(self, key: K, answer: tuple[int, Any]) -> Ask:
-        return self._ask("abandon", key, answer[0])
 
     # --- all of it ---------------------------------------------------------------------------------------
 
@@ -191,6 +191,10 @@ class Dict(Handle, MutableMapping[K, V]):
         """Keys with their values, for ``async for``."""
         async for item in pages_async(self, _items):
             yield item
+
+
+def _abandoned(packed: Any, answer: tuple[int, Any]) -> Ask:
+    return Ask("abandon", (packed, answer[0]), place(packed))
 
 
 class _Items(ItemsView[K, V]):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 from skyward_dask.errors import ConfigurationError, OperatorError
 from skyward_dask.extension.transports import Transport, find_transport
 from skyward_dask.shared.asks import OPEN, Ask, Pending, Route, Spec
-from skyward_dask.shared.home import WITHDRAW
+from skyward_dask.shared.home import withdrawal
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -166,16 +166,23 @@ def _answer(way: Transport, spec: Spec, step: Step) -> Any:
 
 def _wait(way: Transport, spec: Spec, ask: Ask, pending: Pending) -> Any:
     try:
-        return pending.result(ask.timeout)
-    except TimeoutError:
-        if pending.done():  # it is the operation's own, or the answer has just come
-            return pending.result()
-    except BaseException:  # KeyboardInterrupt, while the answer is still to come
-        if not pending.done():
-            _give_up(way, spec, ask, pending)
+        if not _is_done(pending, ask.timeout):
+            way.begin(spec, withdrawal(ask, pending.id, expired=True))
+            _is_done(pending, None)
+        if ask.undo is not None:
+            way.took(pending)
+    except BaseException:  # KeyboardInterrupt: nobody has the answer, though it may have come
+        way.give_up(spec, ask, pending)
         raise
-    way.begin(spec, _withdrawal(ask, pending, expired=True))
     return pending.result()
+
+
+def _is_done(pending: Pending, timeout: float | None) -> bool:
+    try:
+        pending.exception(timeout)
+    except TimeoutError:  # the wait's: an operation's own would have been returned
+        return False
+    return True
 
 
 async def _run_async(handle: Handle, steps: Steps[T]) -> T:
@@ -207,28 +214,16 @@ async def _wait_async(way: Transport, spec: Spec, ask: Ask, pending: Pending) ->
     answer = asyncio.wrap_future(pending)
     try:
         done, _ = await asyncio.wait([answer], timeout=ask.timeout)
+        if not done:
+            way.begin(spec, withdrawal(ask, pending.id, expired=True))
+            await asyncio.wait([answer])
     except asyncio.CancelledError:
-        _give_up(way, spec, ask, pending)
+        way.give_up(spec, ask, pending)
+        answer.cancel()  # its error, if it is one, is nobody's
         raise
-    if not done:
-        way.begin(spec, _withdrawal(ask, pending, expired=True))
-    return await answer
-
-
-def _withdrawal(ask: Ask, pending: Pending, expired: bool) -> Ask:
-    return Ask(WITHDRAW, (*pending.id, expired), ask.place)
-
-
-def _give_up(way: Transport, spec: Spec, ask: Ask, pending: Pending) -> None:
-    """Nobody waits for the answer any more: what it may still bring is given back."""
-    undo = ask.undo
-
-    def give_back(answered: Any) -> None:
-        if undo is not None and answered.exception() is None:
-            way.begin(spec, undo(answered.result()))
-
-    pending.add_done_callback(give_back)
-    way.begin(spec, _withdrawal(ask, pending, expired=False))
+    if ask.undo is not None:
+        way.took(pending)
+    return answer.result()
 
 
 # --- pages -------------------------------------------------------------------------------------------------

@@ -24,6 +24,13 @@ class ChildTransport:
         self._link.begin(pending, "collection", spec, ask, pending.id)
         return pending
 
+    def took(self, pending: Pending) -> None:
+        # the worker can't know whether this process was still there to take it
+        self._link.tell("took", pending.id)
+
+    def give_up(self, spec: Spec, ask: Ask, pending: Pending) -> None:
+        self._link.tell("give_up", pending.id)
+
     def destroy(self, spec: Spec) -> Future[None]:
         done: Future[None] = Future()
         self._link.begin(done, "destroy_collection", spec)

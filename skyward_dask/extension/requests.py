@@ -60,6 +60,7 @@ class Requests:
         self._worker = worker
         self._held: list[distributed.Future[Any]] = []
         self._asked = False
+        self._asks: dict[tuple[str, int], tuple[Spec, Ask, Pending]] = {}
 
     def serve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Carry out one request; see `skyward_dask.slots.runs.Request`."""
@@ -89,6 +90,7 @@ class Requests:
 
     def again(self) -> None:
         """The run goes to another child: what it held in the lost one is given back."""
+        self.end()
         if self._asked:
             Attendant.of(self._worker).renew(self._run.key)
 
@@ -98,7 +100,27 @@ class Requests:
         """Ask a collection in the name of the run."""
         self._asked = True
         attendant = Attendant.of(self._worker)
-        return attendant.switchboard.begin(spec, ask, attendant.caller_of(self._run, self._run.slot), call_id)
+        caller = attendant.caller_of(self._run, self._run.slot)
+        pending = attendant.switchboard.begin(spec, ask, caller, call_id)
+        if ask.binds:
+            self._asks[call_id] = spec, ask, pending
+            if ask.undo is None:
+                pending.add_done_callback(lambda _: self._asks.pop(call_id, None))
+        return pending
+
+    def took(self, call_id: tuple[str, int]) -> None:
+        """The task has the answer."""
+        self._asks.pop(call_id, None)
+
+    def give_up(self, call_id: tuple[str, int]) -> None:
+        """The task doesn't wait for an answer any more."""
+        if (asked := self._asks.pop(call_id, None)) is not None:
+            Attendant.of(self._worker).switchboard.give_up(*asked)
+
+    def end(self) -> None:
+        """The child is gone, or has done its run: what was on its way there is given back."""
+        for call_id in list(self._asks):
+            self.give_up(call_id)
 
     def destroy_collection(self, spec: Spec) -> Future[None]:
         return destroyed(self._worker.loop, self._worker.scheduler, spec)
@@ -197,6 +219,8 @@ _REQUESTS: Mapping[str, Callable[..., Any]] = {
     "profile": Requests.profile,
     "log": Requests.log,
     "collection": Requests.collection,
+    "took": Requests.took,
+    "give_up": Requests.give_up,
     "destroy_collection": Requests.destroy_collection,
 }
 

@@ -17,7 +17,7 @@ import logging
 import pickle
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -32,7 +32,7 @@ from skyward_dask.extension.recent import Recent
 from skyward_dask.extension.wire import Message, Wire
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
 from skyward_dask.shared.calls import Answer, Call, Caller
-from skyward_dask.shared.home import Home
+from skyward_dask.shared.home import Home, withdrawal
 
 #: Takes a pickled `Answer`; None: it was lost on its way, and may have been carried out.
 OnAnswer = Callable[[bytes | None], None]
@@ -112,7 +112,7 @@ class Switchboard:
 
     def begin(self, spec: Spec, ask: Ask, caller: Caller, call_id: tuple[str, int] | None = None) -> Pending:
         """Ask a collection; `call_id` is given by who has named the call already."""
-        pending = Pending(*(call_id or (self.session, next(self._calls))))
+        pending = Pending(*(call_id or (self.session, next(self._calls))), caller)
         pending.set_running_or_notify_cancel()
         call = Call(*pending.id, caller, ask.operation, ask.arguments)
         route = self._routes.get(spec.name)
@@ -135,6 +135,19 @@ class Switchboard:
         else:
             self._loop.add_callback(self._start, pending, spec, ask, call)
         return pending
+
+    def give_up(self, spec: Spec, ask: Ask, pending: Pending) -> None:
+        """Nobody waits for an answer any more: what it has brought, or may still bring, is given back."""
+        assert pending.caller is not None
+        caller, undo = pending.caller, ask.undo
+
+        def give_back(answered: Future[Any]) -> None:
+            if undo is not None and answered.exception() is None:
+                self.begin(spec, undo(answered.result()), caller)
+
+        if not pending.done():
+            self.begin(spec, withdrawal(ask, pending.id, expired=False), caller)
+        pending.add_done_callback(give_back)
 
     def _home(self, route: Route, ask: Ask) -> tuple[str, str]:
         return route.homes[ask.place % len(route.homes)]

@@ -29,6 +29,12 @@ class Transport(Protocol):
     def begin(self, spec: Spec, ask: Ask) -> Pending:
         """Ask; doesn't wait."""
 
+    def took(self, pending: Pending) -> None:
+        """The answer, whose question can be undone, has come to who asked; said just before they have it."""
+
+    def give_up(self, spec: Spec, ask: Ask, pending: Pending) -> None:
+        """Nobody waits for the answer any more: what it may still bring is given back."""
+
     def destroy(self, spec: Spec) -> Future[None]:
         """End the collection; doesn't wait."""
 
@@ -45,6 +51,12 @@ class WorkerTransport:
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
         return self._attendant.switchboard.begin(spec, ask, self._attendant.caller())
+
+    def took(self, pending: Pending) -> None:
+        """Who asks lives as long as the worker."""
+
+    def give_up(self, spec: Spec, ask: Ask, pending: Pending) -> None:
+        self._attendant.switchboard.give_up(spec, ask, pending)
 
     def destroy(self, spec: Spec) -> Future[None]:
         return destroyed(self._worker.loop, self._worker.scheduler, spec)
@@ -77,6 +89,12 @@ class ClientTransport:
                 "use the collection while its client is open."
             )
         return self._switchboard.begin(spec, ask, self._caller)
+
+    def took(self, pending: Pending) -> None:
+        """Who asks lives as long as the client."""
+
+    def give_up(self, spec: Spec, ask: Ask, pending: Pending) -> None:
+        self._switchboard.give_up(spec, ask, pending)
 
     def destroy(self, spec: Spec) -> Future[None]:
         return destroyed(self._loop, self._client.scheduler, spec)

@@ -7,6 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from skyward_dask.shared.calls import Caller
+
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -86,8 +88,17 @@ OPEN = Ask()
 
 
 class Pending(Future[Any]):
-    """The answer to come; `id` names the call."""
+    """The answer to come.
 
-    def __init__(self, session: str, number: int) -> None:
+    Attributes
+    ----------
+    id : tuple of (str, int)
+        Names the call.
+    caller : Caller or None
+        Who made it, where that is known.
+    """
+
+    def __init__(self, session: str, number: int, caller: Caller | None = None) -> None:
         super().__init__()
         self.id = session, number
+        self.caller = caller

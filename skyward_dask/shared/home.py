@@ -18,6 +18,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from skyward_dask.errors import CollectionConflict, SkywardError
+from skyward_dask.shared.asks import Ask
 from skyward_dask.shared.barrier import BarrierState
 from skyward_dask.shared.calls import WAITS, Answer, Call, Reply, Ticket
 from skyward_dask.shared.counter import CounterState
@@ -39,6 +40,11 @@ KINDS: dict[str, type[State]] = {
 _OPERATIONS = {kind: operations(state) for kind, state in KINDS.items()}
 #: The one operation that concerns a call and not the state.
 WITHDRAW = "withdraw"
+
+
+def withdrawal(ask: Ask, call_id: tuple[str, int], expired: bool) -> Ask:
+    """The question that takes another one back."""
+    return Ask(WITHDRAW, (*call_id, expired), ask.place)
 
 
 class Withdrawn(SkywardError):

@@ -18,8 +18,10 @@ class Pages(Generic[V]):
 
     Notes
     -----
-    Not thread-safe. Reading pages while entries come and go gives each entry that stays exactly once. The
-    first page after a change costs a walk over all keys, the others a binary search.
+    Not thread-safe. Reading pages while entries come and go gives each entry that stays exactly once.
+
+    The first page makes a list of all keys, so that the others cost a binary search. New keys are added to
+    it; removed ones are passed over, until there are so many that the list is made anew.
     """
 
     def __init__(self) -> None:
@@ -37,27 +39,36 @@ class Pages(Generic[V]):
         if found is not None:
             self._entries[key] = found[0], value
             return False
-        self._entries[key] = next(self._numbers), value
-        self._listed = None
+        number = next(self._numbers)
+        self._entries[key] = number, value
+        if self._listed is not None:
+            numbers, keys = self._listed
+            numbers.append(number)
+            keys.append(key)
         return True
 
     def pop(self, key: Any) -> V | None:
         found = self._entries.pop(key, None)
         if found is None:
             return None
-        self._listed = None
+        self._weed()
         return found[1]
 
     def pop_last(self) -> tuple[Any, V] | None:
         if not self._entries:
             return None
-        self._listed = None
         key, (_, value) = self._entries.popitem()
+        self._weed()
         return key, value
 
     def clear(self) -> None:
         self._entries.clear()
         self._listed = None
+
+    def _weed(self) -> None:
+        """Drop the list if more than half of it is gone: so removing costs no more than adding has."""
+        if self._listed is not None and len(self._listed[0]) > 2 * len(self._entries):
+            self._listed = None
 
     def after(self, number: int) -> Iterator[tuple[int, Any, V]]:
         """Entries that were made after the one of that number, with theirs."""
@@ -67,7 +78,10 @@ class Pages(Generic[V]):
         numbers, keys = self._listed
         for position in range(bisect_right(numbers, number), len(numbers)):
             key = keys[position]
-            yield numbers[position], key, self._entries[key][1]
+            found = self._entries.get(key)
+            # else it was removed, or put anew and is further on
+            if found is not None and found[0] == numbers[position]:
+                yield found[0], key, found[1]
 
     def __contains__(self, key: Any) -> bool:
         return key in self._entries
