@@ -102,6 +102,25 @@ def test_a_worker_ends_though_its_slots_are_busy(launch: Launch, address: str, n
         del futures
 
 
+def test_a_lifetime_ends_though_a_slot_is_stuck(launch: Launch, address: str, tmp_path: Path) -> None:
+    """In C code that never lets go of its GIL; nothing of the slot is left."""
+    started = str(tmp_path / "started")
+    os.mkfifo(started)
+
+    def hold_the_gil() -> None:
+        Path(started).write_text(str(os.getpid()))
+        pow(7, 10**9)
+
+    options = ["--executor", "process", "--concurrency", "2", "--lifetime", "3s"]
+    worker = launch(*DASK_WORKER, address, "--no-dashboard", *options)
+    with Client(address) as client:
+        future = client.submit(hold_the_gil)
+        child = psutil.Process(int(Path(started).read_text()))
+        worker.communicate(timeout=60)
+        assert worker.returncode == 0 and not child.is_running()
+        del future
+
+
 _OTHER = """
 import click
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
@@ -18,6 +19,8 @@ from tests.chaos.ledger import Damage, Notes
 _PACE = 0.7
 #: Seconds for which a process stays stopped.
 _STOPPED = (0.1, 3.0)
+#: Seconds from the first deed to a template in which its worker, on a loaded machine, has replaced it.
+_MOURNING = 10.0
 
 
 class Vandal:
@@ -27,6 +30,7 @@ class Vandal:
         self._chance, self._farm, self._client = chance, farm, client
         self._agenda, self._notes = agenda, notes
         self._stopped: dict[psutil.Process, Callable[[psutil.Process], None]] = {}
+        self._widowed: dict[psutil.Process, float] = {}
         self.active = False
         self.stops = 0
 
@@ -52,13 +56,17 @@ class Vandal:
 
     def _harm_somebody(self) -> None:
         workers = list(self._farm.workers(self._client).values())
+        # Worker and template together are the one case in which daemons of tasks may stay, as the contract
+        # says: so nobody harms the template of a worker that is stopped, or a worker that has just lost its.
+        awake = [worker for worker in workers if worker not in self._stopped]
+        sound = [worker for worker in workers if time.monotonic() > self._widowed.get(worker, 0) + _MOURNING]
         targets = [
             (50, self.kill_child, [child for worker in workers for child in children(worker)]),
             (25, self._stop_child, [child for worker in workers for child in children(worker)]),
-            (8, self.kill_template, [template for worker in workers for template in templates(worker)]),
-            (7, self._stop_template, [template for worker in workers for template in templates(worker)]),
-            (4 if self._farm.nannies else 0, self.kill_worker, workers),
-            (6 if self._farm.nannies else 0, self._stop_worker, workers),
+            (8, self.kill_template, [template for worker in awake for template in templates(worker)]),
+            (7, self._stop_template, [template for worker in awake for template in templates(worker)]),
+            (4 if self._farm.nannies else 0, self.kill_worker, sound),
+            (6 if self._farm.nannies else 0, self._stop_worker, sound),
         ]
         ((_, harm, victims),) = self._chance.choices(targets, [weight for weight, *_ in targets])
         if victims:
@@ -75,7 +83,12 @@ class Vandal:
         # its children go with it
         self._notes.killed.update(child.pid for child in template.children())
         self._note(templates=1)
+        self._mourn(template)
         template.kill()
+
+    def _mourn(self, template: psutil.Process) -> None:
+        if (worker := template.parent()) is not None:
+            self._widowed[worker] = time.monotonic()
 
     def kill_worker(self, worker: psutil.Process) -> None:
         self._note(workers=1)
@@ -98,6 +111,7 @@ class Vandal:
         if self._chance.random() < 0.25:
             self._freeze(template)  # for ever
         else:
+            self._mourn(template)
             self._stop(template, self.kill_template)
 
     def _stop_worker(self, worker: psutil.Process) -> None:
