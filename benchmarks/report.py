@@ -28,7 +28,8 @@ def markdown(outcome: Outcome) -> str:
         "|---|---:|---:|---:|",
     ]
     goals = [
-        f"- {each.text}: {number(each.value)}, wanted {each.bound}{'' if each.reached else ': **not reached**'}"
+        f"- {each.text}: {number(each.value)}, wanted {each.bound}"
+        + ("" if each.reached else ": **not reached**")
         for each in outcome.findings
     ]
     return "\n".join(
