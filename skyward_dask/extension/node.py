@@ -439,6 +439,7 @@ class Node(WorkerPlugin):
         except RunEnded:
             raise Reschedule from None  # nobody wants it any more, or its pool was ended with the worker
         finally:
+            task_run.leave()
             shuffled = requests.shuffled and task.route.reason is Reason.PLAIN
             self._tally.count(Route(Place.CHILD, Reason.P2P if shuffled else task.route.reason))
 
