@@ -3,6 +3,7 @@
 from functools import partial
 
 from benchmarks.peers import DASK_THREADS, Peer, clusters
+from benchmarks.tasks import changed, counted, dicts
 from benchmarks.timing import each, seconds
 
 UNIT = "s"
@@ -17,21 +18,9 @@ def contenders(settings, enter):
     return {"one process alone": partial(in_this_process, records), **through}
 
 
-def made(records: int) -> list[dict]:
-    return [{"id": n, "name": f"name {n}", "tags": ["a", n]} for n in range(records)]
-
-
-def changed(bag: list[dict]) -> list[dict]:
-    return [{**record, "id": record["id"] + 1} for record in bag]
-
-
-def counted(bag: list[dict]) -> int:
-    return sum(record["id"] % 2 for record in bag)
-
-
 def in_this_process(records: int) -> float:
-    return seconds(lambda: counted(changed(made(records))))
+    return seconds(lambda: counted(changed(dicts(records))))
 
 
 def through_three_tasks(peer: Peer, records: int) -> float:
-    return seconds(lambda: peer.submit(counted, peer.submit(changed, peer.submit(made, records))).result())
+    return seconds(lambda: peer.submit(counted, peer.submit(changed, peer.submit(dicts, records))).result())

@@ -6,7 +6,6 @@
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from tempfile import TemporaryDirectory
 
@@ -22,6 +21,7 @@ from benchmarks.peers import (
     process_slots,
     skyward_pool,
 )
+from benchmarks.tasks import spin, spin_on
 from benchmarks.timing import seconds
 
 UNIT = "ms"
@@ -56,22 +56,3 @@ def cancelled(peer: Peer, loop: Callable[[str], None]) -> float:
         while not os.listdir(folder):
             time.sleep(0.001)
         return 1e3 * seconds(lambda: (peer.stop(running), peer.submit(abs, -1).result()))
-
-
-def spin(folder: str) -> None:
-    begin(folder)
-    while True:
-        pass
-
-
-def spin_on(folder: str) -> None:
-    begin(folder)
-    while True:
-        with suppress(KeyboardInterrupt):
-            while True:
-                pass
-
-
-def begin(folder: str) -> None:
-    with open(os.path.join(folder, "begun"), "w"):
-        pass

@@ -9,6 +9,7 @@ from functools import partial
 
 from benchmarks.goals import Goal, ratio
 from benchmarks.peers import DASK_THREADS, PROCESS_SLOTS, Peer, clusters
+from benchmarks.tasks import burn
 from benchmarks.timing import each, seconds
 
 UNIT = "million iterations per second"
@@ -25,14 +26,6 @@ def contenders(settings, enter):
     calls = [iterations_in(settings.seconds)] * (settings.slots * CALLS_PER_SLOT)
     through = each(clusters(settings.slots), enter, partial(on, calls=calls))
     return {ALONE: lambda: rate(calls, lambda: [burn(call) for call in calls]), **through}
-
-
-def burn(iterations: int) -> int:
-    """A tight loop that holds the interpreter's lock; the value keeps it from being optimised away."""
-    value = 1
-    for _ in range(iterations):
-        value = (value * 1_103_515_245 + 12_345) % 2_147_483_648
-    return value
 
 
 def iterations_in(wanted: float) -> int:

@@ -5,14 +5,10 @@ killer's caller has heard of the crash. An executor of the standard library, and
 its caller makes another.
 """
 
-import os
-import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import dask
@@ -31,6 +27,7 @@ from benchmarks.peers import (
     process_slots,
     skyward_pool,
 )
+from benchmarks.tasks import come, die
 from benchmarks.timing import seconds
 
 UNIT = "ms"
@@ -41,8 +38,6 @@ GOALS = [
     Goal("the pool of one slot, ms to the next result", figure(NEXT), most=50),
     Goal("one process slot, ms to the next result", figure(NEXT_IN_DASK), most=50),
 ]
-LONG = 60.0
-"""Seconds after which a slot is taken for lost."""
 
 
 def contenders(settings, enter):
@@ -92,21 +87,7 @@ def crash(peer: Peer) -> None:
         raise AssertionError("it lives")
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def meet(peer: Peer) -> None:
     with TemporaryDirectory() as folder:
         for future in [peer.submit(come, folder, name) for name in "ab"]:
             future.result()
-
-
-def come(folder: str, name: str) -> None:
-    """Wait for the other one: both slots are at work."""
-    (Path(folder) / name).touch()
-    deadline = time.monotonic() + LONG
-    while len(os.listdir(folder)) < 2:
-        if time.monotonic() > deadline:
-            raise TimeoutError("nobody else came")
-        time.sleep(0.0005)

@@ -16,6 +16,7 @@ from dask.distributed import as_completed
 
 from benchmarks.goals import Goal, ratio
 from benchmarks.peers import ANNOTATED, DASK_PROCESSES, DASK_THREADS, PROCESS_SLOTS, Peer, clusters
+from benchmarks.tasks import call_in_c, dicts, loop
 from benchmarks.timing import Work
 
 UNIT = "ms"
@@ -95,20 +96,5 @@ async def worst(lasting: float) -> float:
     return statistics.quantiles(lags, n=100)[-1]
 
 
-def loop(lasting: float) -> None:
-    end = time.perf_counter() + lasting
-    while time.perf_counter() < end:
-        pass
-
-
-def call_in_c(lasting: float) -> int:
-    """One call that holds the interpreter's lock for about so long."""
-    return sum(range(int(lasting * 5e7)))
-
-
 def array(elements: int) -> np.ndarray:
     return np.ones(elements)
-
-
-def dicts(records: int) -> list[dict]:
-    return [{"id": n, "name": f"name {n}"} for n in range(records)]

@@ -1,13 +1,12 @@
 """Memory of an idle process's own: its unique pages."""
 
-import os
-import time
 from functools import partial
 
 import psutil
 
 from benchmarks.goals import Goal, figure
 from benchmarks.peers import DASK_PROCESSES, POOL, PROCESS_SLOTS, RAY, Peer, clusters, pools
+from benchmarks.tasks import whereabouts
 from benchmarks.timing import each
 
 UNIT = "MB a process"
@@ -28,10 +27,5 @@ def contenders(settings, enter):
 
 
 def own(peer: Peer, slots: int) -> float:
-    pids = set(peer.results(whereabouts, range(4 * slots)))
+    pids = set(peer.results(whereabouts, [SETTLED] * (4 * slots)))
     return sum(psutil.Process(pid).memory_full_info().uss for pid in pids) / len(pids) / 1e6
-
-
-def whereabouts(_: int) -> int:
-    time.sleep(SETTLED)
-    return os.getpid()
