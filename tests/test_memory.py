@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from distributed import Client, LocalCluster, Worker, wait
 from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
+from skyward_dask.extension.node import Node
 from skyward_dask.extension.parcel import SEAL_FROM, Parcel
 from skyward_dask.slots import segments
 
@@ -68,6 +70,24 @@ async def test_shared_memory_is_the_workers(c: Client, s: Any, a: Worker) -> Non
     del futures
     while a.monitor.get_process_memory() - before > 32 * MIB:
         await asyncio.sleep(0.02)
+
+
+@pytest.mark.skipif(not segments.is_supported(), reason="the platform has no shared memory")
+@gen_cluster(client=True, nthreads=[("", 1)], worker_kwargs=PROCESSES)
+async def test_what_a_run_was_given_goes_with_it(c: Client, s: Any, a: Worker) -> None:
+    """Not with the next garbage collection: the next result needs the room."""
+    node = Node.of(a)
+    assert node is not None and node._shared.pages is not None
+    gc.disable()
+    try:
+        x = c.submit(np.ones, MIB, pure=False)
+        y = c.submit(np.sum, x, pure=False)
+        assert await y == MIB and node._shared.pages.resident() >= 8 * MIB
+        x.release()
+        while node._shared.pages.resident():  # or the test's time is over
+            await asyncio.sleep(0.02)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(not segments.is_supported(), reason="the platform has no shared memory")
