@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from dask.distributed import Client, LocalCluster
 
@@ -19,8 +20,8 @@ def dask_workers(workers: int, threads: int) -> Iterator[Client]:
 
 
 @contextmanager
-def skyward_worker(slots: int, executor: str) -> Iterator[Client]:
+def skyward_worker(slots: int, executor: str, **options: Any) -> Iterator[Client]:
     """One dask-worker with so many slots of ours."""
     with dask_workers(workers=1, threads=slots) as client:
-        sky.install(client, sky.Worker(concurrency=slots, executor=executor))
+        sky.install(client, sky.Worker(concurrency=slots, executor=executor, **options))
         yield client

@@ -7,13 +7,15 @@ first, and each repeat visits all of them, in another order each time: what wand
 import pkgutil
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
 from benchmarks import topics as package
+from benchmarks.goals import Finding, judged, ratio
+from benchmarks.timing import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,13 @@ class Outcome:
     reference: str
     higher_is_better: bool
     figures: tuple[Figures, ...]
+    findings: tuple[Finding, ...]
 
     def ratio(self, figures: Figures) -> float:
         """How many times as good as the reference: the median of the ratios taken within a repeat."""
-        reference = next(each for each in self.figures if each.contender == self.reference)
-        pairs = zip(figures.samples, reference.samples, strict=True)
-        ratios = [mine / other if self.higher_is_better else other / mine for mine, other in pairs]
-        return statistics.median(ratios)
+        pair = (figures.contender, self.reference)
+        samples = {each.contender: each.samples for each in self.figures}
+        return ratio(*(pair if self.higher_is_better else pair[::-1]))(samples)
 
 
 def topics() -> list[str]:
@@ -56,15 +58,11 @@ def measure(name: str, settings) -> Outcome:
     """Set all contenders of a topic up, visit them `settings.repeat` times, take them down."""
     topic = import_module(f"benchmarks.topics.{name}")
     with ExitStack() as stack:
-        work = {
-            contender: stack.enter_context(manager)
-            for contender, manager in topic.contenders(settings).items()
-        }
-        samples = interleaved(work, settings.repeat)
+        samples = interleaved(topic.contenders(settings, stack.enter_context), settings.repeat)
     return outcome(name, topic, samples)
 
 
-def interleaved(work: dict[str, Callable[[], float]], repeat: int) -> dict[str, list[float]]:
+def interleaved(work: Mapping[str, Work], repeat: int) -> dict[str, list[float]]:
     """Each contender's figures; the first visit of each is a warm-up and counts for nothing."""
     order = list(work)
     shuffle = random.Random(0).shuffle  # another order each time, the same orders in each run
@@ -86,4 +84,5 @@ def outcome(name: str, topic: ModuleType, samples: dict[str, list[float]]) -> Ou
         reference=topic.REFERENCE,
         higher_is_better=topic.HIGHER_IS_BETTER,
         figures=tuple(Figures(contender, tuple(values)) for contender, values in samples.items()),
+        findings=tuple(judged(goal, samples) for goal in getattr(topic, "GOALS", ())),
     )

@@ -1,4 +1,4 @@
-"""Outcomes as a Markdown table, and as JSON."""
+"""Outcomes as Markdown tables, and as JSON that can be read again."""
 
 import json
 import os
@@ -7,15 +7,17 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from benchmarks.measure import Outcome
+from benchmarks.goals import Finding
+from benchmarks.measure import Figures, Outcome
 from benchmarks.settings import Settings
 
-PARTIES = ("skyward-dask", "dask", "distributed", "numpy", "loky", "pebble")
+PARTIES = ("skyward-dask", "dask", "distributed", "numpy", "pandas", "loky", "pebble", "ray")
 
 
 def markdown(outcome: Outcome) -> str:
-    """A heading, and a row for each contender: median, least to greatest, ratio to the reference."""
+    """A heading, a row for each contender, and what was to be reached."""
     rows = [
         f"| {each.contender} | {number(each.median)} | {number(min(each.samples))} to "
         f"{number(max(each.samples))} | {outcome.ratio(each):.2f} × |"
@@ -25,7 +27,15 @@ def markdown(outcome: Outcome) -> str:
         f"| | {outcome.unit}, median | spread | beside {outcome.reference} |",
         "|---|---:|---:|---:|",
     ]
-    return "\n".join([f"### {outcome.title}", "", *head, *rows, ""])
+    goals = [
+        f"- {each.text}: {number(each.value)}, wanted {each.bound}"
+        + ("" if each.reached else ": **not reached**")
+        for each in outcome.findings
+    ]
+    return "\n".join(
+        [f"### {outcome.title}", "", f"`python -m benchmarks {outcome.topic}`", "", *head, *rows, ""]
+        + ([*goals, ""] if goals else [])
+    )
 
 
 def number(value: float) -> str:
@@ -33,13 +43,27 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def machine(settings: Settings) -> str:
-    """One line that says where and how the figures were taken."""
+def circumstances(settings: Settings) -> dict[str, Any]:
+    """Where, when and how the figures are taken."""
+    return {
+        "taken": datetime.now(UTC).isoformat(timespec="minutes"),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "versions": versions(),
+        "slots": settings.slots,
+        "repeat": settings.repeat,
+        "seconds": settings.seconds,
+        "shrink": settings.shrink,
+    }
+
+
+def sentence(found: dict[str, Any]) -> str:
+    """The circumstances in one line."""
+    parties = ", ".join(f"{name} {each}" for name, each in found["versions"].items())
     return (
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} "
-        f"{platform.release()}; "
-        + ", ".join(f"{name} {found}" for name, found in versions().items())
-        + f"; {settings.slots} slots, {settings.repeat} repeats, interleaved."
+        f"{found['taken']}; {found['cores']} cores, {found['system']}, Python {found['python']}; {parties}; "
+        f"{found['slots']} slots, {found['repeat']} repeats, interleaved."
     )
 
 
@@ -54,17 +78,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(path: Path, settings: Settings, outcomes: list[Outcome]) -> None:
+def write(path: Path, found: dict[str, Any], outcomes: list[Outcome]) -> None:
     """Every single figure, with what is needed to take it again."""
-    document = {
-        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "system": platform.platform(),
-        },
-        "versions": versions(),
-        "settings": {**asdict(settings), "json": str(path)},
-        "outcomes": [asdict(outcome) for outcome in outcomes],
-    }
-    path.write_text(json.dumps(document, indent=2) + "\n")
+    document = {"circumstances": found, "outcomes": [asdict(outcome) for outcome in outcomes]}
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[Outcome]]:
+    """What `write` has written."""
+    document = json.loads(path.read_text())
+    return document["circumstances"], [_outcome(**each) for each in document["outcomes"]]
+
+
+def _outcome(figures: list[dict[str, Any]], findings: list[dict[str, Any]], **rest: Any) -> Outcome:
+    return Outcome(
+        figures=tuple(Figures(each["contender"], tuple(each["samples"])) for each in figures),
+        findings=tuple(Finding(**each) for each in findings),
+        **rest,
+    )

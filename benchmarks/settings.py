@@ -8,8 +8,10 @@ from dask.system import CPU_COUNT
 
 from benchmarks.measure import topics
 
-SMALL = 0.2
+SMALL_SECONDS = 0.2
 """Seconds of one piece of work in a smoke test: long beside a task's overhead of some milliseconds."""
+SMALL_DATA = 64
+"""By how much data is smaller in a smoke test: megabytes, which still go through shared memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,45 +21,56 @@ class Settings:
     topics: tuple[str, ...]
     repeat: int
     seconds: float
+    shrink: int
     slots: int
+    read: Path | None
     json: Path | None
+    markdown: Path | None
+    plot: Path | None
+
+    def scaled(self, amount: int) -> int:
+        """Of so many elements or rows, those that this run asks for."""
+        return amount // self.shrink
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
     known = topics()
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("topics", nargs="*", metavar="topic", help=f"default: all of {', '.join(known)}")
-    parser.add_argument("--repeat", type=positive(int), default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--seconds",
-        type=seconds,
-        default=1.0,
-        metavar="S",
-        help=f"length of one piece of work; 'small' is {SMALL} (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--slots", type=positive(int), default=CPU_COUNT, metavar="N", help="default: the cores, %(default)s"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
-    given = parser.parse_args(arguments)
+    given = parser(known).parse_args(arguments)
     for topic in given.topics:
         if topic not in known:
-            parser.error(f"no topic {topic!r}; there is: {', '.join(known)}")
-    return Settings(tuple(given.topics or known), given.repeat, given.seconds, given.slots, given.json)
+            parser(known).error(f"no topic {topic!r}; there is: {', '.join(known)}")
+    return Settings(
+        tuple(given.topics or known),
+        given.repeat,
+        SMALL_SECONDS if given.small else 1.0,
+        SMALL_DATA if given.small else 1,
+        given.slots,
+        given.read,
+        given.json,
+        given.markdown,
+        given.plot,
+    )
 
 
-def positive(kind):
-    """A number above zero, as argparse wants its types."""
+def parser(known: list[str]) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    made.add_argument("topics", nargs="*", metavar="topic", help=f"default: all of {', '.join(known)}")
+    made.add_argument("--repeat", type=positive, default=5, metavar="N", help="default: %(default)s")
+    made.add_argument(
+        "--slots", type=positive, default=CPU_COUNT, metavar="N", help="default: the cores, %(default)s"
+    )
+    made.add_argument("--small", action="store_true", help="a smoke test: short work and small data")
+    made.add_argument(
+        "--read", type=Path, metavar="FILE", help="show what --json has written, measure nothing"
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
+    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
+    made.add_argument("--plot", type=Path, metavar="FILE", help="draw the medians there: .svg or .png")
+    return made
 
-    def number(text: str):
-        value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text} is not above zero")
-        return value
 
-    number.__name__ = f"positive {kind.__name__}"
-    return number
-
-
-def seconds(text: str) -> float:
-    return SMALL if text == "small" else positive(float)(text)
+def positive(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value

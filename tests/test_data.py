@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -67,6 +69,39 @@ def test_everybody_sees_the_original(shared_client: Client, made: str) -> None:
     assert client.submit(is_all, again, 2, pure=False).result()
     assert client.submit(is_all, x, 0, pure=False, workers=[here]).result()
     assert is_all(x.result(), 0) and is_all(mine, 5)
+
+
+def increment_together(x: Any, folder: str, name: str, count: int) -> Any:
+    """Write to the input when all others have it too."""
+    (Path(folder) / name).touch()
+    while len(os.listdir(folder)) < count:
+        time.sleep(0.001)
+    return increment(x)
+
+
+@pytest.mark.slow
+def test_everybody_sees_the_original_of_256_megabytes(tmp_path: Path) -> None:
+    """Four slots at once, a thread task, another worker, and the client."""
+    elements = 32 * MIB
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        sky.install(client, sky.Worker(concurrency=4, executor="process"))
+        here, other = sorted(client.nthreads())
+        x = client.submit(np.zeros, elements, workers=[here])
+        futures = [
+            client.submit(increment_together, x, str(tmp_path), str(n), 4, workers=[here]) for n in range(4)
+        ]
+        wait(futures)
+        with dask.annotate(executor="thread"):
+            futures.append(client.submit(increment, x, pure=False, workers=[here]))
+        futures.append(client.submit(increment, x, pure=False, workers=[other]))
+        mine = x.result()
+        mine += 5
+        assert all(client.gather([client.submit(is_all, one, 1, pure=False) for one in futures]))
+        assert client.submit(is_all, x, 0, pure=False, workers=[here]).result()
+        assert is_all(mine, 5) and is_all(x.result(), 0)
 
 
 def test_what_dask_does_with_values_is_unchanged(shared_client: Client) -> None:

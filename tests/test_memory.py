@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from distributed import Client, LocalCluster, Worker, wait
 from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
+from skyward_dask.extension.node import Node
 from skyward_dask.extension.parcel import SEAL_FROM, Parcel
 from skyward_dask.slots import segments
 from skyward_dask.slots.limits import own_memory
@@ -79,6 +81,24 @@ async def shared(client: Client, worker: Worker) -> int:
     own = sum(int(kib) * 1024 for kib in re.findall(r"(?:RssAnon|RssFile):\s+(\d+) kB", status))
     slots = (await sky.statistics(client)).workers[worker.address].slots
     return int(worker.monitor.get_process_memory()) - own - sum(own_memory(slot.pid or 0) for slot in slots)
+
+
+@pytest.mark.skipif(not segments.is_supported(), reason="the platform has no shared memory")
+@gen_cluster(client=True, nthreads=[("", 1)], worker_kwargs=PROCESSES)
+async def test_what_a_run_was_given_goes_with_it(c: Client, s: Any, a: Worker) -> None:
+    """Not with the next garbage collection: the next result needs the room."""
+    node = Node.of(a)
+    assert node is not None and node._shared.pages is not None
+    gc.disable()
+    try:
+        x = c.submit(np.ones, MIB, pure=False)
+        y = c.submit(np.sum, x, pure=False)
+        assert await y == MIB and node._shared.pages.resident() >= 8 * MIB
+        x.release()
+        while node._shared.pages.resident():  # or the test's time is over
+            await asyncio.sleep(0.02)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(not segments.is_supported(), reason="the platform has no shared memory")

@@ -2,11 +2,12 @@
 
 A topic has a docstring whose first line is its title, and
 
-    UNIT: str         what a figure counts
+    UNIT: str               what a figure counts
     HIGHER_IS_BETTER: bool
-    REFERENCE: str    the contender that the others are divided by
-    contenders(settings) -> dict[str, ContextManager[Callable[[], float]]]
+    REFERENCE: str          the contender that the others are divided by
+    GOALS: list[Goal]       what is to be reached; may be missing
+    contenders(settings, enter) -> dict[str, Callable[[], float]]
 
-The context managers hold a contender's cluster; the function that they yield does the work once and gives
-the figure.
+`enter` enters a context, which is left when the topic is done. Each function does its work once and gives the
+figure.
 """

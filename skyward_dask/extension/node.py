@@ -39,6 +39,7 @@ from skyward_dask.extension.facade import Introduction
 from skyward_dask.extension.introducing import introduce
 from skyward_dask.extension.logs import TaskLog
 from skyward_dask.extension.memory import SharedMemory
+from skyward_dask.extension.pace import Pace
 from skyward_dask.extension.probing import probe
 from skyward_dask.extension.profiling import Profiling
 from skyward_dask.extension.records import Levels
@@ -53,7 +54,7 @@ from skyward_dask.extension.routing import (
     route,
 )
 from skyward_dask.extension.running import TaskRun, current
-from skyward_dask.extension.scheduler import report_slots, slots_told
+from skyward_dask.extension.scheduler import introduce_node, report_slots, slots_told
 from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.extension.tally import Tally
@@ -101,6 +102,7 @@ class Node(WorkerPlugin):
         self._plugin: WorkerPlugin | None = None
         self._watch: Watch | None = None
         self._profiling = Profiling(worker)
+        self._pace = Pace()
         self._disowned = False
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -178,6 +180,7 @@ class Node(WorkerPlugin):
             # out of the way, but there to be ended if the worker closes before the last run has ended
             worker.plugins[f"{NAME}-{id(self)}"] = worker.plugins.pop(NAME)
             self._unwrap()
+            self._pace.restore(worker.batched_stream)
             worker.executors["default"] = self._own_executor
             for name in ("thread", "process"):
                 worker.executors.pop(name, None)
@@ -234,6 +237,7 @@ class Node(WorkerPlugin):
         worker = self.worker
         worker.plugins[NAME] = self
         self._watch = self._watch or Watch(worker, self._renew)
+        self._pace.hasten(worker.batched_stream)
         self._executor.resize(self._slots_of(self.config))
         for name in ("default", "thread", "process"):
             worker.executors[name] = self._executor
@@ -271,9 +275,11 @@ class Node(WorkerPlugin):
             )
             self._follow_memory_limit(slots)
         self.worker.state.nthreads = slots
-        if registered:  # else it will register with the right count
-            await report_slots(self.worker, slots)
+        if registered:
+            await report_slots(self.worker, slots, self._is_routing())
             private.compute_more(self.worker)
+        else:  # it will register with the right count
+            introduce_node(self.worker)
 
     def _follow_memory_limit(self, slots: int) -> None:
         """``memory_limit="auto"`` was computed from the nthreads that the worker no longer has."""
@@ -434,6 +440,7 @@ class Node(WorkerPlugin):
             raise Reschedule from None  # nobody wants it any more, or its pool was ended with the worker
         finally:
             requests.end()
+            task_run.leave()
             shuffled = requests.shuffled and task.route.reason is Reason.PLAIN
             self._tally.count(Route(Place.CHILD, Reason.P2P if shuffled else task.route.reason))
 

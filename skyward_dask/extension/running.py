@@ -32,16 +32,26 @@ class TaskRun:
         if self.stopped:
             run.verdict = Verdict.STOPPED
 
+    def leave(self) -> None:
+        """The run is over.
+
+        It refers to its arguments, and by its way back to this object: in a circle, large arrays would stay
+        until the next garbage collection.
+        """
+        self.run = None
+
     def stop(self) -> None:
         """Nobody wants the result any more."""
         self.stopped = True
-        if self.pool is not None and self.run is not None:
-            self.pool.interrupt(self.run)
+        pool, run = self.pool, self.run
+        if pool is not None and run is not None:
+            pool.interrupt(run)
 
     def secede(self) -> None:
         """Go on outside the slot, whose next child takes other tasks."""
-        if self.pool is not None and self.run is not None:
-            self.pool.secede(self.run)
+        pool, run = self.pool, self.run
+        if pool is not None and run is not None:
+            pool.secede(run)
 
     @property
     def slot(self) -> int | None:
@@ -51,7 +61,8 @@ class TaskRun:
 
     def stack(self) -> str:
         """Where its process stands, as faulthandler says it; empty if it has none."""
-        return self.pool.stack(self.run) if self.pool is not None and self.run is not None else ""
+        pool, run = self.pool, self.run
+        return pool.stack(run) if pool is not None and run is not None else ""
 
 
 #: The run that this thread, or this coroutine, carries out in the worker itself.

@@ -13,7 +13,11 @@ from distributed.scheduler import WorkerState, WorkerStatusPlugin
 
 from skyward_dask.extension.directory import Directory
 from skyward_dask.extension.introducing import NAME
+from skyward_dask.extension.pace import Pace
 from skyward_dask.extension.told import Told
+
+#: Under this name a worker that registers says that it is a node.
+NODE = "skyward-node"
 
 
 class SkywardSchedulerPlugin(SchedulerPlugin):
@@ -35,6 +39,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         self.scheduler = scheduler
         self.told = Told(NAME)
         self.directory = Directory(scheduler)
+        self._pace = Pace()
         scheduler.handlers["skyward_resize"] = self.resize
         scheduler.handlers["skyward_told"] = self.slots_told
         scheduler.handlers["skyward_slots"] = self.take_slots
@@ -48,6 +53,8 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Give a worker that joins its slots, before anything is scheduled on it."""
+        if scheduler.workers[worker].extra.get(NODE):
+            self._pace.hasten(scheduler.stream_comms[worker])
         pickled = scheduler.worker_plugins.get(NAME)
         slots = self.told.slots_of(scheduler, scheduler.workers[worker].name)
         if slots is None and pickled:
@@ -67,9 +74,10 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         """The cluster restarts, and its collections end."""
         self.directory.clear()
 
-    def take_slots(self, worker: str, slots: int) -> None:
-        """A node says how many slots it has now."""
+    def take_slots(self, worker: str, slots: int, is_node: bool) -> None:
+        """A worker says how many slots it has now, and whether they are ours."""
         if worker in self.scheduler.workers:  # it may be gone: then its count is gone with it
+            (self._pace.hasten if is_node else self._pace.restore)(self.scheduler.stream_comms[worker])
             self._set_slots(self.scheduler.workers[worker], slots)
 
     def _set_slots(self, ws: WorkerState, slots: int) -> None:
@@ -177,6 +185,11 @@ async def slots_told(worker: DaskWorker) -> int | None:
     return slots
 
 
-async def report_slots(worker: DaskWorker, slots: int) -> None:
-    """Tell the scheduler how many slots a registered worker has."""
-    await worker.scheduler.skyward_slots(worker=worker.address, slots=slots)
+async def report_slots(worker: DaskWorker, slots: int, is_node: bool) -> None:
+    """Tell the scheduler how many slots a registered worker has, and whether they are ours."""
+    await worker.scheduler.skyward_slots(worker=worker.address, slots=slots, is_node=is_node)
+
+
+def introduce_node(worker: DaskWorker) -> None:
+    """Have a worker that is yet to register say that it is a node."""
+    worker.startup_information[NODE] = lambda _: True

@@ -8,11 +8,65 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 _MEMINFO = Path("/proc/meminfo")
-_OWN_GROUP = Path("/proc/self/cgroup")
-_GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class _Hierarchy:
+    """Where control groups say what memory they may have, and have.
+
+    Attributes
+    ----------
+    own : Pattern
+        Finds the process's own group in its list of them.
+    root : Path
+    limit, used : str
+        Files of a group.
+    cached : Pattern
+        Finds bytes of files' cached pages, which give way, in a group's ``memory.stat``.
+    """
+
+    own: re.Pattern[str]
+    root: Path
+    limit: str
+    used: str
+    cached: re.Pattern[str]
+
+    def groups(self) -> Iterator[Path]:
+        """The process's own group and those above it."""
+        if found := self.own.search(_read(_OWN_GROUPS)):
+            group = self.root / found[1]
+            yield from (each for each in (group, *group.parents) if each.is_relative_to(self.root))
+
+    def left(self, group: Path) -> int | None:
+        """Bytes that a group may still have; None if it has no limit."""
+        limit, used = _read(group / self.limit).strip(), _read(group / self.used).strip()
+        if not (limit.isdecimal() and used.isdecimal()):
+            return None
+        return int(limit) - int(used) + sum(map(int, self.cached.findall(_read(group / "memory.stat"))))
+
+
+_HIERARCHIES = (
+    _Hierarchy(
+        re.compile(r"^0::/(.*)$", re.MULTILINE),
+        Path("/sys/fs/cgroup"),
+        "memory.max",
+        "memory.current",
+        re.compile(r"^(?:in)?active_file (\d+)$", re.MULTILINE),
+    ),
+    # version 1, where "no limit" is a number that is beyond all machines
+    _Hierarchy(
+        re.compile(r"^\d+:(?:[^:]*,)?memory(?:,[^:]*)?:/(.*)$", re.MULTILINE),
+        Path("/sys/fs/cgroup/memory"),
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        re.compile(r"^total_(?:in)?active_file (\d+)$", re.MULTILINE),
+    ),
+)
 
 
 def available() -> int | None:
@@ -23,23 +77,10 @@ def available() -> int | None:
 def _limits() -> Iterator[int]:
     if found := re.search(r"MemAvailable:\s+(\d+) kB", _read(_MEMINFO)):
         yield int(found[1]) * 1024
-    for group in _groups():
-        limit, used = _read(group / "memory.max").strip(), _read(group / "memory.current").strip()
-        if limit.isdecimal() and used.isdecimal():
-            yield int(limit) - int(used) + _reclaimable(group)
-
-
-def _groups() -> Iterator[Path]:
-    """The process's own control group and those above it (version 2)."""
-    if found := re.search(r"^0::/(.*)$", _read(_OWN_GROUP), re.MULTILINE):
-        group = _GROUPS / found[1]
-        yield from (each for each in (group, *group.parents) if each.is_relative_to(_GROUPS))
-
-
-def _reclaimable(group: Path) -> int:
-    """Bytes of files' cached pages, which give way."""
-    found = re.findall(r"^(?:in)?active_file (\d+)$", _read(group / "memory.stat"), re.MULTILINE)
-    return sum(map(int, found))
+    for hierarchy in _HIERARCHIES:
+        for group in hierarchy.groups():
+            if (left := hierarchy.left(group)) is not None:
+                yield left
 
 
 def _read(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import signal
@@ -236,6 +237,21 @@ def test_a_child_that_dies_idle_costs_no_call() -> None:
             pid = pool.submit(os.getpid).result()
             os.kill(pid, signal.SIGKILL)
             assert pool.submit(os.getpid).result() != pid
+
+
+def test_a_child_ends_as_a_program_does(tmp_path: Path) -> None:
+    """What a task has registered for the end is called, when its threads have ended."""
+
+    def register(said: str) -> None:
+        go_on = threading.Event()
+        atexit.register(lambda: Path(said).write_text(Path(said).read_text() + "the end"))
+        threading.Thread(target=lambda: (go_on.wait(), Path(said).write_text("a thread, "))).start()
+        go_on.set()
+
+    said = tmp_path / "said"
+    with SlotPool(1) as pool:
+        pool.submit(register, str(said)).result()
+    assert said.read_text() == "a thread, the end"
 
 
 @pytest.mark.crash

@@ -269,6 +269,64 @@ def test_no_room_fails_that_task_alone(pool: SlotPool, monkeypatch: pytest.Monke
     assert {slot.pid for slot in pool.snapshots()} == before
 
 
+GROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+)
+
+
+@pytest.fixture
+def full_group() -> Iterator[Path]:
+    """A control group of 512 MiB, where one can be made."""
+    for root, limit in GROUPS:
+        group = root / f"skyward-test-{os.getpid()}"
+        with suppress(OSError):
+            group.mkdir()
+            if (group / limit).exists():
+                (group / limit).write_text(str(512 * MIB))
+                yield group
+                group.rmdir()
+                return
+            group.rmdir()
+    pytest.skip("no control group with a limit of memory can be made here")
+
+
+FULL = """
+import os, sys
+from pathlib import Path
+
+Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
+
+import numpy as np
+from skyward_dask.errors import SharedMemoryError
+from skyward_dask.slots.pool import SlotPool
+
+with SlotPool(1) as pool:
+    pid = pool.submit(os.getpid).result()
+    held = []
+    try:
+        while True:
+            held.append(pool.submit(np.full, 4 << 20, len(held)).result())
+    except SharedMemoryError as error:
+        assert "control group" in str(error)
+    assert len(held) >= 5
+    assert all((array == n).all() for n, array in enumerate(held))
+    del held[1:]
+    assert pool.submit(lambda x: x + 1, held[0]).result().max() == 1
+    assert pool.submit(os.getpid).result() == pid
+print("fine")
+"""
+
+
+@pytest.mark.crash
+def test_a_full_control_group_is_an_error_of_that_task(full_group: Path) -> None:
+    """The kernel, which kills where memory can't be had, isn't asked for it."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(full_group)], capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout.strip() == "fine", f"{done.returncode} {done.stderr}"
+
+
 # --- memory ------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,36 @@
+"""One no-op, there and back, without Dask.
+
+The median of 200 in a row, each waited for. The floor is a call that blocks, and so is `SlotPool.run`, which
+is what Dask's threads use; a call that is submitted goes through a thread of its executor, there and back.
+"""
+
+import statistics
+
+from benchmarks.goals import Goal, ratio
+from benchmarks.peers import FLOOR, Peer, floor, pools
+from benchmarks.timing import each, seconds
+from skyward_dask.slots.pool import SlotPool
+from skyward_dask.slots.runs import Request
+
+UNIT = "µs"
+HIGHER_IS_BETTER = False
+REFERENCE = FLOOR
+BLOCKING = "skyward_dask, the pool alone, a call that blocks"
+GOALS = [Goal("the pool's round trip, times the floor", ratio(BLOCKING, FLOOR), most=2)]
+ROUNDS = 200
+
+
+def contenders(settings, enter):
+    pool = enter(SlotPool(settings.slots))
+    return {
+        BLOCKING: lambda: median(lambda: pool.run(Request("abs", abs, (-1,)))),
+        **each({FLOOR: floor(), **pools(settings.slots)}, enter, round_trip),
+    }
+
+
+def round_trip(peer: Peer) -> float:
+    return median(lambda: peer.submit(abs, -1).result())
+
+
+def median(call) -> float:
+    return 1e6 * statistics.median(seconds(call) for _ in range(ROUNDS))

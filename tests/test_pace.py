@@ -1,0 +1,31 @@
+"""Messages between a scheduler and a node leave sooner than Dask's, and only as long as there are slots."""
+
+from __future__ import annotations
+
+from distributed import Client, Scheduler, Worker
+from distributed.utils_test import gen_cluster
+
+import skyward_dask as sky
+from skyward_dask.extension.pace import INTERVAL
+
+
+def intervals(s: Scheduler, a: Worker) -> tuple[float, float]:
+    return s.stream_comms[a.address].interval, a.batched_stream.interval
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_streams_are_prompt_while_there_are_slots(c: Client, s: Scheduler, a: Worker) -> None:
+    """Then they are Dask's again, however often slots were installed."""
+    own = intervals(s, a)
+    assert min(own) > INTERVAL
+    for _ in range(2):
+        await sky.install(c, sky.Worker(executor="thread"))
+        assert intervals(s, a) == (INTERVAL, INTERVAL)
+    await sky.uninstall(c)
+    assert intervals(s, a) == own
+
+
+@gen_cluster(nthreads=[("", 1)], worker_kwargs={"plugins": [sky.SkywardPlugin(sky.Worker(concurrency=2))]})
+async def test_they_are_from_the_first_task_on(s: Scheduler, a: Worker) -> None:
+    """A worker that joins with slots of its own says so when it registers."""
+    assert intervals(s, a) == (INTERVAL, INTERVAL)
