@@ -9,7 +9,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from distributed import Client
+from distributed import Client, get_worker
 
 import skyward_dask as sky
 
@@ -77,6 +77,18 @@ def test_handles_are_arguments_results_and_values(shared_client: Client, name: s
     assert sky.dict(name)["a"] == 1
     d.destroy()
     sky.queue(f"{name}-q").destroy()
+
+
+def test_a_process_slot_needs_no_connection(shared_client: Client, executor: str, name: str) -> None:
+    """Its worker asks in its name."""
+    if executor == "thread":
+        pytest.skip("a thread is its worker's")
+
+    def task() -> tuple[int, bool]:
+        return sky.counter(name).increment(), get_worker().present_client is None  # type: ignore[attr-defined]
+
+    assert shared_client.submit(task, pure=False).result() == (1, True)
+    sky.counter(name).destroy()
 
 
 def test_blocking_forms_name_their_twins(shared_client: Client, name: str) -> None:
