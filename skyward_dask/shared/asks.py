@@ -107,9 +107,12 @@ class Pending(Future[Any]):
         Names the call.
     caller : Caller or None
         Who made it, where that is known.
+    asked
+        What a switchboard remembers of the moment.
     """
 
     def __init__(self, session: str, number: int, caller: Caller | None = None) -> None:
         super().__init__()
         self.id = session, number
         self.caller = caller
+        self.asked: Any = None
