@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from concurrent.futures import CancelledError
 from contextvars import ContextVar
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -110,13 +109,13 @@ class Attendant(WorkerPlugin):
         """The caller that a run of a task is; raises as `caller` does."""
         if run.stopped:
             raise CancelledError(f"task {run.key!r} was cancelled")
-        return replace(self._caller_for(run.key), slot=slot)
+        return self._caller_for(run.key, slot)
 
-    def _caller_for(self, key: Any) -> Caller:
+    def _caller_for(self, key: Any, slot: int | None = None) -> Caller:
         run = self._runs.get(key)
         if run is None:
             raise CancelledError(f"task {key!r} has ended, or was cancelled")
-        return Caller(self._worker.address, run, str(key))
+        return Caller(self._worker.address, run, str(key), slot)
 
     async def _act(self, actor: Any = None, function: Any = None, **rest: Any) -> Any:
         """Dask's handler, in a context that knows which actor it is for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -27,8 +28,8 @@ async def find_at_scheduler(scheduler: Any, spec: Spec, party: str) -> Route:
     return found
 
 
-def destroyed(loop: IOLoop, scheduler: Any, spec: Spec) -> Future[None]:
-    """Have a collection destroyed; from any thread."""
+def destroyed(loop: IOLoop, scheduler: Any, spec: Spec, then: Callable[[Spec], None]) -> Future[None]:
+    """Have a collection destroyed; from any thread. `then` is called before anybody hears of it."""
     outcome: Future[None] = Future()
 
     async def destroy() -> None:
@@ -38,6 +39,7 @@ def destroyed(loop: IOLoop, scheduler: Any, spec: Spec) -> Future[None]:
         except Exception as error:  # the caller's to see
             outcome.set_exception(error)
         else:
+            then(spec)
             outcome.set_result(None)
 
     loop.add_callback(destroy)

@@ -11,13 +11,17 @@ from skyward_dask.shared.asks import Ask, Spec
 _MOST = 10_000
 
 
+#: When a question was asked, and where its answer may be noted.
+Asked = tuple[float, dict[tuple[str, Ask], tuple[float, Any]]]
+
+
 class Recent:
     """The answers that one process has had.
 
     Parameters
     ----------
     staleness : float
-        Seconds for which an answer is good.
+        Seconds from the question for which an answer is good.
 
     Notes
     -----
@@ -35,9 +39,18 @@ class Recent:
             return None
         return found[1:]
 
-    def note(self, spec: Spec, ask: Ask, answer: object) -> None:
+    def asked(self) -> Asked:
+        """What `note` wants to know: to be called when the question is asked."""
+        return monotonic(), self._answers
+
+    def note(self, spec: Spec, ask: Ask, answer: object, asked: Asked) -> None:
         """Take an answer; one to a change makes all others void: who has written reads what he wrote."""
-        if ask.reads and len(self._answers) < _MOST:
-            self._answers[spec.name, ask] = monotonic(), answer
+        moment, answers = asked
+        if ask.reads and len(answers) < _MOST:
+            answers[spec.name, ask] = moment, answer  # nobody's, if something has changed since it was asked
         else:
-            self._answers.clear()
+            self.clear()
+
+    def clear(self) -> None:
+        """Forget all, and what is still to be noted of what was asked before."""
+        self._answers = {}

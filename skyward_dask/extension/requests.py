@@ -123,7 +123,8 @@ class Requests:
             self.give_up(call_id)
 
     def destroy_collection(self, spec: Spec) -> Future[None]:
-        return destroyed(self._worker.loop, self._worker.scheduler, spec)
+        switchboard = Attendant.of(self._worker).switchboard
+        return destroyed(self._worker.loop, self._worker.scheduler, spec, switchboard.destroyed)
 
     # --- what the child has to tell --------------------------------------------------------------------
 

@@ -114,6 +114,7 @@ class Switchboard:
         """Ask a collection; `call_id` is given by who has named the call already."""
         pending = Pending(*(call_id or (self.session, next(self._calls))), caller)
         pending.set_running_or_notify_cancel()
+        pending.asked = self._recent.asked()
         call = Call(*pending.id, caller, ask.operation, ask.arguments)
         route = self._routes.get(spec.name)
         if route is not None and not spec.differs(route.kind, route.options):
@@ -204,6 +205,10 @@ class Switchboard:
                 worker, key, _pickled(call), lambda data: take(None if data is None else pickle.loads(data))
             )
 
+    def destroyed(self, spec: Spec) -> None:
+        """A collection was destroyed from here: what was read of it means nothing any more."""
+        self._recent.clear()
+
     def _forget_route(self, spec: Spec, route: Route) -> None:
         if self._routes.get(spec.name) is route:
             del self._routes[spec.name]
@@ -215,7 +220,7 @@ class Switchboard:
             return
         route = self._routes.get(spec.name)
         if route is not None and route.is_eventual:
-            self._recent.note(spec, ask, value)
+            self._recent.note(spec, ask, value, pending.asked)
         pending.set_result(value)
 
     # --- runs that end -----------------------------------------------------------------------------------

@@ -59,7 +59,8 @@ class WorkerTransport:
         self._attendant.switchboard.give_up(spec, ask, pending)
 
     def destroy(self, spec: Spec) -> Future[None]:
-        return destroyed(self._worker.loop, self._worker.scheduler, spec)
+        switchboard = self._attendant.switchboard
+        return destroyed(self._worker.loop, self._worker.scheduler, spec, switchboard.destroyed)
 
     def is_on_loop(self) -> bool:
         return threading.get_ident() == self._worker.thread_id
@@ -97,7 +98,7 @@ class ClientTransport:
         self._switchboard.give_up(spec, ask, pending)
 
     def destroy(self, spec: Spec) -> Future[None]:
-        return destroyed(self._loop, self._client.scheduler, spec)
+        return destroyed(self._loop, self._client.scheduler, spec, self._switchboard.destroyed)
 
     def is_on_loop(self) -> bool:
         return bool(self._client.asynchronous)
