@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.template import Disconnected, close, receive, send
-from skyward_dask.slots.trees import end_tree, is_stopped
+from skyward_dask.slots.trees import end_marked, end_tree, is_stopped
 
 if TYPE_CHECKING:
     from skyward_dask.slots.process import ChildProcess
@@ -31,6 +32,8 @@ _PROGRAM = (
 )
 #: Seconds that a template may take to fork or to bury: it takes milliseconds, unless it was stopped.
 PATIENCE = 5.0
+#: In the environment of a template and of all that descends from it.
+_MARK = "SKYWARD_TEMPLATE"
 #: Seconds for the tree of a lost template, or of a child whose template is gone, to go.
 TREE_PATIENCE = 1.0
 
@@ -61,6 +64,7 @@ class Guardian:
 
     def __init__(self, preparation: Preparation, sink: Sink) -> None:
         self._preparation = preparation
+        self._mark = uuid4().hex
         self._words: deque[tuple[Any, ...]] = deque()
         self.children: dict[int, ChildProcess] = {}
         self.ready = False
@@ -82,9 +86,12 @@ class Guardian:
             stdout=self.output.writers["stdout"],
             stderr=self.output.writers["stderr"],
             pass_fds=(control,),
-            env=self._preparation.environment(),
+            env=self._environment(),
             process_group=0,
         )
+
+    def _environment(self, slot: int | None = None) -> dict[str, str]:
+        return self._preparation.environment(slot) | {_MARK: self._mark}
 
     def hear(self) -> Iterator[tuple[int, int]]:
         """Take what the template says; yields process ids of dead children with their exit codes.
@@ -115,7 +122,7 @@ class Guardian:
         OSError
             The system gives no process.
         """
-        by_exec = (_PROGRAM % "child", _flags(), self._preparation.environment(slot))
+        by_exec = (_PROGRAM % "child", _flags(), self._environment(slot))
         try:
             send(self.control, (None if self._forks else by_exec,), descriptors)
         except Disconnected:
@@ -146,6 +153,14 @@ class Guardian:
         # what dead children have left would be nobody's once the template is gone
         end_tree(self.pid, TREE_PATIENCE, self._popen.send_signal)
         self._popen.wait()
+
+    def end_strays(self) -> None:
+        """Kill what has descended from it, wherever it is now.
+
+        A child that ended after its template, and before anybody could see to it, has left the daemons of its
+        tasks to the system.
+        """
+        end_marked(f"{_MARK}={self._mark}".encode(), TREE_PATIENCE)
 
     def is_stopped(self) -> bool:
         """Whether somebody has stopped it."""

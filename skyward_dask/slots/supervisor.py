@@ -285,6 +285,7 @@ class Supervisor:
         for child in list(guardian.children.values()):
             child.kill_tree()
             self._bury(guardian.children.pop(child.pid), None)
+        guardian.end_strays()
         self._forget_guardian(guardian)
         self._guardians_lost += 1
         failed = guardian.ended_itself() or self._guardians_lost >= _LOST_IN_A_ROW

@@ -92,6 +92,36 @@ def end_tree(pid: int, patience: float, send: Callable[[int], None]) -> None:
         time.sleep(_LOOK)
 
 
+def end_marked(mark: bytes, patience: float) -> None:
+    """Kill all processes that have a mark in the environment that they were started with.
+
+    Parameters
+    ----------
+    patience : float
+        Seconds after which what can't be killed is left to its fate.
+    """
+    deadline = time.monotonic() + patience
+    while left := [pid for pid in _processes() if mark in _environment(pid) and _lives(pid)]:
+        for pid in left:
+            _signal(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(_LOOK)
+
+
+def _processes() -> list[int]:
+    """All that there are; empty where there is no ``/proc``."""
+    with suppress(OSError):
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return []
+
+
+def _environment(pid: int) -> bytes:
+    with suppress(OSError):  # it is gone, or somebody else's
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    return b""
+
+
 def _lives(pid: int) -> bool:
     """Whether a process is more than an entry that nobody has reaped."""
     return _state(pid) not in "ZX"

@@ -475,6 +475,24 @@ def test_what_a_dead_child_has_left_ends_with_a_stopped_template(tmp_path: Path,
         pool.end()
 
 
+@needs_subreaper
+def test_what_is_left_between_two_deaths_ends_too(tmp_path: Path) -> None:
+    """Of the template and of the child, before the worker can see to either: it has come to pid 1."""
+    log = tmp_path / "pids"
+
+    def leave() -> None:
+        daemon = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        with log.open("a") as file:
+            file.write(f"{daemon.pid} ")
+        os.kill(os.getppid(), signal.SIGKILL)
+        os._exit(1)
+
+    with SlotPool(1) as pool, pytest.raises(SlotCrashed):
+        pool.submit(leave).result()
+    assert log.read_text().split()
+    assert not [pid for pid in log.read_text().split() if _lives(int(pid))]
+
+
 def _parent(pool: SlotPool) -> int:
     pid = pool.snapshots()[0].pid
     assert pid is not None
