@@ -8,21 +8,22 @@ from benchmarks.settings import Settings, parse
 
 def main() -> None:
     settings = parse()
-    if settings.read is not None:
-        found, known = report.read(settings.read)
-        outcomes = [outcome for outcome in known if outcome.topic in settings.topics]
-    else:
-        found = report.circumstances(settings)
-        outcomes = measured(settings)
-    write(settings, found, outcomes)
+    found = report.circumstances(settings)
+    known: dict[str, Outcome] = {}
+    for path in settings.read:
+        found, outcomes = report.read(path)
+        known |= {outcome.topic: outcome for outcome in outcomes}
+    if not settings.read:
+        measure_all(settings, found, known)
+    write(settings, found, [known[topic] for topic in settings.topics if topic in known])
 
 
-def measured(settings: Settings) -> list[Outcome]:
-    outcomes = []
+def measure_all(settings: Settings, found: dict, known: dict[str, Outcome]) -> None:
     for topic in settings.topics:
-        outcomes.append(measure(topic, settings))
-        print(report.markdown(outcomes[-1]), flush=True)
-    return outcomes
+        known[topic] = measure(topic, settings)
+        print(report.markdown(known[topic]), flush=True)
+        if settings.json is not None:  # now: a run that is broken off has something to show
+            report.write(settings.json, found, list(known.values()))
 
 
 def write(settings: Settings, found: dict, outcomes: list[Outcome]) -> None:

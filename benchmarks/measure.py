@@ -4,6 +4,7 @@ Figures of a shared machine wander by a factor of two within minutes. So all con
 first, and each repeat visits all of them, in another order each time: what wanders, wanders for all.
 """
 
+import os
 import pkgutil
 import random
 import statistics
@@ -32,7 +33,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a topic gave."""
+    """What a topic gave; `load` is the machine's load average before it, to judge the spread by."""
 
     topic: str
     title: str
@@ -41,6 +42,7 @@ class Outcome:
     higher_is_better: bool
     figures: tuple[Figures, ...]
     findings: tuple[Finding, ...]
+    load: float
 
     def ratio(self, figures: Figures) -> float:
         """How many times as good as the reference: the median of the ratios taken within a repeat."""
@@ -57,9 +59,10 @@ def topics() -> list[str]:
 def measure(name: str, settings) -> Outcome:
     """Set all contenders of a topic up, visit them `settings.repeat` times, take them down."""
     topic = import_module(f"benchmarks.topics.{name}")
+    load = os.getloadavg()[0]
     with ExitStack() as stack:
         samples = interleaved(topic.contenders(settings, stack.enter_context), settings.repeat)
-    return outcome(name, topic, samples)
+    return outcome(name, topic, samples, load)
 
 
 def interleaved(work: Mapping[str, Work], repeat: int) -> dict[str, list[float]]:
@@ -76,7 +79,7 @@ def interleaved(work: Mapping[str, Work], repeat: int) -> dict[str, list[float]]
     return samples
 
 
-def outcome(name: str, topic: ModuleType, samples: dict[str, list[float]]) -> Outcome:
+def outcome(name: str, topic: ModuleType, samples: dict[str, list[float]], load: float) -> Outcome:
     return Outcome(
         topic=name,
         title=(topic.__doc__ or name).splitlines()[0].rstrip("."),
@@ -85,4 +88,5 @@ def outcome(name: str, topic: ModuleType, samples: dict[str, list[float]]) -> Ou
         higher_is_better=topic.HIGHER_IS_BETTER,
         figures=tuple(Figures(contender, tuple(values)) for contender, values in samples.items()),
         findings=tuple(judged(goal, samples) for goal in getattr(topic, "GOALS", ())),
+        load=load,
     )

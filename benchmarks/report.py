@@ -33,9 +33,12 @@ def markdown(outcome: Outcome) -> str:
         for each in outcome.findings
     ]
     return "\n".join(
-        [f"### {outcome.title}", "", f"`python -m benchmarks {outcome.topic}`", "", *head, *rows, ""]
-        + ([*goals, ""] if goals else [])
+        [f"### {outcome.title}", "", command(outcome), "", *head, *rows, ""] + ([*goals, ""] if goals else [])
     )
+
+
+def command(outcome: Outcome) -> str:
+    return f"`python -m benchmarks {outcome.topic}`; load average before it {outcome.load:.1f}"
 
 
 def number(value: float) -> str:

@@ -23,7 +23,7 @@ class Settings:
     seconds: float
     shrink: int
     slots: int
-    read: Path | None
+    read: tuple[Path, ...]
     json: Path | None
     markdown: Path | None
     plot: Path | None
@@ -45,7 +45,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         SMALL_SECONDS if given.small else 1.0,
         SMALL_DATA if given.small else 1,
         given.slots,
-        given.read,
+        tuple(given.read),
         given.json,
         given.markdown,
         given.plot,
@@ -61,7 +61,12 @@ def parser(known: list[str]) -> argparse.ArgumentParser:
     )
     made.add_argument("--small", action="store_true", help="a smoke test: short work and small data")
     made.add_argument(
-        "--read", type=Path, metavar="FILE", help="show what --json has written, measure nothing"
+        "--read",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="measure nothing, show what --json wrote; of several files the last word on a topic stands",
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
     made.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
