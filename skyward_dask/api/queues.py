@@ -89,7 +89,7 @@ class Queue(Handle, Generic[T]):
         if block:
             ask = Ask("get", (most,), binds=True, timeout=check_timeout(timeout), undo=_put_back)
         else:
-            ask = Ask("get_nowait", (most,))
+            ask = Ask("get_nowait", (most,), undo=_put_back)
         try:
             taken = yield ask
         except Withdrawn:

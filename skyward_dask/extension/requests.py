@@ -102,7 +102,7 @@ class Requests:
         attendant = Attendant.of(self._worker)
         caller = attendant.caller_of(self._run, self._run.slot)
         pending = attendant.switchboard.begin(spec, ask, caller, call_id)
-        if ask.binds:
+        if ask.binds or ask.undo is not None:
             self._asks[call_id] = spec, ask, pending
             if ask.undo is None:
                 pending.add_done_callback(lambda _: self._asks.pop(call_id, None))

@@ -201,9 +201,13 @@ class Switchboard:
         elif worker == self._address:
             take(_MOVED)
         else:
-            self._post(
-                worker, key, _pickled(call), lambda data: take(None if data is None else pickle.loads(data))
-            )
+
+            def take_pickled(data: bytes | None) -> None:
+                if data is not None and ask.undo is not None:
+                    self._wire(self._via or worker).send("took", worker, key, *call.id)
+                take(None if data is None else pickle.loads(data))
+
+            self._post(worker, key, _pickled(call), take_pickled)
 
     def destroyed(self, spec: Spec) -> None:
         """A collection was destroyed from here: what was read of it means nothing any more."""
@@ -273,6 +277,8 @@ class Switchboard:
             on_answer(answer)
         elif what == "call":
             self._take_call(wire, *rest)
+        elif what == "took":
+            self._take_receipt(*rest)
         elif what == "gone":
             key, party, run = rest
             if (home := self.homes.get(key)) is not None:
@@ -290,11 +296,17 @@ class Switchboard:
                 self._loop.add_callback(answer, data)
 
         if (home := self.homes.get(key)) is not None:
-            home.apply(_unpickled(call), answer_here)
+            home.apply(_unpickled(call), answer_here, guarded=True)
         elif worker == self._address:
             answer(_MOVED_BYTES)
         else:
             self._post(worker, key, call, answer)
+
+    def _take_receipt(self, worker: str, key: str, session: str, number: int) -> None:
+        if (home := self.homes.get(key)) is not None:
+            home.took((session, number))
+        elif worker != self._address and self._is_there(worker):
+            self._wire(worker).send("took", worker, key, session, number)
 
     def _end(self, wire: Wire, unsent: list[Message]) -> None:
         """A wire has ended: what it had to answer is lost, but for what never left."""
@@ -316,6 +328,7 @@ class Switchboard:
         for home in self.homes.values():
             for held in home.forget(lambda owner: owner[0] == party):
                 logger.warning("%s: it is released", held)
+            home.take_back(party)
 
     def _forget(self, home: Home, party: str, run: str) -> None:
         for held in home.forget(lambda owner: owner == (party, run)):

@@ -77,13 +77,18 @@ class Ticket:
         Takes the answer.
     settle : callable
         Takes the ticket and the answer, once.
+    guarded : bool
+        Whether the answer may be lost on its way.
     """
 
-    __slots__ = ("_settle", "call", "reply", "settled")
+    __slots__ = ("_settle", "call", "guarded", "reply", "settled")
 
-    def __init__(self, call: Call, reply: Reply, settle: Callable[[Ticket, Answer], None]) -> None:
+    def __init__(
+        self, call: Call, reply: Reply, settle: Callable[[Ticket, Answer], None], guarded: bool = False
+    ) -> None:
         self.call = call
         self.reply = reply
+        self.guarded = guarded
         self.settled = False
         self._settle = settle
 

@@ -76,13 +76,21 @@ class Home:
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, int], Ticket] = {}
         self._by_owner: defaultdict[tuple[str, str], set[Ticket]] = defaultdict(set)
+        self._given: dict[tuple[str, int], tuple[Ticket, object]] = {}
         self._settled: list[tuple[Ticket, Answer]] = []
         self._end: SkywardError | None = None
         self._count = 0
 
-    def apply(self, call: Call, reply: Reply) -> None:
-        """Carry a call out; `reply` is called with its answer, now or later."""
-        ticket = Ticket(call, reply, self._settle)
+    def apply(self, call: Call, reply: Reply, guarded: bool = False) -> None:
+        """Carry a call out; `reply` is called with its answer, now or later.
+
+        Parameters
+        ----------
+        guarded : bool
+            The answer may be lost on its way: if its loss would lose something, `took` is said when it has
+            come to the caller's party, or `take_back` when that is gone.
+        """
+        ticket = Ticket(call, reply, self._settle, guarded)
         with self._lock:
             self._count += 1
             try:
@@ -131,6 +139,23 @@ class Home:
             each.reply(answer)
         return held
 
+    def took(self, call_id: tuple[str, int]) -> None:
+        """An answer has come to the caller's party."""
+        with self._lock:
+            self._given.pop(call_id, None)
+
+    def take_back(self, party: str) -> None:
+        """A party is gone: undo what it was given and has not taken, the last first."""
+        with self._lock:
+            lost = [given for given in self._given.values() if given[0].caller.party == party]
+            for ticket, value in reversed(lost):
+                del self._given[ticket.call.id]
+                undo = self._operations[self._state.undone[ticket.call.operation]]
+                undo(self._state, ticket, value)
+            settled = self._drain()
+        for each, answer in settled:
+            each.reply(answer)
+
     def close(self, error: SkywardError) -> None:
         """The collection has ended: whoever waits, and whoever still calls, gets this error."""
         with self._lock:
@@ -154,6 +179,8 @@ class Home:
 
     def _settle(self, ticket: Ticket, answer: Answer) -> None:
         ticket.settled = True
+        if ticket.guarded and answer[0] and ticket.call.operation in self._state.undone:
+            self._given[ticket.call.id] = ticket, answer[1]
         self._settled.append((ticket, answer))
         if self._waiting.pop(ticket.call.id, None) is not None:
             tickets = self._by_owner[ticket.caller.owner]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from skyward_dask.shared.calls import WAITS, Ticket, Waits
 from skyward_dask.shared.state import State
@@ -18,6 +19,8 @@ class QueueState(State):
     maxsize : int or None
         Items at the most.
     """
+
+    undone: ClassVar[Mapping[str, str]] = {"get": "put_back", "get_nowait": "put_back"}
 
     def __init__(self, maxsize: int | None = None) -> None:
         self._maxsize = maxsize

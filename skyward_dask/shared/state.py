@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
+from typing import ClassVar
 
 from skyward_dask.shared.calls import Ticket
 
@@ -16,7 +17,14 @@ class State:
 
     An operation takes its ticket and plain arguments. It returns its value; or `WAITS`, and then answers
     the ticket at once or later.
+
+    Attributes
+    ----------
+    undone : dict
+        For operations whose answer must not be lost: the operation that takes such an answer back.
     """
+
+    undone: ClassVar[Mapping[str, str]] = {}
 
     def withdraw(self, ticket: Ticket, expired: bool) -> object:
         """Take a waiting call back; what is returned goes to its caller.

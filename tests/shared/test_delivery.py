@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +22,12 @@ def report_and_get(name: str) -> Any:
     return sky.queue(name).get()
 
 
+def wait_for_a_waiter(client: Client, name: str) -> None:
+    """Look until somebody waits at the queue."""
+    while not sky.collections(client)[name].waiting:
+        pass
+
+
 @pytest.mark.crash
 def test_an_item_on_its_way_to_a_killed_slot(shared_client: Client, executor: str, name: str) -> None:
     """It is put back, if the slot had not taken it."""
@@ -30,14 +38,54 @@ def test_an_item_on_its_way_to_a_killed_slot(shared_client: Client, executor: st
     for item in range(15):
         future = shared_client.submit(report_and_get, name, pure=False)
         pid = pids.get(timeout=30)
-        while not sky.collections(shared_client)[name].waiting:
-            pass
+        wait_for_a_waiter(shared_client, name)
         os.kill(pid, signal.SIGKILL)
         q.put(item)
         assert q.get(timeout=10) == item
         with pytest.raises(sky.SlotCrashed):
             future.result()
     pids.destroy()
+
+
+_CLIENT = """
+import sys
+from distributed import Client
+import skyward_dask as sky
+
+with Client(sys.argv[1]):
+    sky.queue(sys.argv[2]).get()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.crash
+def test_an_item_on_its_way_to_a_killed_client(shared_client: Client, name: str) -> None:
+    """It is put back when the scheduler knows that the client is gone."""
+    q = sky.queue(name)
+    assert q.empty()
+    command = [sys.executable, "-c", _CLIENT, shared_client.scheduler.address, name]
+    with subprocess.Popen(command) as other:
+        wait_for_a_waiter(shared_client, name)
+        other.kill()
+        q.put("item")
+        assert q.get(timeout=30) == "item"
+
+
+@pytest.mark.slow
+@pytest.mark.crash
+def test_an_item_on_its_way_to_a_killed_worker(client: Client, name: str) -> None:
+    """It is put back when the scheduler knows that the worker is gone."""
+    q = sky.queue(name)
+    assert q.empty()
+    (host,) = sky.collections(client)[name].hosts
+    pids = client.run(os.getpid)
+    (other,) = set(pids) - {host}
+    future = client.submit(lambda: sky.queue(name).get(), workers=[other], pure=False)
+    wait_for_a_waiter(client, name)
+    os.kill(pids[other], signal.SIGKILL)
+    q.put("item")
+    assert q.get(timeout=30) == "item"
+    future.cancel()
 
 
 def test_an_item_on_its_way_to_a_cancelled_coroutine(shared_client: Client, name: str) -> None:

@@ -101,6 +101,27 @@ def test_what_is_put_back_is_first() -> None:
     assert a.value("get", 5) == [b"0", b"1", b"2"]
 
 
+def test_what_was_not_taken_is_taken_back() -> None:
+    """When its party is gone, in order; what was taken is not."""
+    home = Home("queue", {})
+    here, there = Caller("tcp://here"), Caller("tcp://there")
+    answers: list[Answer] = []
+
+    def ask(caller: Caller, number: int, operation: str, *arguments: Any) -> None:
+        call = Call(caller.party, number, caller, operation, arguments)
+        home.apply(call, answers.append, guarded=True)
+
+    ask(here, 1, "put", [b"a", b"b", b"c", b"d", b"e"])
+    for number in (1, 2, 3):
+        ask(there, number, "get", 1)
+    ask(here, 2, "get_nowait", 1)
+    home.took((there.party, 1))
+    home.take_back(there.party)
+    home.take_back(there.party)
+    ask(here, 3, "get", 9)
+    assert answers[-1] == (True, [b"b", b"c", b"e"])
+
+
 def test_a_claim_passes_on() -> None:
     """To the next one that waits, when its owner gives up or is gone."""
     home = Home("dict", {})
