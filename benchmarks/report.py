@@ -13,7 +13,7 @@ from benchmarks.goals import Finding
 from benchmarks.measure import Figures, Outcome
 from benchmarks.settings import Settings
 
-PARTIES = ("skyward-dask", "dask", "distributed", "numpy", "pandas", "loky", "pebble", "ray")
+PARTIES = ("skyward-dask", "dask", "distributed", "numpy", "pandas", "loky", "pebble", "ray", "redis")
 
 
 def markdown(outcome: Outcome) -> str:
