@@ -23,7 +23,7 @@ def search(rate: float, folder: str) -> float:
 def main(executor: str) -> None:
     rates = [0.05 * step for step in range(12)]
     with (
-        sky.Compute(nodes=2, worker=sky.Worker(concurrency=2, executor=executor)) as compute,
+        sky.Compute(nodes=1, worker=sky.Worker(concurrency=4, executor=executor)) as compute,
         tempfile.TemporaryDirectory() as folder,
     ):
         scores = sky.gather(*[search(rate, folder) for rate in rates]) >> compute

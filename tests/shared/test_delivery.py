@@ -35,7 +35,7 @@ def test_an_item_on_its_way_to_a_killed_slot(shared_client: Client, executor: st
         pytest.skip("a thread can't be killed alone")
     q, pids = sky.queue(name), sky.queue(f"{name}-pids")
     assert q.empty()
-    for item in range(15):
+    for item in range(8):
         future = shared_client.submit(report_and_get, name, pure=False)
         pid = pids.get(timeout=30)
         wait_for_a_waiter(shared_client, name)
