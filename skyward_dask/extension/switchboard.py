@@ -32,7 +32,7 @@ from skyward_dask.extension.recent import Recent
 from skyward_dask.extension.wire import Message, Wire
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
 from skyward_dask.shared.calls import Answer, Call, Caller
-from skyward_dask.shared.home import Home, withdrawal
+from skyward_dask.shared.home import KINDS, Home, withdrawal
 
 #: Takes a pickled `Answer`; None: it was lost on its way, and may have been carried out.
 OnAnswer = Callable[[bytes | None], None]
@@ -203,7 +203,7 @@ class Switchboard:
         else:
 
             def take_pickled(data: bytes | None) -> None:
-                if data is not None and ask.undo is not None:
+                if data is not None and ask.operation in KINDS[spec.kind].undone:
                     self._wire(self._via or worker).send("took", worker, key, *call.id)
                 take(None if data is None else pickle.loads(data))
 
