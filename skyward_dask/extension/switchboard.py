@@ -97,6 +97,7 @@ class Switchboard:
         self._opening: dict[Spec, asyncio.Task[Route]] = {}
         self._wires: dict[str, Wire] = {}
         self._pending: dict[int, tuple[Wire, OnAnswer]] = {}
+        self._gone: set[str] = set()
         self._bound: dict[str, set[tuple[str, str]]] = {}
         self._numbers = count(1)
         self._calls = count(1)
@@ -296,7 +297,11 @@ class Switchboard:
                 self._loop.add_callback(answer, data)
 
         if (home := self.homes.get(key)) is not None:
-            home.apply(_unpickled(call), answer_here, guarded=True)
+            unpickled = _unpickled(call)
+            if unpickled.caller.party in self._gone:  # its last words have come by a longer way than its end
+                answer(None)
+            else:
+                home.apply(unpickled, answer_here, guarded=True)
         elif worker == self._address:
             answer(_MOVED_BYTES)
         else:
@@ -325,6 +330,8 @@ class Switchboard:
     def forget_party(self, party: str) -> None:
         """A worker or a client is gone: what its callers hold here is given back."""
         self.forget_worker(party)
+        if "://" not in party:  # a client, whose name never comes again; a worker's address may
+            self._gone.add(party)
         for home in self.homes.values():
             for held in home.forget(lambda owner: owner[0] == party):
                 logger.warning("%s: it is released", held)

@@ -11,6 +11,7 @@ from distributed import Client, LocalCluster
 from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
+from skyward_dask.extension.attending import Attendant
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
@@ -61,6 +62,19 @@ def test_a_client_that_closes_meanwhile() -> None:
             waiter.result(timeout=30)
         with pytest.raises(sky.ConfigurationError, match="closed"):
             q.get()
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_last_words_that_come_after_the_end(c: Any, s: Any, a: Any) -> None:
+    """A client's call that is overtaken by the word of its end takes nothing, for nobody would free it."""
+    lock = sky.lock("l")
+    assert not await lock.locked_async()
+    Attendant.of(a).gone(c.id)
+    with pytest.raises(sky.CollectionLost):
+        await lock.acquire_async(timeout=5)
+    async with Client(s.address, asynchronous=True) as other:
+        assert await sky.lock("l", client=other).acquire_async(timeout=5)
+        await sky.lock("l", client=other).release_async()
 
 
 def test_compute_opens_collections() -> None:
