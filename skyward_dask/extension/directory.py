@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from distributed import Scheduler, Status
 from distributed.protocol.pickle import dumps
@@ -62,7 +63,8 @@ class Directory:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._entries: dict[str, _Entry] = {}
-        self._making: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # each lives as long as somebody makes or destroys under its name
+        self._making: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._users: set[str] = set()
         self._epoch = 0
         self._switchboard = Switchboard(
@@ -87,7 +89,7 @@ class Directory:
         return await _answer(self._open(pickle.loads(spec)))
 
     async def _open(self, spec: Spec) -> Route:
-        async with self._making[spec.name]:
+        async with self._making.setdefault(spec.name, asyncio.Lock()):
             entry = self._entries.get(spec.name)
             if entry is None:
                 entry = self._entries[spec.name] = await self._made(spec)
@@ -159,7 +161,7 @@ class Directory:
         return await _answer(self._destroy(pickle.loads(spec)))
 
     async def _destroy(self, spec: Spec) -> None:
-        async with self._making[spec.name]:
+        async with self._making.setdefault(spec.name, asyncio.Lock()):
             entry = self._entries.get(spec.name)
             if entry is None:
                 return

@@ -211,7 +211,8 @@ class Switchboard:
             self._post(worker, key, _pickled(call), take_pickled)
 
     def destroyed(self, spec: Spec) -> None:
-        """A collection was destroyed from here: what was read of it means nothing any more."""
+        """A collection was destroyed from here: what was known of it means nothing any more."""
+        self._routes.pop(spec.name, None)
         self._recent.clear()
 
     def _forget_route(self, spec: Spec, route: Route) -> None:
