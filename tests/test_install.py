@@ -208,7 +208,7 @@ async def test_a_worker_closes_while_old_slots_are_busy(c: Client, s: Scheduler,
 
 
 @sized
-@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)], timeout=110)
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)], timeout=size(110, 800))
 async def test_submit_drop_and_submit_again(c: Client, s: Scheduler, a: Worker) -> None:
     """A body never runs in the worker, whatever path its key has taken."""
     await sky.install(c, PROCESS)

@@ -96,7 +96,7 @@ async def test_a_nanny_brings_back_what_the_cluster_was_last_told(c: Client, s: 
 
 @sized
 @pytest.mark.slow
-@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)] * 2, timeout=110)
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)] * 2, timeout=size(110, 800))
 async def test_changes_at_random_under_load(c: Client, s: Scheduler, a: Worker, b: Worker) -> None:
     """Every result is right, no task is outside its place, the sums of the scheduler are exact."""
     chance = random.Random(4)
