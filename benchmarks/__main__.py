@@ -30,7 +30,7 @@ def write(settings: Settings, found: dict, outcomes: list[Outcome]) -> None:
     if settings.json is not None:
         report.write(settings.json, found, outcomes)
     if settings.markdown is not None:
-        settings.markdown.write_text("\n".join([report.sentence(found), "", *map(report.markdown, outcomes)]))
+        report.fill(settings.markdown, found, outcomes)
     if settings.plot is not None:
         draw(settings.plot, outcomes)
     print(report.sentence(found))

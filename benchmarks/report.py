@@ -13,6 +13,7 @@ from benchmarks.goals import Finding
 from benchmarks.measure import Figures, Outcome
 from benchmarks.settings import Settings
 
+MARK = "<!-- From here on written by `python -m benchmarks --markdown`. -->"
 PARTIES = ("skyward-dask", "dask", "distributed", "numpy", "pandas", "loky", "pebble", "ray", "redis")
 
 
@@ -35,6 +36,17 @@ def markdown(outcome: Outcome) -> str:
     return "\n".join(
         [f"### {outcome.title}", "", command(outcome), "", *head, *rows, ""] + ([*goals, ""] if goals else [])
     )
+
+
+def goals(outcomes: list[Outcome]) -> str:
+    """A row for each goal."""
+    rows = [
+        f"| {outcome.title} | {each.text} | {number(each.value)} | {each.bound} | "
+        f"{'yes' if each.reached else '**no**'} |"
+        for outcome in outcomes
+        for each in outcome.findings
+    ]
+    return "\n".join(["| | | measured | wanted | reached |", "|---|---|---:|---:|---|", *rows, ""])
 
 
 def command(outcome: Outcome) -> str:
@@ -79,6 +91,13 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def fill(path: Path, found: dict[str, Any], outcomes: list[Outcome]) -> None:
+    """Write everything as Markdown, behind what a person has written into the file."""
+    written = path.read_text().partition(MARK)[0] if path.exists() else ""
+    tables = ["## Goals", "", goals(outcomes), "## Figures", "", *map(markdown, outcomes)]
+    path.write_text(written + "\n".join([MARK, "", sentence(found), "", *tables]))
 
 
 def write(path: Path, found: dict[str, Any], outcomes: list[Outcome]) -> None:

@@ -69,7 +69,7 @@ def parser(known: list[str]) -> argparse.ArgumentParser:
         help="measure nothing, show what --json wrote; of several files the last word on a topic stands",
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
-    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
+    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, behind the text")
     made.add_argument("--plot", type=Path, metavar="FILE", help="draw the medians there: .svg or .png")
     return made
 
