@@ -31,4 +31,7 @@ EXPLAINED = {
     "processes can't be started in a task; they can",
     "joblib.test.test_dask::test_joblib_warning_inside_dask_daemonic_worker[multiprocessing]": "the same",
     "joblib.test.test_dask::test_secede_with_no_processes": "get_client() over inproc:// addresses",
+    "joblib.test.test_dask::test_scheduler_tasks_cleanup": "the same",
+    "joblib.test.test_dask::test_nested_backend_context_manager": "counts processes: a slot whose task has "
+    "seceded gets another one",
 }
