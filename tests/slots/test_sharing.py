@@ -318,6 +318,7 @@ print("fine")
 """
 
 
+@needs_sharing
 @pytest.mark.crash
 def test_a_full_control_group_is_an_error_of_that_task(full_group: Path) -> None:
     """The kernel, which kills where memory can't be had, isn't asked for it."""
