@@ -15,7 +15,9 @@ BAR = 0.24
 
 def draw(path: Path, outcomes: list[Outcome]) -> None:
     """Write the picture, as the file's name says: .svg or .png."""
-    from matplotlib.figure import Figure  # not at the top: who doesn't draw needs no matplotlib
+    # not at the top: who doesn't draw needs no matplotlib
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     rows = [outcomes[first : first + COLUMNS] for first in range(0, len(outcomes), COLUMNS)]
     heights = [BAR * max(len(outcome.figures) for outcome in row) + 0.8 for row in rows]
@@ -24,7 +26,9 @@ def draw(path: Path, outcomes: list[Outcome]) -> None:
     for line, row in enumerate(rows):
         for column, outcome in enumerate(row):
             panel(figure.add_subplot(grid[line, column]), outcome)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    # text as text, and nothing that differs from run to run: the file is kept under version control
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "skyward"}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def panel(axes, outcome: Outcome) -> None:
