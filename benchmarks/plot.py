@@ -1,11 +1,14 @@
 """Outcomes as a picture: a panel for each topic, a bar for each contender."""
 
+import textwrap
 from pathlib import Path
 
 from benchmarks.measure import Outcome
 from benchmarks.report import number
 
 COLUMNS = 3
+TITLE = 45
+"""Characters of a title in one line: what a panel is wide enough for."""
 OURS, OTHERS = "#d6604d", "#92a8bf"
 WIDE = 30
 """From so many times the smallest on, the largest would leave nothing to be seen of it."""
@@ -48,7 +51,7 @@ def panel(axes, outcome: Outcome) -> None:
     for position, value in enumerate(medians):
         axes.annotate(f" {number(value)}", (value, position), fontsize=6, va="bottom")
     better = "more is better" if outcome.higher_is_better else "less is better"
-    axes.set_title(outcome.title, fontsize=8, loc="left")
+    axes.set_title(textwrap.fill(outcome.title, TITLE), fontsize=8, loc="left")
     axes.set_xlabel(f"{outcome.unit} ({better})", fontsize=7)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
