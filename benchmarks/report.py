@@ -50,7 +50,8 @@ def goals(outcomes: list[Outcome]) -> str:
 
 
 def command(outcome: Outcome) -> str:
-    return f"`python -m benchmarks {outcome.topic}`; load average before it {outcome.load:.1f}"
+    repeats, load = len(outcome.figures[0].samples), outcome.load
+    return f"`python -m benchmarks {outcome.topic}`; {repeats} repeats, load average before it {load:.1f}"
 
 
 def number(value: float) -> str:
@@ -78,7 +79,7 @@ def sentence(found: dict[str, Any]) -> str:
     parties = ", ".join(f"{name} {each}" for name, each in found["versions"].items())
     return (
         f"{found['taken']}; {found['cores']} cores, {found['system']}, Python {found['python']}; {parties}; "
-        f"{found['slots']} slots, {found['repeat']} repeats, interleaved."
+        f"{found['slots']} slots, repeats interleaved."
     )
 
 

@@ -11,10 +11,11 @@ UNIT = "tasks per second"
 HIGHER_IS_BETTER = True
 REFERENCE = f"{PROCESS_SLOTS}: 1"
 COUNTS = (1, 2, 4, 8, 16, 32)
+DASK_COUNTS = (1, 4, 32)
 
 
 def contenders(settings, enter):
     pools = {f"{POOL}: {n}": skyward_pool(n) for n in COUNTS}
     ours = {f"{PROCESS_SLOTS}: {n}": cluster(partial(skyward_worker, n, "process"), n) for n in COUNTS}
-    dask = {f"{DASK_THREADS}: {n}": cluster(partial(dask_workers, 1, n), n) for n in (1, 4, 32)}
+    dask = {f"{DASK_THREADS}: {n}": cluster(partial(dask_workers, 1, n), n) for n in DASK_COUNTS}
     return each({**pools, **ours, **dask}, enter, throughput)
