@@ -123,8 +123,18 @@ def _environment(pid: int) -> bytes:
 
 
 def _lives(pid: int) -> bool:
-    """Whether a process is more than an entry that nobody has reaped."""
-    return _state(pid) not in "ZX"
+    """Whether a process is more than an entry that nobody has reaped.
+
+    The kernel calls it dead when its first thread is; others may yet hold what they have forked.
+    """
+    state = _state(pid)
+    return state not in "ZX" or (state == "Z" and _has_threads(pid))
+
+
+def _has_threads(pid: int) -> bool:
+    with suppress(OSError):  # it is gone
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    return False
 
 
 def is_stopped(pid: int) -> bool:
