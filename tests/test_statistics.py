@@ -72,3 +72,14 @@ async def test_thread_slots(c: Client, s: Scheduler, a: Worker) -> None:
 async def _forgotten(scheduler: Any, key: str) -> None:
     while key in scheduler.tasks:
         await asyncio.sleep(0.01)
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_a_worker_without_slots_is_not_asked(c: Client, s: Scheduler, a: Worker, caplog: Any) -> None:
+    """It doesn't know the question, and would log an error."""
+    assert (await sky.statistics(c)).workers == (await sky.check(c)).workers == {}
+    await sky.install(c, PROCESS)
+    assert list((await sky.statistics(c)).workers) == [a.address]
+    await sky.uninstall(c)
+    assert (await sky.statistics(c)).workers == {}
+    assert "No handler" not in caplog.text

@@ -40,6 +40,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         self.told = Told(NAME)
         self.directory = Directory(scheduler)
         self._pace = Pace()
+        self._nodes: set[str] = set()
         scheduler.handlers["skyward_resize"] = self.resize
         scheduler.handlers["skyward_told"] = self.slots_told
         scheduler.handlers["skyward_slots"] = self.take_slots
@@ -54,7 +55,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Give a worker that joins its slots, before anything is scheduled on it."""
         if scheduler.workers[worker].extra.get(NODE):
-            self._pace.hasten(scheduler.stream_comms[worker])
+            self._note_node(worker, True)
         pickled = scheduler.worker_plugins.get(NAME)
         slots = self.told.slots_of(scheduler, scheduler.workers[worker].name)
         if slots is None and pickled:
@@ -64,6 +65,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """A worker is gone, with the homes of collections that it had, and with its tasks."""
+        self._nodes.discard(worker)
         self.directory.remove_worker(worker)
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
@@ -77,8 +79,12 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     def take_slots(self, worker: str, slots: int, is_node: bool) -> None:
         """A worker says how many slots it has now, and whether they are ours."""
         if worker in self.scheduler.workers:  # it may be gone: then its count is gone with it
-            (self._pace.hasten if is_node else self._pace.restore)(self.scheduler.stream_comms[worker])
+            self._note_node(worker, is_node)
             self._set_slots(self.scheduler.workers[worker], slots)
+
+    def _note_node(self, worker: str, is_node: bool) -> None:
+        (self._nodes.add if is_node else self._nodes.discard)(worker)
+        (self._pace.hasten if is_node else self._pace.restore)(self.scheduler.stream_comms[worker])
 
     def _set_slots(self, ws: WorkerState, slots: int) -> None:
         """Patch every place that Dask subtracts from when the worker is lost."""
@@ -154,12 +160,9 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         return await self._ask({"op": "skyward_check", "timeout": timeout})
 
     async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        answers = await self.scheduler.broadcast(msg=message, on_error="return")
-        return {worker: answer for worker, answer in answers.items() if "slots" in _mapping(answer)}
-
-
-def _mapping(answer: Any) -> dict[str, Any]:
-    return answer if isinstance(answer, dict) else {}
+        answers = await self.scheduler.broadcast(msg=message, workers=list(self._nodes), on_error="return")
+        # one that is leaving may not answer, or no longer as a node
+        return {worker: a for worker, a in answers.items() if isinstance(a, dict) and "slots" in a}
 
 
 def _failure(answer: Any) -> str:
