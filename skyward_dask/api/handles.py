@@ -134,24 +134,37 @@ def both(
     return wait, wait_async
 
 
-def _run(handle: Handle, steps: Steps[T]) -> T:
+Answering = Callable[[Transport, Spec, Step], Coroutine[Any, Any, Any]]
+
+
+async def _drive(handle: Handle, steps: Steps[T], answer: Answering) -> T:
+    """Give each step its answer, to the end."""
     way = transport(handle)
-    step: Step
     try:
         step = next(steps)
         while True:
             try:
-                answer = _answer(way, handle._spec, step)
+                found = await answer(way, handle._spec, step)
             except BaseException as error:
                 step = steps.throw(error)
             else:
-                step = steps.send(answer)
+                step = steps.send(found)
     except StopIteration as stop:
         value: T = stop.value
         return value
 
 
-def _answer(way: Transport, spec: Spec, step: Step) -> Any:
+def _run(handle: Handle, steps: Steps[T]) -> T:
+    try:
+        # its answers block, and never await: so it needs no loop
+        _drive(handle, steps, _answer).send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    raise AssertionError("a blocking operation has awaited something")
+
+
+async def _answer(way: Transport, spec: Spec, step: Step) -> Any:
     if isinstance(step, Ask):
         return _wait(way, spec, step, way.begin(spec, step))
     if isinstance(step, Sequence):
@@ -186,20 +199,7 @@ def _is_done(pending: Pending, timeout: float | None) -> bool:
 
 
 async def _run_async(handle: Handle, steps: Steps[T]) -> T:
-    way = transport(handle)
-    step: Step
-    try:
-        step = next(steps)
-        while True:
-            try:
-                answer = await _answer_async(way, handle._spec, step)
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(answer)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
+    return await _drive(handle, steps, _answer_async)
 
 
 async def _answer_async(way: Transport, spec: Spec, step: Step) -> Any:
