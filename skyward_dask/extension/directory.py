@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -28,6 +28,8 @@ from skyward_dask.shared.asks import Route, Spec
 _CLIENT = "skyward-collections"
 #: Lock numbers of one epoch: more than a lock is acquired in years.
 _FENCES = 1 << 40
+#: Hosts that may be lost while a collection is made, before one gives up: arbitrary.
+_TRIES = 3
 #: What an option is for a collection that is made without it.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "barrier": {},
@@ -173,9 +175,16 @@ class Directory:
     async def _end(self, route: Route) -> None:
         """End homes, where their workers are still there."""
         message = {"op": "skyward_end", "keys": [key for _, key in route.homes]}
-        hosts = [worker for worker, _ in route.homes if worker in self._scheduler.workers]
-        await self._scheduler.broadcast(msg=message, workers=hosts, on_error="return")
+        await self._scheduler.broadcast(msg=message, workers=self._present([route]), on_error="return")
         self._release(route)
+
+    def _present(self, routes: Iterable[Route]) -> list[str]:
+        """The workers that homes live on, as far as they are there."""
+        hosts = {worker for route in routes for worker, _ in route.homes}
+        return [worker for worker in hosts if worker in self._scheduler.workers]
+
+    def _all_present(self) -> list[str]:
+        return self._present(entry.route for entry in self._entries.values())
 
     # --- who is gone ---------------------------------------------------------------------------------------
 
@@ -199,8 +208,7 @@ class Directory:
             self._tell(client)
 
     def _tell(self, party: str) -> None:
-        hosts = {worker for entry in self._entries.values() for worker, _ in entry.route.homes}
-        for worker in (hosts | self._users) & self._scheduler.workers.keys():
+        for worker in {*self._all_present(), *(self._users & self._scheduler.workers.keys())}:
             self._scheduler.worker_send(worker, {"op": "skyward_gone", "party": party})
 
     def clear(self) -> None:
@@ -211,10 +219,8 @@ class Directory:
 
     async def collections(self) -> list[dict[str, Any]]:
         """What there is to tell, in plain values."""
-        hosts = {worker for entry in self._entries.values() for worker, _ in entry.route.homes}
-        present = [worker for worker in hosts if worker in self._scheduler.workers]
         answers = await self._scheduler.broadcast(
-            msg={"op": "skyward_homes"}, workers=present, on_error="return"
+            msg={"op": "skyward_homes"}, workers=self._all_present(), on_error="return"
         )
         told = {
             key: each
@@ -223,10 +229,6 @@ class Directory:
             for key, each in answer.items()
         }
         return [_described(entry, told) for entry in self._entries.values()]
-
-
-#: Hosts that may be lost while a collection is made, before one gives up: arbitrary.
-_TRIES = 3
 
 
 async def _answer(coroutine: Coroutine[Any, Any, Any]) -> bytes:

@@ -33,6 +33,7 @@ from skyward_dask.extension.wire import Message, Wire
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
 from skyward_dask.shared.calls import Answer, Call, Caller
 from skyward_dask.shared.home import KINDS, Home, withdrawal
+from skyward_dask.shared.state import Gone
 
 #: Takes a pickled `Answer`; None: it was lost on its way, and may have been carried out.
 OnAnswer = Callable[[bytes | None], None]
@@ -245,7 +246,7 @@ class Switchboard:
         """A run has ended: have the homes give back what it holds."""
         for worker, key in self._bound.pop(run, ()):
             if (home := self.homes.get(key)) is not None:
-                self._forget(home, self._address, run)
+                _forget(home, lambda owner: owner == (self._address, run))
             else:
                 self._wire(worker).send("gone", key, self._address, run)
 
@@ -284,7 +285,7 @@ class Switchboard:
         elif what == "gone":
             key, party, run = rest
             if (home := self.homes.get(key)) is not None:
-                self._forget(home, party, run)
+                _forget(home, lambda owner: owner == (party, run))
 
     def _take_call(self, wire: Wire, number: int, worker: str, key: str, call: bytes) -> None:
         def answer(data: bytes | None) -> None:
@@ -334,18 +335,18 @@ class Switchboard:
         if "://" not in party:  # a client, whose name never comes again; a worker's address may
             self._gone.add(party)
         for home in self.homes.values():
-            for held in home.forget(lambda owner: owner[0] == party):
-                logger.warning("%s: it is released", held)
+            _forget(home, lambda owner: owner[0] == party)
             home.take_back(party)
-
-    def _forget(self, home: Home, party: str, run: str) -> None:
-        for held in home.forget(lambda owner: owner == (party, run)):
-            logger.warning("%s: it is released", held)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _forget(home: Home, gone: Gone) -> None:
+    for held in home.forget(gone):
+        logger.warning("%s: it is released", held)
 
 
 def _pickled(call: Call) -> bytes:
