@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from typing import Any
 
 import pytest
 from distributed import Client
 
 import skyward_dask as sky
+from tests.shared.cancelling import put_and_cancel
 
 
 def report_and_get(name: str) -> Any:
@@ -91,20 +91,7 @@ def test_an_item_on_its_way_to_a_killed_worker(client: Client, name: str) -> Non
 def test_an_item_on_its_way_to_a_cancelled_coroutine(shared_client: Client, name: str) -> None:
     """In a task that goes on without it."""
 
-    async def give_up() -> list[int]:
-        q, got = sky.queue(name), []
-        for number in range(50):
-            getting = asyncio.ensure_future(q.get_async())
-            putting = asyncio.ensure_future(q.put_async(number))
-            if number % 3:
-                await putting
-            getting.cancel()
-            with suppress(asyncio.CancelledError):
-                got.append(await getting)
-            await putting
-        return got
-
-    got = shared_client.submit(lambda: asyncio.run(give_up()), pure=False).result()
+    got = shared_client.submit(lambda: asyncio.run(put_and_cancel(name, 50)), pure=False).result()
     while not sky.queue(name).empty():
         got.append(sky.queue(name).get_nowait())
     assert sorted(got) == list(range(50))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import queue
@@ -10,14 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 
 import skyward_dask as sky
+from tests.shared.cancelling import put_and_cancel
 
 
 def hold(name: str, forever: bool = True) -> Any:
@@ -281,8 +283,6 @@ def test_a_lost_worker_holds_nothing(client: Client, name: str) -> None:
 @pytest.mark.crash
 def test_a_template_that_is_killed(name: str) -> None:
     """Its task runs again in another child, and gets the lock that it held in the first."""
-    import psutil
-
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
@@ -330,21 +330,11 @@ def test_an_actor_that_is_released(shared_client: Client, name: str) -> None:
 
 def test_an_interrupted_wait_gives_the_item_back(shared_client: Client, name: str) -> None:
     """An awaiting `get` that is cancelled takes nothing, however late."""
-    import asyncio
 
     async def main() -> list[Any]:
         async with Client(shared_client.scheduler.address, asynchronous=True):
             q = sky.queue(name)
-            got = []
-            for number in range(200):
-                getting = asyncio.ensure_future(q.get_async())
-                putting = asyncio.ensure_future(q.put_async(number))
-                if number % 3:
-                    await putting
-                getting.cancel()
-                with suppress(asyncio.CancelledError):
-                    got.append(await getting)
-                await putting
+            got = await put_and_cancel(name, 200)
             while True:
                 try:
                     got.append(await q.get_async(timeout=1))
