@@ -84,6 +84,7 @@ class Ledger:
         if entry is None:
             self.complaints.append(f"{key}: a second outcome, {outcome!r}")
             return
+        entry.future = None  # who is still to cancel it holds the entry
         self.closed += 1
         name = type(outcome).__name__ if isinstance(outcome, BaseException) else "value"
         count = (entry.action.kind.name, name)

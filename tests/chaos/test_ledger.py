@@ -95,3 +95,12 @@ def test_a_second_outcome_is_a_complaint() -> None:
     ledger.close(action.key, action.number)
     ledger.close(action.key, action.number)
     assert len(ledger.complaints) == 1
+
+
+def test_a_closed_entry_holds_no_future() -> None:
+    """Or the scheduler would keep a task that was to be cancelled, and has failed before."""
+    ledger = Ledger()
+    entry = ledger.enter(_action("cancelled"))
+    entry.future = object()
+    ledger.close(entry.action.key, CancelledError())
+    assert entry.future is None
