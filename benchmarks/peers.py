@@ -103,6 +103,8 @@ def process_slots(slots: int, **options: Any) -> Manager:
 @contextmanager
 def skyward_pool(slots: int, **options: Any) -> Iterator[Peer]:
     with SlotPool(slots, **options) as pool:
+        # it starts in a thread: a peer that forks at that moment would hold on to a pipe of `subprocess`
+        pool.wait_ready()
         yield _local(pool.submit, pool.stop)
 
 

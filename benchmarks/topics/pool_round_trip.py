@@ -22,6 +22,7 @@ ROUNDS = 200
 
 def contenders(settings, enter):
     pool = enter(SlotPool(settings.slots))
+    pool.wait_ready()  # see `benchmarks.peers.skyward_pool`
     return {
         BLOCKING: lambda: median(lambda: pool.run(Request("abs", abs, (-1,)))),
         **each({FLOOR: floor(), **pools(settings.slots)}, enter, round_trip),
