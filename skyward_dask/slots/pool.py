@@ -27,7 +27,8 @@ import psutil
 from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, TaskTimeout
 from skyward_dask.slots import segments as shared_memory
 from skyward_dask.slots.backoff import Backoff
-from skyward_dask.slots.callers import Callers
+from skyward_dask.slots.bursts import Burst, Call
+from skyward_dask.slots.callers import MOST, Callers
 from skyward_dask.slots.channel import Kind, Part
 from skyward_dask.slots.forms import Form
 from skyward_dask.slots.lifecycle import Command, Event, State
@@ -199,7 +200,9 @@ class SlotPool(Executor):
         self._open_calls = 0
         self._closing = False
         self._ended = threading.Event()
-        self._callers = Callers(slots, self._value, self._leave)
+        # what a call prints could not be told from what the next one in its burst does
+        most = MOST if on_output is _discard and max_tasks is None else 1
+        self._callers = Callers(slots, most, self._make, self._leave)
         self._own_segments = None if segments is not None else shared_memory.create(share_from)
         self._segments = segments or self._own_segments
         self._submitted: WeakKeyDictionary[Future[Any], Run] = WeakKeyDictionary()
@@ -284,32 +287,83 @@ class SlotPool(Executor):
                 slot.child = None
                 self._settle(slot)
 
-    def _value(self, run: Run) -> Any:
-        return self._run(run).load()
-
     def _run(self, run: Run) -> Form:
         forms = run.request.pickled(self._segments)
         while True:
             child = self._check_out(run)
-            reply: tuple[Kind, Form] | None = None
-            over = True
-            try:
-                reply = child.carry_out(run, forms)
-            except Lost:
-                self._supervisor.call(self._supervisor.expect_burial, child)
-                child.died.wait()
-                over = not self._is_repeated(run, child)
-            finally:
-                self._give_back(run, child, reply is not None, over)
+            reply, over, _ = self._attempt(run, child, forms)
             if over:
                 return self._outcome(run, child, reply)
             if run.request.again is not None:
                 run.request.again()
 
+    def _attempt(
+        self, run: Run, child: ChildProcess, forms: tuple[Form, ...], burst: Burst | None = None
+    ) -> tuple[tuple[Kind, Form] | None, bool, Call | None]:
+        """Carry out a run, or the next one of a burst.
+
+        Returns
+        -------
+        reply : tuple or None
+            The child's word, if it had one.
+        over : bool
+            Whether that is the end of the run; else another child is to have it.
+        following : Call or None
+            What the child has gone on with.
+        """
+        reply, over, following = None, True, None
+        try:
+            reply = child.carry_out(run, forms)
+            following = burst.taken(child.goes_on_with) if burst and child.goes_on_with else None
+        except Lost:
+            self._supervisor.call(self._supervisor.expect_burial, child)
+            child.died.wait()
+            over = not self._is_repeated(run, child)
+        finally:
+            if burst is not None and following is None:
+                burst.close()
+            self._give_back(run, child, reply is not None, over, following.run if following else None)
+        if burst is not None and child.last:
+            burst.recall()
+        return reply, over, following
+
+    def _make(self, burst: Burst) -> None:
+        """Carry out a burst's calls, one after the other in one child; what it doesn't take is put back."""
+        call: Call | None = burst.first
+        try:
+            forms = burst.first.pickled(self._segments)
+            child = self._check_out(burst.first.run)
+            burst.lay(child.ahead, child.allot, self._segments)
+        except BaseException as error:  # whoever waits for the future sees it
+            self._fail(burst, burst.first, error)
+            return
+        while call is not None:
+            call = self._step(burst, call, child, forms)
+            forms = ()  # the child has the others
+
+    def _step(self, burst: Burst, call: Call, child: ChildProcess, forms: tuple[Form, ...]) -> Call | None:
+        """Have one call's outcome, and return the one that the child has gone on with."""
+        try:
+            reply, over, following = self._attempt(call.run, child, forms, burst)
+        except BaseException as error:  # whoever waits for the future sees it
+            self._fail(burst, call, error)
+            return None
+        if not over:
+            burst.put_back([call])
+            return None
+        call.settle(lambda: self._outcome(call.run, child, reply).load())
+        self._leave()
+        return following
+
+    def _fail(self, burst: Burst, call: Call, error: BaseException) -> None:
+        burst.close()
+        call.future.set_exception(error)
+        self._leave()
+
     def _is_repeated(self, run: Run, child: ChildProcess) -> bool:
         """Whether a run whose child has died is given to another: it was no fault of the run."""
         with self._changed:
-            innocent = child.orphaned or not child.has_begun
+            innocent = child.orphaned or run.bystander or not child.has_begun
             if run.verdict is not None or not innocent or run.repeats >= _REPEATS:
                 run.done = True
                 return False
@@ -375,6 +429,7 @@ class SlotPool(Executor):
         self._apply(child, Event.CHECK_OUT)
         child.expect()
         run.child, child.run = child, run
+        run.bystander = False
         if self._max_tasks is not None and child.runs_done + 1 >= self._max_tasks:
             child.last = True
             self._settle(slot)
@@ -401,7 +456,9 @@ class SlotPool(Executor):
     def _count(self, *states: State) -> int:
         return sum(slot.child is not None and slot.child.state in states for slot in self._slots)
 
-    def _give_back(self, run: Run, child: ChildProcess, answered: bool, over: bool) -> None:
+    def _give_back(
+        self, run: Run, child: ChildProcess, answered: bool, over: bool, following: Run | None = None
+    ) -> None:
         slot = self._slots[child.slot]
         with self._changed:
             run.child = child.run = None
@@ -409,10 +466,23 @@ class SlotPool(Executor):
             child.runs_done += 1
             if over:
                 slot.tasks_done += 1
-            if answered:
+            if following is not None:
+                self._go_on(run, following, child)
+            elif answered:
                 self._apply(child, Event.CHECK_IN)
-            if child.state is State.GONE:
+            if child.run is None and child.state is State.GONE:
                 child.close()  # nobody else has it: its death left that to us
+
+    def _go_on(self, run: Run, following: Run, child: ChildProcess) -> None:
+        """The child has gone on with the next run of a burst, before anybody here knew; with the lock held."""
+        # whoever was stopped is so no more: the interrupt came too late, and the child knows which run it was for
+        child.last = child.last or child.state is State.STOPPING
+        self._apply(child, Event.GO_ON)
+        child.go_on()
+        following.child, child.run = child, following
+        following.bystander = run.verdict is not None
+        if following.verdict is not None:
+            self._end_run(following, child)
 
     # --- changing ----------------------------------------------------------------------------------
 
@@ -450,11 +520,14 @@ class SlotPool(Executor):
         if child is None:
             self._changed.notify_all()  # it waits for a slot
             return True
-        slot = self._slots[child.slot]
-        slot.kills += 1
-        self._supervisor.call(self._on_event, "kill", child.slot, child.pid)
-        self._apply(child, Event.STOP if verdict is Verdict.STOPPED else Event.LIMIT)
+        self._end_run(run, child)
         return True
+
+    def _end_run(self, run: Run, child: ChildProcess) -> None:
+        """Carry out a run's verdict."""
+        self._slots[child.slot].kills += 1
+        self._supervisor.call(self._on_event, "kill", child.slot, child.pid)
+        self._apply(child, Event.STOP if run.verdict is Verdict.STOPPED else Event.LIMIT)
 
     def _time_out(self, run: Run, child: ChildProcess) -> None:
         timeout = run.request.timeout

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
+from skyward_dask.slots.ahead import Ahead
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind, Part
 from skyward_dask.slots.child import STACK_SIGNAL
 from skyward_dask.slots.forms import Form
@@ -102,7 +103,8 @@ class ChildProcess:
         self.death: Death | None = None
         self.died = threading.Event()
         self._dying = threading.Lock()  # nobody signals a process whose number may be another's by now
-        self._numbers = 0
+        self._numbers = self._number = 0  # the last that was given, and that of the run that it has
+        self.goes_on_with = 0
         self._closed = False
         self.page = Page()
         self._told = self.page.written()  # what faulthandler wrote before was asked for
@@ -110,6 +112,7 @@ class ChildProcess:
         ours, self._theirs = socket.socketpair()
         answers, self._answered = socket.socketpair()
         self.runs, self.answers = Channel(ours), Channel(answers)
+        self.ahead = Ahead.pair()
 
     def apply(self, event: Event) -> tuple[Command, ...]:
         """Take an event; returns what to do about it."""
@@ -121,7 +124,12 @@ class ChildProcess:
     def start(self, guardian: Guardian) -> None:
         """Have the template start it; raises what `Guardian.fork` raises."""
         writers = self.output.writers
-        descriptors = (self._theirs.fileno(), self._answered.fileno(), self.page.fd)
+        descriptors = (
+            self._theirs.fileno(),
+            self._answered.fileno(),
+            self.page.fd,
+            self.ahead.reader.fileno(),
+        )
         try:
             pid, pidfd = guardian.fork(self.slot, (*descriptors, writers["stdout"], writers["stderr"]))
         finally:
@@ -160,14 +168,22 @@ class ChildProcess:
     def carry_out(self, run: Run, forms: tuple[Form, ...]) -> tuple[Kind, Form]:
         """Have the child run the call; returns its word: RESULT and a value, or ERROR and an exception.
 
+        Parameters
+        ----------
+        run : Run
+        forms : tuple of Form
+            The call and what is attached to it; empty if the child has gone on with it by itself.
+
         Raises
         ------
         Lost
             The child died meanwhile.
         """
-        self.output.begin(run.request.key)
         try:
-            self._lender.send(self.runs, self._numbers, forms)
+            if forms:
+                self.output.begin(run.request.key)
+                kind = Kind.RUN if self._number == self._numbers else Kind.BURST
+                self._lender.send(self.runs, kind, self._number, forms)
             reply = self._wait(run.request)
         except ChannelClosed:
             # An end of file is a death, or a child that closed its sockets: then this makes it one. A
@@ -177,20 +193,30 @@ class ChildProcess:
         except BaseException:
             self.kill()  # the run goes on in there, and its answer would be taken for the next one's
             raise
-        self.output.end()
-        report, sizes = reply.envelope or ((), ())
+        report, sizes, self.goes_on_with = reply.envelope or ((), (), 0)
+        if not self.goes_on_with:
+            self.output.end()
         if run.request.report is not None and report:
             run.request.report(*report)
         return reply.kind, self._lender.collect(sizes, reply.parts)
 
     def expect(self) -> None:
         """Count the run that the child is about to have: from here on it can be interrupted."""
+        self._number = self.allot()
+
+    def allot(self) -> int:
+        """A number for a run that will lie ready for the child."""
         self._numbers += 1
+        return self._numbers
+
+    def go_on(self) -> None:
+        """The child has the run that it said it goes on with."""
+        self._number = self.goes_on_with
 
     @property
     def has_begun(self) -> bool:
         """Whether the child has begun the run that it was given last."""
-        return self.page.begun == self._numbers
+        return self.page.begun == self._number
 
     def due(self, timeout: float) -> float:
         """The moment at which the run's time is over: so many seconds after its function was called.
@@ -213,7 +239,7 @@ class ChildProcess:
     def _serve(self, request: Request, frame: Frame) -> None:
         run, name = frame.envelope
         try:
-            if run != self._numbers:
+            if run != self._number:
                 raise RuntimeError(f"{name} needs the worker, and the task that asked has ended")
             if request.serve is None:
                 raise RuntimeError(f"{name} needs a worker, and nobody here serves it")
@@ -251,7 +277,7 @@ class ChildProcess:
 
     def interrupt(self) -> None:
         """Have KeyboardInterrupt raised in the run that it has."""
-        self.page.stop = self._numbers
+        self.page.stop = self._number
         self._signal(signal.SIGINT)
 
     def kill(self) -> None:
@@ -319,6 +345,7 @@ class ChildProcess:
         self._lender.close()
         self.runs.close()
         self.answers.close()
+        self.ahead.close()
         self.page.close()
 
 
