@@ -15,8 +15,8 @@ import socket
 import struct
 
 _NUMBER = struct.Struct("<Q")
-#: Bytes of a call that may lie ready: more than most quick ones have, and little enough that a socket's buffer
-#: holds a burst of them.
+#: Bytes of a call that may lie ready: more than most quick ones have, and little enough that a socket's
+#: buffer holds a burst of them.
 LARGEST = 4096
 
 

@@ -40,12 +40,17 @@ class Call:
         return stream if isinstance(stream, bytes) and not buffers and len(stream) <= LARGEST else None
 
     def settle(self, outcome: Callable[[], Any]) -> None:
-        """Give the future what a function returns or raises."""
+        """Give the future what a function returns or raises; the last that is done with a call."""
         try:
             self.future.set_result(outcome())
         except BaseException as error:  # whoever waits for the future sees it
-            self.future.set_exception(error)
-            del self  # the error's traceback refers to this frame
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Give the future an error; the last that is done with a call."""
+        future = self.future
+        del self.future  # the error's traceback refers to frames, and they to this call
+        future.set_exception(error)
 
 
 class Burst:
@@ -63,7 +68,7 @@ class Burst:
     """
 
     def __init__(self, calls: Sequence[Call], put_back: Callable[[list[Call]], None]) -> None:
-        self.first, *self._rest = calls
+        self.first, *self.rest = calls
         self.put_back = put_back
         self._lock = threading.Lock()
         self._ahead: Ahead | None = None
@@ -71,7 +76,7 @@ class Burst:
 
     def lay(self, ahead: Ahead, allot: Callable[[], int], segments: Segments | None) -> None:
         """Leave calls for the child, under numbers that it allots, as long as they are small."""
-        rest, self._rest = self._rest, []
+        rest, self.rest = self.rest, []
         with self._lock:
             self._ahead = ahead
         while rest and self._lay(rest[0], ahead, allot(), segments):
@@ -109,7 +114,7 @@ class Burst:
         self.recall()
         with self._lock:
             self._ahead = None
-            left = [*self._laid.values(), *self._rest]
+            left = [*self._laid.values(), *self.rest]
             self._laid.clear()
-            self._rest.clear()
+            self.rest.clear()
         self.put_back(left)

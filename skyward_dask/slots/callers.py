@@ -55,6 +55,11 @@ class Callers:
         self._idle = 0
         self._ending = False
 
+    def resize(self, count: int) -> None:
+        """Have so many threads at the most; a thread too many waits for a slot."""
+        with self._changed:
+            self._count = count
+
     def submit(self, future: Future[Any], run: Run) -> None:
         """Queue a call, for a future."""
         with self._changed:
@@ -106,7 +111,7 @@ class Callers:
                 self._changed.wait()
                 self._idle -= 1
             calls = [self._queue.popleft()]
-            if not self._idle and len(self._threads) == self._count:
+            if not self._idle and len(self._threads) >= self._count:
                 # one is left for each thread, which then sees to it that nothing lies behind a long call
                 more = min(most - 1, len(self._queue) - self._count)
                 calls += [self._queue.popleft() for _ in range(more)]

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -351,13 +352,16 @@ class SlotPool(Executor):
         if not over:
             burst.put_back([call])
             return None
-        call.settle(lambda: self._outcome(call.run, child, reply).load())
+        call.settle(partial(self._value, call.run, child, reply))
         self._leave()
         return following
 
+    def _value(self, run: Run, child: ChildProcess, reply: tuple[Kind, Form] | None) -> Any:
+        return self._outcome(run, child, reply).load()
+
     def _fail(self, burst: Burst, call: Call, error: BaseException) -> None:
         burst.close()
-        call.future.set_exception(error)
+        call.fail(error)
         self._leave()
 
     def _is_repeated(self, run: Run, child: ChildProcess) -> bool:
@@ -474,8 +478,8 @@ class SlotPool(Executor):
                 child.close()  # nobody else has it: its death left that to us
 
     def _go_on(self, run: Run, following: Run, child: ChildProcess) -> None:
-        """The child has gone on with the next run of a burst, before anybody here knew; with the lock held."""
-        # whoever was stopped is so no more: the interrupt came too late, and the child knows which run it was for
+        """The child has gone on with a burst's next run, before anybody here knew; with the lock held."""
+        # an interrupt that is under way comes too late: the child knows which run it was for, and is retired
         child.last = child.last or child.state is State.STOPPING
         self._apply(child, Event.GO_ON)
         child.go_on()
@@ -490,6 +494,7 @@ class SlotPool(Executor):
         """Have so many slots; a run in one that is given up ends first."""
         if slots < 1:
             raise ValueError(f"a pool needs at least one slot, not {slots}")
+        self._callers.resize(slots)
         with self._changed:
             self._size = slots
             self._slots += [_Slot(index, wanted=True) for index in range(len(self._slots), slots)]
