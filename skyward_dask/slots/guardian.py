@@ -71,9 +71,15 @@ class Guardian:
         self._forks = False
         self.output = Output(sink)
         self.control, theirs = socket.socketpair()
-        with theirs:
-            self._popen = self._start(theirs.fileno())
-        self.output.close_writers()
+        try:
+            with theirs:
+                self._popen = self._start(theirs.fileno())
+        except BaseException:
+            self.control.close()
+            self.output.close()
+            raise
+        finally:
+            self.output.close_writers()
         self.pid = self._popen.pid
         with suppress(Disconnected):  # then its end is heard at once
             send(self.control, (preparation.path(), preparation.imports()))

@@ -171,7 +171,7 @@ class Supervisor:
         if self._guardian is None:
             try:
                 guardian = self._guardian = Guardian(self._preparation, self._listener.sink)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # the latter: an environment that no process can have
                 self._fail_all(SlotStartFailed(f"no process can be started for a pool: {error!r}"))
                 return None
             self._guardians.add(guardian)

@@ -292,6 +292,12 @@ def test_a_pool_that_cannot_start_says_why(bad: dict[str, Any]) -> None:
             pool.submit(abs, 1).result()
 
 
+def test_an_environment_that_no_process_can_have() -> None:
+    """Fails the start: the supervisor outlives it, and nobody waits for ever."""
+    with SlotPool(1, env={"A=B": "1"}) as pool, pytest.raises(SlotStartFailed, match="illegal environment"):
+        pool.wait_ready()
+
+
 def test_a_child_is_prepared() -> None:
     """Environment by slot, before the first import; modules; initializer; one BLAS thread; hash seed."""
 
