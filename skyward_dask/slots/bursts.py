@@ -22,12 +22,10 @@ class Call:
     future: Future[Any]
     run: Run
     _forms: tuple[Form, ...] = ()
-    _begun: bool = False
 
     def begin(self) -> bool:
         """Whether it is to be run; from here on it can't be cancelled. False: it has been."""
-        begun, self._begun = self._begun, True
-        return begun or self.future.set_running_or_notify_cancel()
+        return self.future.running() or self.future.set_running_or_notify_cancel()
 
     def pickled(self, segments: Segments | None) -> tuple[Form, ...]:
         """See `Request.pickled`; it is done once."""
@@ -61,15 +59,22 @@ class Burst:
     calls : list of Call
     put_back : callable
         Takes those that another child is to run.
+    on_laid : callable
+        Called when calls lie ready.
 
     Notes
     -----
     Thread-safe.
     """
 
-    def __init__(self, calls: Sequence[Call], put_back: Callable[[list[Call]], None]) -> None:
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        put_back: Callable[[list[Call]], None],
+        on_laid: Callable[[], None],
+    ) -> None:
         self.first, *self.rest = calls
-        self.put_back = put_back
+        self.put_back, self._on_laid = put_back, on_laid
         self._lock = threading.Lock()
         self._ahead: Ahead | None = None
         self._laid: dict[int, Call] = {}
@@ -77,15 +82,18 @@ class Burst:
     def lay(self, ahead: Ahead, allot: Callable[[], int], segments: Segments | None) -> None:
         """Leave calls for the child, under numbers that it allots, as long as they are small."""
         rest, self.rest = self.rest, []
+        if not rest:
+            return
         with self._lock:
             self._ahead = ahead
         while rest and self._lay(rest[0], ahead, allot(), segments):
             del rest[0]
         self.put_back(rest)
+        self._on_laid()
 
     def _lay(self, call: Call, ahead: Ahead, number: int, segments: Segments | None) -> bool:
         stream = None
-        with suppress(Exception):  # it is raised again when the call's own turn has come
+        with suppress(BaseException):  # it is raised again when the call's own turn has come
             stream = call.stream(segments)
         if stream is None:
             return False

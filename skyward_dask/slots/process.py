@@ -215,7 +215,7 @@ class ChildProcess:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the child has begun the run that it was given last."""
+        """Whether the child has begun the run that it has."""
         return self.page.begun == self._number
 
     def due(self, timeout: float) -> float:

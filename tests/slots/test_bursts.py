@@ -7,6 +7,8 @@ import random
 import threading
 import time
 from concurrent.futures import CancelledError, Future, wait
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -39,32 +41,93 @@ def test_a_call_is_whose_who_takes_it() -> None:
     ours.close()
 
 
-def test_quick_calls_come_in_bursts_and_leave_one_for_each_thread() -> None:
-    """Slow ones, or few, come one by one."""
-    sizes: list[int] = []
-    gate = threading.Semaphore(0)
-
-    def make(burst: Burst) -> None:
-        if burst.first.run.request.key == "slow":
-            gate.acquire()
-        calls = [burst.first, *burst.rest]
-        sizes.append(len(calls))
-        for call in calls:
-            call.settle(lambda: None)
-
-    callers = Callers(1, MOST, make, lambda: None)
-    keys = ["slow", *["quick"] * (2 * MOST)]
+def submit_all(callers: Callers, keys: list[str]) -> list[Future[None]]:
     futures: list[Future[None]] = [Future() for _ in keys]
     for key, future in zip(keys, futures, strict=True):
         callers.submit(future, Run(Request(key, abs)))
-    time.sleep(0.01)  # makes the first a slow one; the sizes below hold however long it is
-    gate.release()
-    wait(futures)
+    return futures
+
+
+def end(callers: Callers) -> None:
     callers.end()
     callers.join()
-    assert sizes[:3] == [1, 1, MOST]
-    assert sum(sizes) == len(keys)
-    assert sizes[-1] == 1
+
+
+def settle_all(burst: Burst) -> None:
+    for call in (burst.first, *burst.rest):
+        call.settle(lambda: None)
+
+
+def test_quick_calls_come_in_bursts_and_leave_one_for_each_thread() -> None:
+    """Slow ones, or few, come one by one."""
+    sizes: list[int] = []
+    gate = threading.Event()
+    now = [0.0]
+
+    def make(burst: Burst) -> None:
+        gate.wait()
+        now[0] += 1.0 if burst.first.run.request.key == "slow" else 0.0001
+        sizes.append(1 + len(burst.rest))
+        settle_all(burst)
+
+    callers = Callers(1, MOST, make, lambda: None, lambda: now[0])
+    futures = submit_all(callers, ["slow", *["quick"] * (2 * MOST)])
+    gate.set()
+    wait(futures)
+    end(callers)
+    assert sizes == [1, 1, MOST, MOST - 2, 1]
+
+
+def test_who_became_idle_before_calls_were_laid_takes_them_back() -> None:
+    """They don't lie behind a long call until somebody submits another."""
+    gate, blocked = threading.Event(), threading.Event()
+    taken_back: list[Future[None]] = []
+
+    def make(burst: Burst) -> None:
+        gate.wait()
+        if not burst.rest or blocked.is_set():
+            settle_all(burst)
+            return
+        blocked.set()
+        taken_back[:] = [call.future for call in burst.rest]
+        while not callers._idle:
+            time.sleep(0.001)
+        with closing(Ahead.pair()) as ahead:
+            burst.lay(ahead, count(1).__next__, None)
+            assert not wait(taken_back, timeout=60).not_done
+            burst.close()
+        burst.first.settle(lambda: None)
+
+    callers = Callers(2, MOST, make, lambda: None, lambda: 0.0)
+    futures = submit_all(callers, ["quick"] * (3 * MOST))
+    gate.set()
+    wait(futures)
+    end(callers)
+    assert len(taken_back) > 1
+    assert [future.result() for future in futures] == [None] * len(futures)
+
+
+def test_cancelled_calls_may_call_back_into_the_pool() -> None:
+    """No lock is held meanwhile."""
+    gate = threading.Event()
+
+    def make(burst: Burst) -> None:
+        gate.wait()
+        settle_all(burst)
+
+    done: list[bool] = []
+    callers = Callers(1, 1, make, lambda: done.append(True))
+    first, *others = submit_all(callers, ["quick"] * 5)
+    while not first.running():
+        time.sleep(0.001)
+    others[0].add_done_callback(lambda _: callers.cancel())
+    callers.cancel()
+    assert all(future.cancelled() for future in others)
+    assert not wait(others, timeout=0).not_done
+    assert len(done) == 4
+    gate.set()
+    end(callers)
+    assert first.result() is None
 
 
 def until_there(path: str) -> None:
@@ -144,7 +207,8 @@ def test_a_pool_that_grows_runs_more_at_once(tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
     with SlotPool(1) as pool:
         waiting = pool.submit(until_there, gate)
+        behind = pool.submit(abs, -1)
         pool.resize(2)
-        assert pool.submit(abs, -1).result(timeout=60) == 1
+        assert behind.result(timeout=60) == 1
         Path(gate).touch()
         waiting.result()
