@@ -16,13 +16,21 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from skyward_dask.errors import ConfigurationError
 
+_DEFAULTS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "skyward.yaml").read_text())
+#: What may stand in each section of the configuration.
+_SECTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"skyward": _DEFAULTS["skyward"]}
+    | {f"skyward.{name}": settings for name, settings in _DEFAULTS["skyward"].items()}
+)
+
 
 def _load_defaults() -> None:
-    configured = dask.config.get("skyward.worker", default=None)
-    dask.config.update_defaults(yaml.safe_load((Path(__file__).parent / "skyward.yaml").read_text()))
-    if configured is not None and not isinstance(configured, Mapping):
-        # Dask has replaced it in silence; `Worker.from_config` says what is wrong with it
-        dask.config.set({"skyward.worker": configured})
+    configured = {name: dask.config.get(name, default=None) for name in (*_SECTIONS, "skyward.worker.env")}
+    dask.config.update_defaults(_DEFAULTS)
+    for name, value in configured.items():
+        if value is not None and not isinstance(value, Mapping):
+            # Dask has replaced it in silence; `Worker.from_config` says what is wrong with it
+            dask.config.set({name: value})
 
 
 _load_defaults()
@@ -41,8 +49,6 @@ _PROCESS_ONLY: Mapping[str, object] = MappingProxyType(
         "env": {},
     }
 )
-#: Settings of ``skyward.worker`` that are no fields of a `Worker`.
-_BESIDE = frozenset({"grace"})
 
 
 @dataclass(frozen=True)
@@ -137,22 +143,28 @@ class Worker:
         **overrides
             Fields that win over the configuration.
         """
+        _check_sections()
         # utils_test resets the configuration to what it was before our defaults: they equal the fields'
         configured = dask.config.get("skyward.worker", default=None) or {}
-        if not isinstance(configured, Mapping):
-            raise _invalid("skyward.worker", configured, f"a mapping with some of {_names(cls)}")
-        values = {
-            str(key).replace("-", "_"): value for key, value in configured.items() if key not in _BESIDE
-        }
-        if unknown := sorted(values.keys() - {f.name for f in fields(cls)}):
-            raise ConfigurationError(
-                f"skyward.worker has no setting {', '.join(map(repr, unknown))}; it has {_names(cls)}."
-            )
+        values = {_plain(key): value for key, value in configured.items()}
+        values = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         return cls(**{**_converted(values), **overrides})
 
 
-def _names(cls: type[Worker]) -> str:
-    return ", ".join(f.name.replace("_", "-") for f in fields(cls))
+def _plain(key: object) -> str:
+    return str(key).replace("-", "_")
+
+
+def _check_sections() -> None:
+    """Refuse what nobody would read: a plain value for a section, or a setting that there isn't."""
+    for section, defaults in _SECTIONS.items():
+        names = ", ".join(defaults)
+        configured = dask.config.get(section, default=None) or {}
+        if not isinstance(configured, Mapping):
+            raise _invalid(section, configured, f"a mapping with some of {names}")
+        known = set(map(_plain, defaults))
+        if unknown := [repr(key) for key in configured if _plain(key) not in known]:
+            raise ConfigurationError(f"{section} has no setting {', '.join(unknown)}; it has {names}.")
 
 
 def _converted(values: dict[str, Any]) -> dict[str, Any]:
@@ -192,17 +204,25 @@ def _check_count(name: str, value: object, otherwise: str) -> None:
         raise _invalid(name, value, f"a whole number from 1, or {otherwise}")
 
 
+def parsed(parse: Callable[[Any], float], value: object) -> float:
+    """What Dask's parser makes of a value; ValueError if that is nothing, or made of nothing."""
+    if value is None or isinstance(value, bool) or not str(value).strip():  # Dask: empty text is one byte
+        raise ValueError
+    try:
+        return parse(value)
+    except (TypeError, LookupError, AttributeError, OverflowError) as error:
+        raise ValueError from error
+
+
 def parse_timeout(value: Any) -> float | None:
     """Seconds from a number or from text such as ``"30s"``; raises `ConfigurationError`."""
     if value is None:
         return None
     try:
-        if isinstance(value, bool):
-            raise ValueError
-        seconds = float(parse_timedelta(value))
+        seconds = float(parsed(parse_timedelta, value))
         if not 0 < seconds < float("inf"):
             raise ValueError
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except ValueError:
         raise _invalid("timeout", value, "seconds above 0, as a number or as text such as '30s'") from None
     return seconds
 
@@ -212,12 +232,10 @@ def parse_memory_limit(value: Any) -> int | None:
     if value is None:
         return None
     try:
-        if isinstance(value, bool):
-            raise ValueError
-        limit = int(parse_bytes(value))
+        limit = int(parsed(parse_bytes, value))
         if limit < 1:
             raise ValueError
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+    except ValueError:
         raise _invalid("memory_limit", value, "bytes from 1, as a number or as text such as '2GiB'") from None
     return limit
 
@@ -235,10 +253,10 @@ def staleness() -> float:
 def _seconds(setting: str, default: str) -> float:
     value = dask.config.get(setting, default=default)
     try:
-        seconds = float(parse_timedelta(value, default="s"))
+        seconds = float(parsed(parse_timedelta, value))
         if not 0 <= seconds < float("inf"):
             raise ValueError
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except ValueError:
         raise _invalid(setting, value, f"seconds from 0, or text such as {default!r}") from None
     return seconds
 
@@ -254,8 +272,11 @@ def _modules(value: object) -> tuple[str, ...]:
 
 
 def _environment(value: object) -> dict[str, str]:
+    valid = "a mapping of str to str, such as {'CUDA_VISIBLE_DEVICES': '{slot}'}"
     if not isinstance(value, Mapping) or not all(
         isinstance(name, str) and isinstance(text, str) for name, text in value.items()
     ):
-        raise _invalid("env", value, "a mapping of str to str, such as {'CUDA_VISIBLE_DEVICES': '{slot}'}")
+        raise _invalid("env", value, valid)
+    if not all(name and "=" not in name and "\0" not in name + text for name, text in value.items()):
+        raise _invalid("env", value, f"{valid}; no system takes an empty name, an '=' in one, or a null byte")
     return dict(value)

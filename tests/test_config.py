@@ -58,11 +58,17 @@ def test_it_is_frozen() -> None:
         ({"executor": "process", "pre_import": [1]}, "names of modules"),
         ({"executor": "process", "env": {"A": 1}}, "mapping of str to str"),
         ({"executor": "process", "env": "A=1"}, "mapping of str to str"),
+        ({"executor": "process", "env": {"A=B": "1"}}, "an '=' in one"),
+        ({"executor": "process", "env": {"": "1"}}, "empty name"),
+        ({"executor": "process", "env": {"A": "\0"}}, "null byte"),
         ({"executor": "process", "initializer": "no"}, "function without arguments"),
         ({"executor": "process", "timeout": 0}, "seconds above 0"),
         ({"executor": "process", "timeout": "soon"}, "seconds above 0"),
         ({"executor": "process", "timeout": True}, "seconds above 0"),
         ({"executor": "process", "timeout": float("nan")}, "seconds above 0"),
+        ({"executor": "process", "timeout": ""}, "seconds above 0"),
+        ({"executor": "process", "timeout": 10**400}, "seconds above 0"),
+        ({"executor": "process", "memory_limit": " "}, "bytes from 1"),
         ({"executor": "process", "memory_limit": 0}, "bytes from 1"),
         ({"executor": "process", "memory_limit": "much"}, "bytes from 1"),
         ({"executor": "process", "max_tasks_per_child": 0}, "whole number from 1"),
@@ -103,9 +109,11 @@ def test_configuration() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"skyward.worker.executer": "process"}, "no setting 'executer'.*concurrency, executor, timeout"),
+        ({"skyward.worker.executer": "process"}, "no setting 'executer'.*executor, concurrency, timeout"),
         ({"skyward.worker.concurrency": "many"}, "whole number from 1"),
         ({"skyward.worker": 3}, "mapping"),
+        ({"skyward.executor": "process"}, "skyward has no setting 'executor'; it has worker"),
+        ({"skyward.shared-memory.size": 3}, "shared-memory has no setting 'size'; it has threshold"),
         ({"skyward.worker.executor": "process", "skyward.worker.initializer": "no.where"}, "module:function"),
     ],
 )
@@ -115,14 +123,16 @@ def test_bad_configuration_is_refused(settings: dict[str, Any], message: str) ->
         sky.Worker.from_config()
 
 
-def test_a_plain_value_for_the_section_is_refused() -> None:
+@pytest.mark.parametrize("section", ["skyward", "skyward.worker", "skyward.worker.env"])
+def test_a_plain_value_for_a_section_is_refused(section: str) -> None:
     """Dask's defaults would take its place, and nobody would hear of it."""
     program = "import skyward_dask as sky; sky.SkywardPlugin()"
-    env = os.environ | {"DASK_SKYWARD__WORKER": "process"}
+    env = os.environ | {f"DASK_{section.replace('.', '__').upper()}": "process"}
     done = subprocess.run(
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1 and "skyward.worker='process' can't be meant" in done.stderr
+    name = section.removeprefix("skyward.worker.")
+    assert done.returncode == 1 and f"{name}='process' can't be meant" in done.stderr
 
 
 def test_the_shipped_defaults_fit_their_schema() -> None:

@@ -11,6 +11,7 @@ import dask.config
 from dask.utils import parse_bytes
 from distributed import Worker as DaskWorker
 
+from skyward_dask.config import parsed
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension.shelf import Shelf
 from skyward_dask.slots import segments as shared_memory
@@ -94,10 +95,12 @@ def share_from() -> int | None:
     if value is None:
         return None
     try:
-        size = parse_bytes(value)
-    except (ValueError, TypeError) as error:
+        size = int(parsed(parse_bytes, value))
+        if size < 0:
+            raise ValueError
+    except ValueError as error:
         raise ConfigurationError(
             f"skyward.shared-memory.threshold={value!r} can't be meant: it is a size such as '256 KiB', or "
             "null for never."
         ) from error
-    return int(size)
+    return size
