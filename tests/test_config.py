@@ -123,6 +123,12 @@ def test_bad_configuration_is_refused(settings: dict[str, Any], message: str) ->
         sky.Worker.from_config()
 
 
+def test_a_plugin_needs_a_worker() -> None:
+    """Not the name of an executor."""
+    with pytest.raises(sky.ConfigurationError, match="such as Worker"):
+        sky.SkywardPlugin("process")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("section", ["skyward", "skyward.worker", "skyward.worker.env"])
 def test_a_plain_value_for_a_section_is_refused(section: str) -> None:
     """Dask's defaults would take its place, and nobody would hear of it."""

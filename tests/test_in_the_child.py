@@ -460,6 +460,8 @@ def test_call_stacks_are_the_tasks(shared_client: Client, tmp_path: Any) -> None
     Event("go on", client=shared_client).set()
     future.result(timeout=PATIENCE)
     assert sky.stack(future) == ""
+    future.cancel()
+    assert sky.stack(future) == ""
 
 
 def test_log_records_keep_their_level_and_name(shared_client: Client) -> None:

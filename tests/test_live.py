@@ -30,6 +30,10 @@ async def test_resize(c: Client, s: Scheduler, a: Worker, b: Worker) -> None:
     assert len(set(pids)) == 1 and os.getpid() not in pids
     with pytest.raises(sky.InstallError, match="no such worker"):
         await sky.resize(c, 2, workers=["tcp://127.0.0.1:1"])
+    with pytest.raises(sky.InstallError, match="nobody: there is no such worker"):
+        await sky.resize(c, 2, workers=["nobody"])
+    with pytest.raises(sky.ConfigurationError, match="list of addresses or names"):
+        sky.resize(c, 2, workers=a.address)
     with pytest.raises(sky.ConfigurationError, match="whole number"):
         await sky.resize(c, 0)
 

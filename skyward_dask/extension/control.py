@@ -81,6 +81,8 @@ def resize(client: Client, concurrency: int, workers: Iterable[str] | None = Non
     wanted = Worker(concurrency=concurrency).concurrency
     if wanted is None:
         raise ConfigurationError("concurrency=None can't be meant here: it is a whole number from 1.")
+    if isinstance(workers, str):
+        raise ConfigurationError(f"workers={workers!r} can't be meant: it is a list of addresses or names.")
     return client.sync(_resize, client, wanted, None if workers is None else list(workers))
 
 

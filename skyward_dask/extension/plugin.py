@@ -14,6 +14,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol.pickle import dumps, loads
 
 from skyward_dask.config import Worker
+from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension.node import Node
 from skyward_dask.extension.private import is_registering
 
@@ -43,6 +44,10 @@ class SkywardPlugin(WorkerPlugin):
     name = NAME
 
     def __init__(self, worker: Worker | None = None) -> None:
+        if not isinstance(worker, Worker | None):
+            raise ConfigurationError(
+                f"worker={worker!r} can't be meant: it is a Worker, such as Worker(executor='process')."
+            )
         self._worker = Worker.from_config() if worker is None else worker
         self._initializer: bytes | None = None
         # tells two plugins with the same slots apart: the later one makes a `resize` in between void

@@ -109,7 +109,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     async def resize(self, slots: int, workers: list[str] | None) -> dict[str, str]:
         """Change slot counts; returns what went wrong, by worker. Those keep what they had."""
         scheduler = self.scheduler
-        chosen = [scheduler.coerce_address(worker) for worker in workers or scheduler.workers]
+        chosen = [self._address(worker) for worker in workers or scheduler.workers]
         if missing := [worker for worker in chosen if worker not in scheduler.workers]:
             return dict.fromkeys(missing, "there is no such worker")
         message = {"op": "skyward_resize", "slots": slots}
@@ -119,6 +119,13 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         if done:
             self.told.remember(scheduler, slots, done if workers or failures else None)
         return failures
+
+    def _address(self, worker: str) -> str:
+        """The address that is meant; what names no worker, and is no address, stays as it is."""
+        try:
+            return self.scheduler.coerce_address(worker)
+        except (ValueError, OSError):
+            return worker
 
     # --- install and uninstall ----------------------------------------------------------------------
 

@@ -59,7 +59,10 @@ def stack(future: Future[Any]) -> str:
 
 
 async def _stack(future: Future[Any]) -> str:
-    found = await future.client.scheduler.call_stack(keys=[future.key])
+    try:
+        found = await future.client.scheduler.call_stack(keys=[future.key])
+    except KeyError:  # the scheduler doesn't know the task any more
+        return ""
     frames = [frame for stacks in found.values() for frame in stacks.get(future.key, ())]
     inner = max((n for n, frame in enumerate(frames) if _TASK_SPEC in frame), default=-1)
     return "\n".join(frames[inner + 1 :])

@@ -12,7 +12,7 @@ from typing import Any
 
 from skyward_dask.slots.channel import Part
 from skyward_dask.slots.pages import address, is_clean
-from skyward_dask.slots.pickling import dumps, loads
+from skyward_dask.slots.pickling import dumps, loads, unloadable
 from skyward_dask.slots.segments import Range, Segments
 
 
@@ -49,8 +49,18 @@ class Form:
         return len(self.parts) > 1 and any(isinstance(part, Piece) for part in self.parts)
 
     def load(self) -> Any:
-        """The value, over the worker's own mapping: it keeps its ranges in use."""
-        return loads([part.view() if isinstance(part, Piece) else part for part in self.parts])
+        """The value, over the worker's own mapping: it keeps its ranges in use.
+
+        Raises
+        ------
+        SerializationError
+            It can't be unpickled here.
+        """
+        stream, *_ = parts = [part.view() if isinstance(part, Piece) else part for part in self.parts]
+        try:
+            return loads(parts)
+        except Exception as error:
+            raise unloadable(stream, error) from error
 
 
 def share(parts: Iterable[Part], segments: Segments | None) -> Form:

@@ -7,6 +7,7 @@ of the chain that can't be pickled is replaced; what was raised keeps its type.
 from __future__ import annotations
 
 import pickle
+import pickletools
 import sys
 import traceback
 from collections.abc import Iterable
@@ -56,6 +57,25 @@ def unpicklable(what: Iterable[tuple[str, object]], error: BaseException) -> Ser
         f"{named} can't be pickled on its way between a worker and its slot's process: {error!r}. "
         "Pass what it is made from and build it in the task, or run the task with executor='thread'."
     )
+
+
+def unloadable(stream: Part, error: BaseException) -> SerializationError:
+    """The error of a result that can't be unpickled: it names what its pickle is made with first."""
+    return SerializationError(
+        f"the result, made with {_first_global(bytes(stream))}, can't be unpickled in its worker: {error!r}. "
+        "A module may be missing there, or its class can't be built again from its pickle."
+    )
+
+
+def _first_global(stream: bytes) -> str:
+    """The first class or function that a pickle refers to: the class of most objects."""
+    names: list[str] = []
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name == "STACK_GLOBAL":
+            return ".".join(names[-2:])
+        if isinstance(argument, str):
+            names.append(argument)
+    return "nothing but plain values"
 
 
 @dataclass(frozen=True, slots=True)

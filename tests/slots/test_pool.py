@@ -292,6 +292,21 @@ def test_a_pool_that_cannot_start_says_why(bad: dict[str, Any]) -> None:
             pool.submit(abs, 1).result()
 
 
+class CannotComeBack:
+    def __setstate__(self, state: object) -> None:
+        raise ZeroDivisionError
+
+    def __getstate__(self) -> int:
+        return 1
+
+
+def test_a_result_that_cannot_be_unpickled_is_named(shared_pool: SlotPool) -> None:
+    """With its class, and what went wrong as the cause."""
+    with pytest.raises(SerializationError, match=r"result, made with .*test_pool\.CannotComeBack") as caught:
+        shared_pool.submit(CannotComeBack).result()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
 def test_an_environment_that_no_process_can_have() -> None:
     """Fails the start: the supervisor outlives it, and nobody waits for ever."""
     with SlotPool(1, env={"A=B": "1"}) as pool, pytest.raises(SlotStartFailed, match="illegal environment"):
