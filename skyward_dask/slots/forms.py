@@ -10,10 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from skyward_dask.slots.channel import Part
+from skyward_dask.slots.framing import Part
 from skyward_dask.slots.pages import address, is_clean
 from skyward_dask.slots.pickling import dumps, loads, unloadable
 from skyward_dask.slots.segments import Range, Segments
+
+
+#: Bytes of a stream that take a millisecond to be unpickled, if they are many small objects.
+_LONG = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,11 @@ class Form:
     @property
     def is_shared(self) -> bool:
         return len(self.parts) > 1 and any(isinstance(part, Piece) for part in self.parts)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether unpickling it may take more than a millisecond."""
+        return len(self.parts[0]) > _LONG  # type: ignore[arg-type]  # the stream is never shared
 
     def load(self) -> Any:
         """The value, over the worker's own mapping: it keeps its ranges in use.

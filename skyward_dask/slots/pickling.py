@@ -18,7 +18,7 @@ from typing import Any
 import cloudpickle
 
 from skyward_dask.errors import SerializationError, SkywardError
-from skyward_dask.slots.channel import Part
+from skyward_dask.slots.framing import Part
 
 
 def dumps(value: object) -> list[Part]:
