@@ -20,7 +20,7 @@ from typing import Any, ClassVar, SupportsIndex, cast
 from dask.sizeof import sizeof
 
 from skyward_dask.extension.shelf import may_have_buffers
-from skyward_dask.slots.channel import Part
+from skyward_dask.slots.framing import Part
 from skyward_dask.slots.pickling import dumps, loads
 
 #: Bytes from which a result stays closed: it takes milliseconds to unpickle, as long as a turn of the

@@ -160,7 +160,7 @@ class ChildProcess:
         return self.lender.collect(sizes, reply.parts)
 
     def answer(self, number: int, done: bool, parts: Sequence[Part]) -> None:
-        """Answer a request of the task; without a number the child has told something, and asks for nothing."""
+        """Answer a request of the task; one without a number only tells something."""
         if number:
             self.answers.send(Frame(Kind.ANSWER, number, (done,), parts))
 

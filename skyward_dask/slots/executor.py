@@ -24,13 +24,11 @@ from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pool import Pool, PoolClosed, SlotSnapshot
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.runs import Request, Run
-from skyward_dask.slots.segments import Segments
+from skyward_dask.slots.segments import SHARE_FROM, Segments
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Bytes from which shared memory is faster than the socket, its round trip for a range included.
-SHARE_FROM = 256 * 1024
 #: Helper threads of a pool: enough that one large value doesn't keep the next one waiting.
 HELPERS = 4
 #: Arguments of these types that are no longer than this take no time to be pickled.
@@ -167,7 +165,11 @@ class SlotPool(Executor):
             self._thread.post(self._thread.pool.start, run)
 
     def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
     ) -> Iterator[T]:
         """As `concurrent.futures.Executor.map`; each call is a call of its own, whatever the `chunksize`."""
         if chunksize < 1:

@@ -15,7 +15,6 @@ from skyward_dask.slots.pages import address, is_clean
 from skyward_dask.slots.pickling import dumps, loads, unloadable
 from skyward_dask.slots.segments import Range, Segments
 
-
 #: Bytes of a stream that take a millisecond to be unpickled, if they are many small objects.
 _LONG = 64 * 1024
 

@@ -66,7 +66,10 @@ def pack(frame: Frame) -> list[Part]:
     first = b"".join((header, struct.pack(f"<{len(lengths)}Q", *lengths), envelope))
     if sum(lengths) < READ:
         return [b"".join((first, *frame.parts))]
-    return [first, *(memoryview(part).cast("B") for part, size in zip(frame.parts, lengths, strict=True) if size)]
+    return [
+        first,
+        *(memoryview(part).cast("B") for part, size in zip(frame.parts, lengths, strict=True) if size),
+    ]
 
 
 class FrameReader:
@@ -104,7 +107,8 @@ class FrameReader:
             envelope = marshal.loads((yield from self._take(size))) if size else ()
             parts: list[Part] = []
             for length in lengths:
-                parts.append((yield from self._take(length)))
+                part = yield from self._take(length)
+                parts.append(part)
             self.frames.append(Frame(_KINDS[kind], number, envelope, parts, (), carried))
 
     def _take(self, size: int) -> Generator[memoryview, int, bytearray]:

@@ -14,14 +14,13 @@ descriptors follow in the same order.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from skyward_dask.slots.borrowing import Borrower, Layout, Place
-from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.forms import Form, Piece
+from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.leases import lease
 from skyward_dask.slots.loop_channel import LoopChannel
 from skyward_dask.slots.pickling import dump_exception, loads

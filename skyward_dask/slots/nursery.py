@@ -13,8 +13,9 @@ processes) is done in helper threads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
+from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.child_process import ChildProcess
@@ -90,7 +91,7 @@ class Nursery:
         self._start_children()
 
     def drop(self, child: ChildProcess) -> None:
-        """Bury a child that was given up, if it hasn't been asked for yet; else it is killed when it is there."""
+        """Bury a child that was given up, if it hasn't been asked for; else it is killed when it is there."""
         if (handle := self._delayed.pop(child, None)) is not None:
             handle.cancel()
         elif child in self._to_start:
@@ -168,8 +169,8 @@ class Nursery:
     def _give_up(self, child: ChildProcess) -> None:
         if child.state is State.STARTING and child.death is None:
             child.failure = SlotStartFailed(
-                f"the process of slot {child.slot} was not ready after {START_LIMIT:g} s, and was killed: its "
-                "pre_import or its initializer may hang.",
+                f"the process of slot {child.slot} was not ready after {START_LIMIT:g} s, and was killed: "
+                "its pre_import or its initializer may hang.",
                 child.output.tail(),
             )
             child.kill()
@@ -266,8 +267,8 @@ class Nursery:
         self._dismiss()
         self._end_if_over()
 
-    def _spawn(self, coroutine: object) -> None:
-        task = self._loop.create_task(coroutine)  # type: ignore[arg-type]
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(coroutine)
         self._ending.add(task)
         task.add_done_callback(self._forget)
 

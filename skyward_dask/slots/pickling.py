@@ -10,7 +10,7 @@ import pickle
 import pickletools
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -39,7 +39,7 @@ def dumps(value: object) -> list[Part]:
     return [stream, *(buffer.raw() for buffer in buffers)]
 
 
-def loads(parts: list[Part]) -> Any:
+def loads(parts: Sequence[Part]) -> Any:
     """The value that `dumps` pickled; its buffers are used in place, and are writable."""
     return pickle.loads(parts[0], buffers=parts[1:])
 
@@ -150,7 +150,7 @@ def _rebuild(first: Any, args: tuple[Any, ...] = (), attributes: dict[str, Any] 
     return error
 
 
-def load_exception(parts: list[Part]) -> BaseException:
+def load_exception(parts: Sequence[Part]) -> BaseException:
     """The exception that `dump_exception` pickled, with its chain and its remote frames."""
     links: list[_Link] = pickle.loads(parts[0])
     errors = [_load_link(link) for link in links]

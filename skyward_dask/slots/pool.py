@@ -485,8 +485,7 @@ class Pool:
         events = [event]
         while events:
             for command in child.apply(events.pop()):
-                if (follows := self._carry_out[command](self, child)) is not None:
-                    events.append(follows)
+                events += self._carry_out[command](self, child)
         self._unsettled[self._slots[child.slot]] = None
 
     def _settle(self, slot: _Slot) -> None:
@@ -530,19 +529,20 @@ class Pool:
         self._nursery.start(child, self._backoff.delay)
         return child
 
-    # what commands do; each returns the event that follows, if one does
+    # what commands do; each returns the events that follow
 
-    def _offer(self, child: ChildProcess) -> Event | None:
+    def _offer(self, child: ChildProcess) -> tuple[Event, ...]:
         slot = self._slots[child.slot]
         if child.last or (slot.child is not child and slot.successor not in (None, child)):
-            return Event.RETIRE
+            return (Event.RETIRE,)
         if slot.child is not child:
             slot.successor = child  # it had seceded: so the next one that does finds a child ready
-        return None
+        return ()
 
-    def _interrupt(self, child: ChildProcess) -> None:
+    def _interrupt(self, child: ChildProcess) -> tuple[Event, ...]:
         child.interrupt()
         self._loop.call_later(self._grace, self._overdue, child, child.run)
+        return ()
 
     def _overdue(self, child: ChildProcess, run: Run | None) -> None:
         """A child that was interrupted, or asked to leave, has had its time."""
@@ -550,28 +550,32 @@ class Pool:
             self._apply(child, Event.LIMIT)
             self._update()
 
-    def _kill(self, child: ChildProcess) -> None:
+    def _kill(self, child: ChildProcess) -> tuple[Event, ...]:
         child.kill()
         if not child.pid:
             self._nursery.drop(child)
+        return ()
 
-    def _dismiss(self, child: ChildProcess) -> None:
+    def _dismiss(self, child: ChildProcess) -> tuple[Event, ...]:
         child.close_gently()
         self._loop.call_later(_LEAVE, self._overdue, child, None)
         if child.last:
             self._on_event("replace", child.slot, child.pid)
+        return ()
 
-    def _fail_start(self, child: ChildProcess) -> None:
+    def _fail_start(self, child: ChildProcess) -> tuple[Event, ...]:
         if not child.orphaned:  # else its template was lost: it is simply started again
             self._backoff.fail()
             slot = self._slots[child.slot]
             slot.wanted = slot.wanted and slot.child is not child
+        return ()
 
-    def _count_crash(self, child: ChildProcess) -> None:
+    def _count_crash(self, child: ChildProcess) -> tuple[Event, ...]:
         if not child.orphaned:
             self._slots[child.slot].crashes += 1
+        return ()
 
-    _carry_out: ClassVar[dict[Command, Callable[[Pool, ChildProcess], Event | None]]] = {
+    _carry_out: ClassVar[dict[Command, Callable[[Pool, ChildProcess], tuple[Event, ...]]]] = {
         Command.OFFER: _offer,
         Command.INTERRUPT: _interrupt,
         Command.KILL: _kill,

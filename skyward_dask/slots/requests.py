@@ -40,7 +40,7 @@ def _carry_out(child: ChildProcess, frame: Frame) -> Any:
         raise RuntimeError(f"{name} needs the worker, and the task that asked has ended")
     if request.serve is None:
         raise RuntimeError(f"{name} needs a worker, and nobody here serves it")
-    args, kwargs = loads(list(frame.parts))
+    args, kwargs = loads(frame.parts)
     return request.serve(name, args, kwargs)
 
 
@@ -52,7 +52,9 @@ def _answer_with(child: ChildProcess, number: int, value: object) -> None:
     child.answer(number, done, parts)
 
 
-def _answer_with_outcome(child: ChildProcess, number: int, outcome: Future[Any] | asyncio.Future[Any]) -> None:
+def _answer_with_outcome(
+    child: ChildProcess, number: int, outcome: Future[Any] | asyncio.Future[Any]
+) -> None:
     if outcome.cancelled():
         child.answer(number, False, dump_exception(CancelledError()))
     elif (error := outcome.exception()) is not None:

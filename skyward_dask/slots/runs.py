@@ -121,9 +121,23 @@ class Run:
     """
 
     __slots__ = (
-        "__weakref__", "_subscribers", "child", "deadline", "forms", "key", "may_begin", "memory_limit", "outcome",
-        "peak", "repeats", "request", "slotted", "stack", "timeout", "verdict",
-    )  # fmt: skip
+        "__weakref__",
+        "_subscribers",
+        "child",
+        "deadline",
+        "forms",
+        "key",
+        "may_begin",
+        "memory_limit",
+        "outcome",
+        "peak",
+        "repeats",
+        "request",
+        "slotted",
+        "stack",
+        "timeout",
+        "verdict",
+    )
 
     def __init__(self, request: Request) -> None:
         self.key = request.key

@@ -103,7 +103,8 @@ class _Template:
             self._control.send(Kind.FAILED, frame.number, (error.errno,))
             pid = -1
         if pid == 0:
-            return self._in_child(*frame.envelope, list(frame.descriptors))
+            (command,) = frame.envelope
+            return self._in_child(command, list(frame.descriptors))
         for fd in frame.descriptors:
             os.close(fd)
         if pid > 0:

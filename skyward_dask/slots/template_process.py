@@ -94,9 +94,7 @@ class TemplateProcess:
         finally:
             self.output.close_writers()
         self.pid = self._popen.pid
-        self._control = LoopChannel(
-            loop, control, lambda frame: on_frame(self, frame), lambda: on_end(self)
-        )
+        self._control = LoopChannel(loop, control, lambda frame: on_frame(self, frame), lambda: on_end(self))
         self._control.listen()
         for fd in self.output.readers:
             loop.add_reader(fd, self._written, fd)

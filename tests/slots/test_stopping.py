@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, TaskTimeout
-from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.executor import SlotPool
+from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.runs import Request, Run
 from tests.sizes import size, sized
 
