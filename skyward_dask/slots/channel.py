@@ -42,7 +42,6 @@ class Kind(IntEnum):
     ANSWER = 7
     ALLOCATE = 8
     GRANT = 9
-    BURST = 10
 
 
 _KINDS = {kind.value: kind for kind in Kind}

@@ -33,7 +33,6 @@ from time import monotonic
 from typing import Any, NoReturn
 
 from skyward_dask.errors import SerializationError
-from skyward_dask.slots.ahead import Ahead
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind, Part
 from skyward_dask.slots.exchange import Exchange
 from skyward_dask.slots.heap import keep_warm
@@ -61,8 +60,6 @@ class Link:
     ----------
     run : int
         The number of the run that is active; 0 between runs.
-    taken : int
-        The number of the run that this process has taken last, active or not yet.
     report : tuple
         Plain values that the backend adds to the answer of the run; empty again after it.
 
@@ -76,7 +73,7 @@ class Link:
         self._page = page
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Callable[[Frame], None]] = {}
-        self.run = self.taken = 0
+        self.run = 0
         self.report: tuple[Any, ...] = ()
 
     def call(self, name: str, *args: object, **kwargs: object) -> Any:
@@ -97,11 +94,6 @@ class Link:
     def stopped(self) -> bool:
         """Whether the run that is active is to stop."""
         return self.run != 0 and self._page.stop == self.run
-
-    @property
-    def is_stopped_late(self) -> bool:
-        """Whether what was to stop has ended, and this process has gone on with another run."""
-        return 0 < self._page.stop < self.taken
 
     def call_begins(self) -> None:
         """The run's time begins."""
@@ -153,9 +145,9 @@ def enumerate_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> 
     ]
 
 
-def main(runs: int, answers: int, page: int, ahead: int) -> None:
+def main(runs: int, answers: int, page: int) -> None:
     """Serve runs until the worker is gone; the numbers are descriptors that this process was given."""
-    for fd in (runs, answers, page, ahead):
+    for fd in (runs, answers, page):
         os.set_inheritable(fd, False)
     reset_signals()
     become_subreaper()
@@ -178,7 +170,7 @@ def main(runs: int, answers: int, page: int, ahead: int) -> None:
     _reseed()
     share_from = _prepare(channel.receive(), link)
     channel.send(Kind.READY, 0, ())
-    _serve(channel, link, shared, Exchange(channel, Ahead(socket.socket(fileno=ahead)), share_from))
+    _serve(channel, link, shared, Exchange(channel, share_from))
     _end_as_a_program_does()
 
 
@@ -199,8 +191,6 @@ def _be_taken_first() -> None:
 
 def _interrupt(link: Link, number: int, frame: types.FrameType | None) -> None:
     """SIGINT, in the main thread: from the worker it concerns one run; from elsewhere, this process."""
-    if link.is_stopped_late:
-        return
     if link.run:
         raise KeyboardInterrupt
     _exit(_INTERRUPTED)
@@ -246,22 +236,17 @@ def _prepare(frame: Frame, link: Link) -> int | None:
 
 
 def _serve(runs: Channel, link: Link, page: Page, exchange: Exchange) -> None:
-    following: Frame | None = None
     while True:
         try:
-            frame = following or exchange.next_run()
+            frame = exchange.next_run()
         except ChannelClosed:
             return
-        link.taken = frame.number
         page.called = 0.0
         page.begun = frame.number
         kind, sizes, parts = _run(frame, link, exchange)
         _flush()
-        following = None if page.stop == frame.number else exchange.following(frame)
-        link.taken = following.number if following else frame.number
         del frame
-        goes_on_with = following.number if following else 0
-        envelope = (link.report, sizes, goes_on_with) if link.report or sizes or following else ()
+        envelope = (link.report, sizes) if link.report or sizes else ()
         try:
             runs.send(kind, page.begun, envelope, parts)
         except ChannelClosed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from skyward_dask.slots.ahead import Ahead
 from skyward_dask.slots.borrowing import Borrower
 from skyward_dask.slots.channel import Channel, Frame, Kind, Part, Quiet
 from skyward_dask.slots.heap import give_back
@@ -24,8 +23,6 @@ class Exchange:
     ----------
     runs : Channel
         Where the child's main thread speaks with its worker.
-    ahead : Ahead
-        Where calls may lie ready.
     share_from : int or None
         Bytes from which a buffer of a result goes into shared memory.
 
@@ -34,8 +31,8 @@ class Exchange:
     For the main thread: between a run and its result nobody else reads `runs`.
     """
 
-    def __init__(self, runs: Channel, ahead: Ahead, share_from: int | None) -> None:
-        self._runs, self._ahead = runs, ahead
+    def __init__(self, runs: Channel, share_from: int | None) -> None:
+        self._runs = runs
         self._share_from = share_from
         self._borrower = Borrower()
         runs.set_patience(_IDLE)
@@ -105,8 +102,3 @@ class Exchange:
         frame = self._runs.receive()
         self._runs.set_patience(_IDLE)
         return frame
-
-    def following(self, frame: Frame) -> Frame | None:
-        """What lies ready behind a run, if it is one of a burst; from here on it is this child's to run."""
-        taken = self._ahead.take() if frame.kind is Kind.BURST else None
-        return Frame(Kind.BURST, taken[0], (), [taken[1]], []) if taken else None

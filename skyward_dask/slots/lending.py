@@ -46,20 +46,20 @@ class Lender:
         """Bytes from which the child's results go into shared memory."""
         return None if self._segments is None else self._segments.share_from
 
-    def send(self, runs: Channel, kind: Kind, number: int, forms: tuple[Form, ...]) -> None:
-        """Send a run, or the first of a burst: a call, and what is attached to it."""
+    def send(self, runs: Channel, number: int, forms: tuple[Form, ...]) -> None:
+        """Send a run: a call, and what is attached to it."""
         if len(forms) == 1 and not forms[0].is_shared:
-            runs.send(kind, number, (), forms[0].inline)
+            runs.send(Kind.RUN, number, (), forms[0].inline)
             return
         parts = [part for form in forms for part in form.parts]
         counts = tuple(len(form.parts) for form in forms) if len(forms) > 1 else ()
         inline = [part for part in parts if not isinstance(part, Piece)]
         if len(inline) == len(parts):
-            runs.send(kind, number, (None, counts), inline)
+            runs.send(Kind.RUN, number, (None, counts), inline)
             return
         layout, descriptors, leases = self.lend(parts)
         try:
-            runs.send(kind, number, (layout, counts), inline, descriptors)
+            runs.send(Kind.RUN, number, (layout, counts), inline, descriptors)
         finally:
             for fd in leases:
                 os.close(fd)

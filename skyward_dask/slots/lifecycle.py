@@ -30,7 +30,6 @@ class Event(Enum):
     READY = "ready"
     CHECK_OUT = "check out"
     CHECK_IN = "check in"
-    GO_ON = "go on"
     STOP = "stop"
     LIMIT = "limit"
     RETIRE = "retire"
@@ -66,8 +65,6 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Command, ...]]] = {
     (State.IDLE, Event.CLOSE): (State.LEAVING, (Command.DISMISS,)),
     (State.IDLE, Event.DIED): (State.GONE, (Command.COUNT_CRASH,)),
     (State.BUSY, Event.CHECK_IN): (State.IDLE, (Command.OFFER,)),
-    # it has taken the next run of a burst by itself
-    (State.BUSY, Event.GO_ON): (State.BUSY, ()),
     (State.BUSY, Event.STOP): (State.STOPPING, (Command.INTERRUPT,)),
     (State.BUSY, Event.LIMIT): _KILL,
     # it has had its last run: what it is asked in between stays until it checks in
@@ -76,8 +73,6 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Command, ...]]] = {
     (State.BUSY, Event.DIED): (State.GONE, (Command.COUNT_CRASH,)),
     # its run ended while it was being stopped; an interrupted interpreter is not used again
     (State.STOPPING, Event.CHECK_IN): _KILL,
-    # its run had ended before it was stopped: the child knows, and spares the next one
-    (State.STOPPING, Event.GO_ON): (State.BUSY, ()),
     (State.STOPPING, Event.LIMIT): _KILL,
     (State.STOPPING, Event.CLOSE): _KILL,
     (State.STOPPING, Event.STOP): (State.STOPPING, ()),
@@ -86,7 +81,6 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Command, ...]]] = {
     # words of a child that is being killed, which were on their way
     (State.KILLING, Event.READY): _KILLING,
     (State.KILLING, Event.CHECK_IN): _KILLING,
-    (State.KILLING, Event.GO_ON): _KILLING,
     (State.KILLING, Event.STOP): _KILLING,
     (State.KILLING, Event.LIMIT): _KILLING,
     (State.KILLING, Event.RETIRE): _KILLING,
@@ -98,7 +92,6 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Command, ...]]] = {
     (State.LEAVING, Event.DIED): _GONE,
     # the caller gives back a child whose death has been dealt with; a deadline passes that was its
     (State.GONE, Event.CHECK_IN): _GONE,
-    (State.GONE, Event.GO_ON): _GONE,
     (State.GONE, Event.STOP): _GONE,
     (State.GONE, Event.LIMIT): _GONE,
     (State.GONE, Event.RETIRE): _GONE,

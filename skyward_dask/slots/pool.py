@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -28,8 +27,7 @@ import psutil
 from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, TaskTimeout
 from skyward_dask.slots import segments as shared_memory
 from skyward_dask.slots.backoff import Backoff
-from skyward_dask.slots.bursts import Burst, Call
-from skyward_dask.slots.callers import MOST, Callers
+from skyward_dask.slots.callers import Callers
 from skyward_dask.slots.channel import Kind, Part
 from skyward_dask.slots.forms import Form
 from skyward_dask.slots.lifecycle import Command, Event, State
@@ -201,9 +199,7 @@ class SlotPool(Executor):
         self._open_calls = 0
         self._closing = False
         self._ended = threading.Event()
-        # what a call prints could not be told from what the next one in its burst does
-        most = MOST if on_output is _discard and max_tasks is None else 1
-        self._callers = Callers(slots, most, self._make, self._leave)
+        self._callers = Callers(slots)
         self._own_segments = None if segments is not None else shared_memory.create(share_from)
         self._segments = segments or self._own_segments
         self._submitted: WeakKeyDictionary[Future[Any], Run] = WeakKeyDictionary()
@@ -261,11 +257,15 @@ class SlotPool(Executor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` in a slot; see `concurrent.futures.Executor.submit`."""
-        self._enter()
         run = Run(Request(getattr(fn, "__qualname__", None) or repr(fn), fn, args, kwargs))
-        future: Future[T] = Future()
+        self._enter()
+        try:
+            future: Future[T] = self._callers.submit(self._run_submitted, run)
+        except BaseException:
+            self._leave()
+            raise
         self._submitted[future] = run
-        self._callers.submit(future, run)
+        future.add_done_callback(self._leave)
         return future
 
     def stop(self, future: Future[Any]) -> bool:
@@ -288,20 +288,23 @@ class SlotPool(Executor):
                 slot.child = None
                 self._settle(slot)
 
+    def _run_submitted(self, run: Run) -> Any:
+        return self._run(run).load()
+
     def _run(self, run: Run) -> Form:
         forms = run.request.pickled(self._segments)
         while True:
             child = self._check_out(run)
-            reply, over, _ = self._attempt(run, child, forms)
+            reply, over = self._attempt(run, child, forms)
             if over:
                 return self._outcome(run, child, reply)
             if run.request.again is not None:
                 run.request.again()
 
     def _attempt(
-        self, run: Run, child: ChildProcess, forms: tuple[Form, ...], burst: Burst | None = None
-    ) -> tuple[tuple[Kind, Form] | None, bool, Call | None]:
-        """Carry out a run, or the next one of a burst.
+        self, run: Run, child: ChildProcess, forms: tuple[Form, ...]
+    ) -> tuple[tuple[Kind, Form] | None, bool]:
+        """Carry out a run in a child.
 
         Returns
         -------
@@ -309,65 +312,22 @@ class SlotPool(Executor):
             The child's word, if it had one.
         over : bool
             Whether that is the end of the run; else another child is to have it.
-        following : Call or None
-            What the child has gone on with.
         """
-        reply, over, following = None, True, None
+        reply, over = None, True
         try:
             reply = child.carry_out(run, forms)
-            following = burst.taken(child.goes_on_with) if burst and child.goes_on_with else None
         except Lost:
             self._supervisor.call(self._supervisor.expect_burial, child)
             child.died.wait()
             over = not self._is_repeated(run, child)
         finally:
-            if burst is not None and following is None:
-                burst.close()
-            self._give_back(run, child, reply is not None, over, following.run if following else None)
-        if burst is not None and child.last:
-            burst.recall()
-        return reply, over, following
-
-    def _make(self, burst: Burst) -> None:
-        """Carry out a burst's calls, one after the other in one child; what it doesn't take is put back."""
-        call: Call | None = burst.first
-        try:
-            forms = burst.first.pickled(self._segments)
-            child = self._check_out(burst.first.run)
-            burst.lay(child.ahead, child.allot, self._segments)
-        except BaseException as error:  # whoever waits for the future sees it
-            self._fail(burst, burst.first, error)
-            return
-        while call is not None:
-            call = self._step(burst, call, child, forms)
-            forms = ()  # the child has the others
-
-    def _step(self, burst: Burst, call: Call, child: ChildProcess, forms: tuple[Form, ...]) -> Call | None:
-        """Have one call's outcome, and return the one that the child has gone on with."""
-        try:
-            reply, over, following = self._attempt(call.run, child, forms, burst)
-        except BaseException as error:  # whoever waits for the future sees it
-            self._fail(burst, call, error)
-            return None
-        if not over:
-            burst.put_back([call])
-            return None
-        call.settle(partial(self._value, call.run, child, reply))
-        self._leave()
-        return following
-
-    def _value(self, run: Run, child: ChildProcess, reply: tuple[Kind, Form] | None) -> Any:
-        return self._outcome(run, child, reply).load()
-
-    def _fail(self, burst: Burst, call: Call, error: BaseException) -> None:
-        burst.close()
-        call.fail(error)
-        self._leave()
+            self._give_back(run, child, reply is not None, over)
+        return reply, over
 
     def _is_repeated(self, run: Run, child: ChildProcess) -> bool:
         """Whether a run whose child has died is given to another: it was no fault of the run."""
         with self._changed:
-            innocent = child.orphaned or run.bystander or not child.has_begun
+            innocent = child.orphaned or not child.has_begun
             if run.verdict is not None or not innocent or run.repeats >= _REPEATS:
                 run.done = True
                 return False
@@ -405,7 +365,7 @@ class SlotPool(Executor):
                 raise PoolClosed("the pool is shut down and takes no more calls")
             self._open_calls += 1
 
-    def _leave(self) -> None:
+    def _leave(self, _: object = None) -> None:
         with self._changed:
             self._open_calls -= 1
             if self._closing and not self._open_calls:
@@ -433,7 +393,6 @@ class SlotPool(Executor):
         self._apply(child, Event.CHECK_OUT)
         child.expect()
         run.child, child.run = child, run
-        run.bystander = False
         if self._max_tasks is not None and child.runs_done + 1 >= self._max_tasks:
             child.last = True
             self._settle(slot)
@@ -460,9 +419,7 @@ class SlotPool(Executor):
     def _count(self, *states: State) -> int:
         return sum(slot.child is not None and slot.child.state in states for slot in self._slots)
 
-    def _give_back(
-        self, run: Run, child: ChildProcess, answered: bool, over: bool, following: Run | None = None
-    ) -> None:
+    def _give_back(self, run: Run, child: ChildProcess, answered: bool, over: bool) -> None:
         slot = self._slots[child.slot]
         with self._changed:
             run.child = child.run = None
@@ -470,23 +427,10 @@ class SlotPool(Executor):
             child.runs_done += 1
             if over:
                 slot.tasks_done += 1
-            if following is not None:
-                self._go_on(run, following, child)
-            elif answered:
+            if answered:
                 self._apply(child, Event.CHECK_IN)
-            if child.run is None and child.state is State.GONE:
+            if child.state is State.GONE:
                 child.close()  # nobody else has it: its death left that to us
-
-    def _go_on(self, run: Run, following: Run, child: ChildProcess) -> None:
-        """The child has gone on with a burst's next run, before anybody here knew; with the lock held."""
-        # an interrupt that is under way comes too late: the child knows which run it was for, and is retired
-        child.last = child.last or child.state is State.STOPPING
-        self._apply(child, Event.GO_ON)
-        child.go_on()
-        following.child, child.run = child, following
-        following.bystander = run.verdict is not None
-        if following.verdict is not None:
-            self._end_run(following, child)
 
     # --- changing ----------------------------------------------------------------------------------
 
@@ -525,14 +469,10 @@ class SlotPool(Executor):
         if child is None:
             self._changed.notify_all()  # it waits for a slot
             return True
-        self._end_run(run, child)
-        return True
-
-    def _end_run(self, run: Run, child: ChildProcess) -> None:
-        """Carry out a run's verdict."""
         self._slots[child.slot].kills += 1
         self._supervisor.call(self._on_event, "kill", child.slot, child.pid)
-        self._apply(child, Event.STOP if run.verdict is Verdict.STOPPED else Event.LIMIT)
+        self._apply(child, Event.STOP if verdict is Verdict.STOPPED else Event.LIMIT)
+        return True
 
     def _time_out(self, run: Run, child: ChildProcess) -> None:
         timeout = run.request.timeout
@@ -750,25 +690,24 @@ class SlotPool(Executor):
             Cancel those that haven't begun.
         """
         with self._changed:
-            closed_before, self._closing = self._closing, True
+            self._closing = True
+        self._callers.shutdown(wait=False)
         if cancel_futures:
-            self._callers.cancel()
-        if not closed_before:
-            self._callers.end()
+            for future in list(self._submitted):
+                future.cancel()  # without a lock: whoever wants to know is called back
         with self._changed:
             if not self._open_calls:
                 self._close_children()
         if wait:
-            self._callers.join()
+            self._callers.shutdown()
             self._await_end()
 
     def end(self) -> None:
         """End the pool now: running calls are killed and raise `concurrent.futures.CancelledError`."""
         with self._changed:
-            closed_before, self._closing = self._closing, True
+            self._closing = True
             self._close_children()
-        if not closed_before:
-            self._callers.end()
+        self._callers.shutdown(wait=False)
         self._await_end()
 
     def _close_children(self) -> None:

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
-from skyward_dask.slots.ahead import Ahead
 from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind, Part
 from skyward_dask.slots.child import STACK_SIGNAL
 from skyward_dask.slots.forms import Form
@@ -103,8 +102,7 @@ class ChildProcess:
         self.death: Death | None = None
         self.died = threading.Event()
         self._dying = threading.Lock()  # nobody signals a process whose number may be another's by now
-        self._numbers = self._number = 0  # the last that was given, and that of the run that it has
-        self.goes_on_with = 0
+        self._number = 0  # that of the run that it has
         self._closed = False
         self.page = Page()
         self._told = self.page.written()  # what faulthandler wrote before was asked for
@@ -112,7 +110,6 @@ class ChildProcess:
         ours, self._theirs = socket.socketpair()
         answers, self._answered = socket.socketpair()
         self.runs, self.answers = Channel(ours), Channel(answers)
-        self.ahead = Ahead.pair()
 
     def apply(self, event: Event) -> tuple[Command, ...]:
         """Take an event; returns what to do about it."""
@@ -124,12 +121,7 @@ class ChildProcess:
     def start(self, guardian: Guardian) -> None:
         """Have the template start it; raises what `Guardian.fork` raises."""
         writers = self.output.writers
-        descriptors = (
-            self._theirs.fileno(),
-            self._answered.fileno(),
-            self.page.fd,
-            self.ahead.reader.fileno(),
-        )
+        descriptors = self._theirs.fileno(), self._answered.fileno(), self.page.fd
         try:
             pid, pidfd = guardian.fork(self.slot, (*descriptors, writers["stdout"], writers["stderr"]))
         finally:
@@ -172,7 +164,7 @@ class ChildProcess:
         ----------
         run : Run
         forms : tuple of Form
-            The call and what is attached to it; empty if the child has gone on with it by itself.
+            The call and what is attached to it.
 
         Raises
         ------
@@ -180,10 +172,8 @@ class ChildProcess:
             The child died meanwhile.
         """
         try:
-            if forms:
-                self.output.begin(run.request.key)
-                kind = Kind.RUN if self._number == self._numbers else Kind.BURST
-                self._lender.send(self.runs, kind, self._number, forms)
+            self.output.begin(run.request.key)
+            self._lender.send(self.runs, self._number, forms)
             reply = self._wait(run.request)
         except ChannelClosed:
             # An end of file is a death, or a child that closed its sockets: then this makes it one. A
@@ -193,25 +183,15 @@ class ChildProcess:
         except BaseException:
             self.kill()  # the run goes on in there, and its answer would be taken for the next one's
             raise
-        report, sizes, self.goes_on_with = reply.envelope or ((), (), 0)
-        if not self.goes_on_with:
-            self.output.end()
+        self.output.end()
+        report, sizes = reply.envelope or ((), ())
         if run.request.report is not None and report:
             run.request.report(*report)
         return reply.kind, self._lender.collect(sizes, reply.parts)
 
     def expect(self) -> None:
         """Count the run that the child is about to have: from here on it can be interrupted."""
-        self._number = self.allot()
-
-    def allot(self) -> int:
-        """A number for a run that will lie ready for the child."""
-        self._numbers += 1
-        return self._numbers
-
-    def go_on(self) -> None:
-        """The child has the run that it said it goes on with."""
-        self._number = self.goes_on_with
+        self._number += 1
 
     @property
     def has_begun(self) -> bool:
@@ -345,7 +325,6 @@ class ChildProcess:
         self._lender.close()
         self.runs.close()
         self.answers.close()
-        self.ahead.close()
         self.page.close()
 
 

@@ -106,9 +106,6 @@ class Run:
         Where it stood when it was timed out.
     peak : int
         Bytes that its child had when it was over its limit.
-    bystander : bool
-        Its child has gone on with it after another run, which was stopped just then: a death may be meant for
-        that one.
     """
 
     request: Request
@@ -118,4 +115,3 @@ class Run:
     repeats: int = 0
     stack: str = ""
     peak: int = 0
-    bystander: bool = False

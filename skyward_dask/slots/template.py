@@ -33,8 +33,8 @@ from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.trees import become_subreaper, end_descendants, wake_at_parents_death
 
 _LENGTH = struct.Struct("<I")
-#: Descriptors that come with one message at the most: a child's three sockets, page, stdout and stderr.
-_DESCRIPTORS = 6
+#: Descriptors that come with one message at the most: a child's two sockets, page, stdout and stderr.
+_DESCRIPTORS = 5
 #: Native threads that live well with a fork: jemalloc (Arrow's allocator) stops its own before and starts
 #: it anew after one.
 _HARMLESS = frozenset({"jemalloc_bg_thd"})
