@@ -29,6 +29,10 @@ __all__ = [
 class SkywardError(Exception):
     """Anything that skyward_dask raises of its own accord."""
 
+    def __repr__(self) -> str:
+        # logs show it: the first line, without the stacks that may follow
+        return f"{type(self).__name__}({next(iter(str(self).splitlines()), '')!r})"
+
 
 class ConfigurationError(SkywardError, ValueError):
     """A setting has a value that can't be meant; the message lists the valid ones."""
@@ -188,7 +192,7 @@ class TaskTimeout(SkywardError, TimeoutError):
         return type(self), (self.key, self.seconds, self.stack)
 
     def __str__(self) -> str:
-        where = f" It stood at:\n{self.stack.rstrip()}" if self.stack else ""
+        where = f"\nIt stood at:\n{self.stack.rstrip()}" if self.stack else ""
         return (
             f"task {self.key!r} ran longer than its timeout of {self.seconds:g} s and was ended. Other tasks "
             "are not affected. Give it more time (Worker(timeout=...), options(timeout=...) or "

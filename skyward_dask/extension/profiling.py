@@ -14,6 +14,7 @@ from distributed import profile
 
 from skyward_dask.extension.running import TaskRun
 from skyward_dask.extension.standing import frames
+from skyward_dask.extension.tracebacks import is_our_line
 
 
 class Profiling:
@@ -78,7 +79,8 @@ class Profiling:
         texts = await asyncio.gather(*(asyncio.to_thread(run.stack) for run in away.values()))
         # what has no stack in a process keeps that of its thread in the worker, which shows that it waits
         found = {key: frames(text) for key, text in zip(away, texts, strict=True)}
-        return stacks | {key: stack for key, stack in found.items() if stack}
+        stacks |= {key: stack for key, stack in found.items() if stack}
+        return {key: [frame for frame in stack if not is_our_line(frame)] for key, stack in stacks.items()}
 
 
 class _View:

@@ -10,6 +10,7 @@ from typing import Any
 from dask._task_spec import Alias, DataNode, GraphNode
 
 from skyward_dask.errors import ConfigurationError
+from skyward_dask.extension.tracebacks import shortened
 
 
 class Place(StrEnum):
@@ -123,7 +124,8 @@ class RoutedTask(GraphNode):
         self.call = call
 
     def __call__(self, values: Mapping[Any, Any] = {}) -> Any:
-        return self.call(self, values)
+        with shortened():
+            return self.call(self, values)
 
     @property
     def is_coro(self) -> bool:
