@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import re
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
@@ -115,11 +116,12 @@ class Directory:
         raise CollectionLost(f"no worker takes {spec.kind} {spec.name!r}: they come and go, or don't answer.")
 
     def _hosts(self, count: int) -> list[str]:
-        """Workers for so many homes: those that have the fewest actors."""
+        """Workers for so many homes: those that have the fewest actors, and of these the ones that `scale`
+        would close last."""
         running = [ws for ws in self._scheduler.workers.values() if ws.status == Status.running]
         if not running:
             raise CollectionLost("there is no running worker for a collection to live on: start one.")
-        running.sort(key=lambda ws: len(ws.actors))
+        running.sort(key=lambda ws: (len(ws.actors), _number(ws.name)))
         return [running[n % len(running)].address for n in range(count)]
 
     async def _found(self, route: Route) -> bool:
@@ -186,6 +188,16 @@ class Directory:
     def _all_present(self) -> list[str]:
         return self._present(entry.route for entry in self._entries.values())
 
+    def homes_on(self, worker: str) -> dict[str, str]:
+        """The keys of the homes on a worker, and the collections that these belong to."""
+        return {
+            key: f"{entry.route.kind} {entry.name!r}"
+            for entry in self._entries.values()
+            if not entry.lost
+            for host, key in entry.route.homes
+            if host == worker
+        }
+
     # --- who is gone ---------------------------------------------------------------------------------------
 
     def remove_worker(self, worker: str) -> None:
@@ -229,6 +241,12 @@ class Directory:
             for key, each in answer.items()
         }
         return [_described(entry, told) for entry in self._entries.values()]
+
+
+def _number(name: Any) -> int:
+    """The number in the name that a cluster object has given to a worker; it counts upwards."""
+    found = re.search(r"\d+$", str(name))
+    return int(found[0]) if found else 0
 
 
 async def _answer(coroutine: Coroutine[Any, Any, Any]) -> bytes:

@@ -42,7 +42,7 @@ class ChildClient:
         self._security = security
         self._making = threading.Lock()
         self._runner: LoopRunner | None = None
-        self._connections = ConnectionPool(connection_args=security.get_connection_args("worker"))
+        self._connections = ConnectionPool()
         self._client: Client | None = None
 
     @property
@@ -64,6 +64,9 @@ class ChildClient:
         """Connections for single calls to the scheduler and to workers; none is made before a call."""
         with self._making:
             self._running_loop()
+            if not self._connections.connection_args:
+                # not before: with credentials in memory it writes the private key to a temporary file
+                self._connections.connection_args = self._security.get_connection_args("worker")
         return self._connections
 
     @property

@@ -32,6 +32,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.worker_state_machine import TaskState
 
 from skyward_dask.config import Worker, grace
+from skyward_dask.errors import SlotCrashed, SlotStartFailed, TaskTimeout
 from skyward_dask.extension import private
 from skyward_dask.extension.child import run_task
 from skyward_dask.extension.executor import SlotThreadPoolExecutor
@@ -437,6 +438,9 @@ class Node(WorkerPlugin):
             result = self._values.take(task.key, form)
             requests.bind(result)
             return result
+        except (SlotCrashed, SlotStartFailed, TaskTimeout) as error:
+            error.worker = error.worker or self.worker.address  # of a task within the task: that one's
+            raise
         except RunEnded:
             raise Reschedule from None  # nobody wants it any more, or its pool was ended with the worker
         finally:

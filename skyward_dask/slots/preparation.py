@@ -63,7 +63,15 @@ class Preparation:
 
     def path(self) -> list[str]:
         """The worker's ``sys.path``, fit for a process that may be in another directory."""
-        return [os.getcwd() if entry == "" else entry for entry in sys.path]
+        return [current_directory() if entry == "" else entry for entry in sys.path]
+
+
+def current_directory() -> str:
+    """This process's; empty if it was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def _text(value: Setting, slot: int | None) -> str | None:
