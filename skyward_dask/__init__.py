@@ -16,6 +16,7 @@ _HOMES = {
         "ConfigurationError",
         "InstallError",
         "LockError",
+        "NoWorkers",
         "OperatorError",
         "SerializationError",
         "SharedMemoryError",

@@ -21,6 +21,7 @@ from skyward_dask.errors import CollectionLost as CollectionLost
 from skyward_dask.errors import ConfigurationError as ConfigurationError
 from skyward_dask.errors import InstallError as InstallError
 from skyward_dask.errors import LockError as LockError
+from skyward_dask.errors import NoWorkers as NoWorkers
 from skyward_dask.errors import OperatorError as OperatorError
 from skyward_dask.errors import SerializationError as SerializationError
 from skyward_dask.errors import SharedMemoryError as SharedMemoryError

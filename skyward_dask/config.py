@@ -284,6 +284,11 @@ def staleness() -> float:
     return _seconds("skyward.collections.staleness", "100ms")
 
 
+def worker_timeout() -> float:
+    """Seconds that a new collection waits for a running worker (``skyward.collections.worker-timeout``)."""
+    return _seconds("skyward.collections.worker-timeout", "30s")
+
+
 def _seconds(setting: str, default: str) -> float:
     value = dask.config.get(setting, default=default)
     try:

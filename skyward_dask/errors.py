@@ -15,6 +15,7 @@ __all__ = [
     "ConfigurationError",
     "InstallError",
     "LockError",
+    "NoWorkers",
     "OperatorError",
     "SerializationError",
     "SharedMemoryError",
@@ -66,6 +67,10 @@ class CollectionConflict(SkywardError, ValueError):
 
 class CollectionLost(SkywardError, RuntimeError):
     """What a collection held is gone with the worker that it lived on, or with the collection's end."""
+
+
+class NoWorkers(SkywardError, RuntimeError):
+    """No worker can take a new collection: none is running, or all refuse it; the message says why."""
 
 
 class LockError(SkywardError, RuntimeError):
