@@ -310,6 +310,7 @@ class Node(WorkerPlugin):
             env=config.env,
             pre_import=config.pre_import,
             initializer=config.initializer,
+            health_check=config.health_check,
             max_tasks=config.max_tasks_per_child,
             grace=grace(),
             backend="skyward_dask.extension.child:start",

@@ -34,7 +34,7 @@ from skyward_dask.slots.lifecycle import Command, Event, State
 from skyward_dask.slots.limits import own_memory, pause
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pickling import dumps, load_exception, unpicklable
-from skyward_dask.slots.preparation import Preparation
+from skyward_dask.slots.preparation import Preparation, Setting
 from skyward_dask.slots.process import ChildProcess, Lost
 from skyward_dask.slots.runs import Request, Run, Verdict
 from skyward_dask.slots.segments import Segments
@@ -123,12 +123,15 @@ class SlotPool(Executor):
     ----------
     slots : int
         How many calls run at once.
-    env : mapping of str to str
-        Added to the children's environment; ``"{slot}"`` in a value becomes the slot's index.
+    env : mapping of str to str or callable
+        Added to the children's environment. ``"{slot}"`` in a value becomes the slot's index; a function as a
+        value is called with it.
     pre_import : tuple of str
         Modules that each child imports before its first call.
     initializer : callable, optional
         Called in each child before its first call.
+    health_check : callable, optional
+        Called in the child after a call that raised; if it returns False or raises, the child is replaced.
     backend : str
         ``"module:function"``, called in each child first, with `backend_argument` and a `Link` by which
         the child's tasks can ask for things (`Request.serve`).
@@ -170,9 +173,10 @@ class SlotPool(Executor):
         self,
         slots: int,
         *,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, Setting] | None = None,
         pre_import: tuple[str, ...] = (),
         initializer: Callable[[], object] | None = None,
+        health_check: Callable[[], object] | None = None,
         backend: str = "",
         backend_argument: bytes = b"",
         max_tasks: int | None = None,
@@ -185,7 +189,9 @@ class SlotPool(Executor):
     ) -> None:
         if slots < 1:
             raise ValueError(f"a pool needs at least one slot, not {slots}")
-        self._preparation = Preparation(env or {}, pre_import, initializer, backend, backend_argument)
+        self._preparation = Preparation(
+            env or {}, pre_import, initializer, backend, backend_argument, health_check
+        )
         self._max_tasks, self._grace = max_tasks, grace
         self._sink, self._on_event = on_output, on_event
         self._changed = threading.Condition()

@@ -369,7 +369,7 @@ def test_a_child_is_prepared() -> None:
     def mark() -> None:
         os.environ["MARK"] = "set"
 
-    env = {"DEVICE": "gpu-{slot}", "MKL_NUM_THREADS": "2"}
+    env = {"DEVICE": "gpu-{slot}", "MKL_NUM_THREADS": lambda slot: str(slot * 0 + 2)}
     with SlotPool(2, env=env, pre_import=("wave",), initializer=mark) as pool:
         seen = {pool.submit(facts).result() for _ in range(50)} | set(pool.map(lambda _: facts(), range(50)))
     assert {fact[0] for fact in seen} <= {"gpu-0", "gpu-1"}
