@@ -26,6 +26,7 @@ _HOMES = {
         "SlotStartFailed",
         "StreamsNotSupported",
         "TaskTimeout",
+        "WorkerUnreachable",
     ),
     "skyward_dask.config": ("Worker",),
     "skyward_dask.extension.checking": ("Check", "WorkerCheck", "check"),

@@ -31,6 +31,7 @@ from skyward_dask.errors import SlotOutOfMemory as SlotOutOfMemory
 from skyward_dask.errors import SlotStartFailed as SlotStartFailed
 from skyward_dask.errors import StreamsNotSupported as StreamsNotSupported
 from skyward_dask.errors import TaskTimeout as TaskTimeout
+from skyward_dask.errors import WorkerUnreachable as WorkerUnreachable
 from skyward_dask.extension.annotations import options as options
 from skyward_dask.extension.checking import Check as Check
 from skyward_dask.extension.checking import WorkerCheck as WorkerCheck

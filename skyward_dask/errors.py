@@ -25,6 +25,7 @@ __all__ = [
     "SlotStartFailed",
     "StreamsNotSupported",
     "TaskTimeout",
+    "WorkerUnreachable",
 ]
 
 
@@ -83,6 +84,10 @@ class BrokenBarrierError(SkywardError, threading.BrokenBarrierError):
 
 class StreamsNotSupported(SkywardError, TypeError):
     """A task returned a generator."""
+
+
+class WorkerUnreachable(SkywardError, RuntimeError):
+    """A process that a task forked, or a thread that has outlived its task, needed the worker."""
 
 
 class SlotStartFailed(SkywardError, RuntimeError):

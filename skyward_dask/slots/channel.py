@@ -71,13 +71,11 @@ class Channel:
 
     Notes
     -----
-    `send` may be called from any thread; `receive` from one thread at a time. A process that was forked
-    off the owner may not send: its words would be taken for the owner's.
+    `send` may be called from any thread; `receive` from one thread at a time.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
-        self._owner = os.getpid()
         self._sending = threading.Lock()
         # what was read ahead: the bytes from _begin to _end
         self._ahead = memoryview(bytearray(_READ))
@@ -93,8 +91,6 @@ class Channel:
         descriptors: Sequence[int] = (),
     ) -> None:
         """Send one frame; raises `ChannelClosed` if nobody can read it any more."""
-        if os.getpid() != self._owner:
-            os._exit(0)  # user code forked and came back into our loop: it must not answer twice
         head = marshal.dumps(envelope) if envelope else b""
         lengths = [part.nbytes if isinstance(part, memoryview) else len(part) for part in parts]
         header = _HEADER.pack(kind, len(descriptors), len(lengths), len(head), number)

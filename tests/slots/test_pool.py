@@ -176,6 +176,24 @@ def test_a_task_can_ask_its_worker() -> None:
             pool.run(Request("k", ask, (False,)))
 
 
+@pytest.mark.parametrize(("how", "exitcode"), [("return", 0), ("raise", 1), ("exit", 5)])
+def test_a_forked_process_ends_where_its_task_does(shared_pool: SlotPool, how: str, exitcode: int) -> None:
+    """As a program at its last line, and the task's one answer is that of its own process."""
+
+    def fork() -> int:
+        if pid := os.fork():
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        match how:
+            case "raise":
+                raise ValueError
+            case "exit":
+                sys.exit(5)
+        return -1
+
+    for _ in range(2):
+        assert shared_pool.submit(fork).result() == exitcode
+
+
 # --- deaths -----------------------------------------------------------------------------------------------
 
 
