@@ -51,7 +51,7 @@ def what_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "print", compare)
 
 
-@names([page for page in PAGES if blocks(page, "python") and page != README])
+@names([page for page in PAGES if blocks(page, "python") and page.stem not in ("README", "index")])
 def test_the_python_of_a_page_runs(page: Path) -> None:
     """From its first block to its last, in one namespace, like a notebook's cells."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
