@@ -17,7 +17,7 @@ from click import Command
 from distributed import Client
 from distributed.cli import dask_scheduler
 
-import skyward_dask
+import skyward_dask as sky
 from skyward_dask.config import Worker
 from skyward_dask.extension.command import main as dask_worker
 
@@ -79,6 +79,21 @@ def test_the_index_and_the_readme_show_the_same_lines() -> None:
     assert blocks(README, "python")[0] == blocks(ROOT / "docs" / "index.md", "python")[0]
 
 
+def test_every_public_name_is_in_the_reference_and_every_error_in_troubleshooting() -> None:
+    """By the name under which users meet it."""
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    assert {"dict", "set", *sky.__all__} <= set(
+        re.findall(r"^\.\. auto[a-z]+:: (\w+)$", reference, re.MULTILINE)
+    )
+    errors = {name for name in sky.__all__ if is_error(getattr(sky, name))} - {"SkywardError"}
+    told = (ROOT / "docs" / "troubleshooting.md").read_text()
+    assert errors <= set(re.findall(r"^### `(\w+)`$", told, re.MULTILINE))
+
+
+def is_error(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, sky.SkywardError)
+
+
 @names([page for page in PAGES if "github.com/skyward-dask" in page.read_text()])
 def test_links_to_the_repository_lead_somewhere(page: Path) -> None:
     """They are absolute: the README is the package's description, too."""
@@ -105,7 +120,7 @@ def options(command: Command) -> set[str]:
 @names([page for page in PAGES if blocks(page, "yaml")])
 def test_configuration_is_valid(page: Path) -> None:
     """By the schema, and by the one who reads it."""
-    schema = yaml.safe_load((Path(skyward_dask.__file__).parent / "skyward-schema.yaml").read_text())
+    schema = yaml.safe_load((Path(sky.__file__).parent / "skyward-schema.yaml").read_text())
     for block in blocks(page, "yaml"):
         configured = yaml.safe_load(block)
         jsonschema.validate(configured, schema)
