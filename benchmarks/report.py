@@ -18,35 +18,38 @@ PARTIES = ("skyward-dask", "dask", "distributed", "numpy", "pandas", "loky", "pe
 
 
 def markdown(outcome: Outcome) -> str:
-    """A heading, a row for each contender, and what was to be reached."""
+    """A heading, a row for each contender, and the goals."""
     rows = [
-        f"| {each.contender} | {number(each.median)} | {number(min(each.samples))} to "
-        f"{number(max(each.samples))} | {outcome.ratio(each):.2f} × |"
+        f"| {each.contender} | **{number(each.median)}** ({number(min(each.samples))} to "
+        f"{number(max(each.samples))}) | {outcome.ratio(each):.2f} |"
         for each in outcome.figures
     ]
     head = [
-        f"| | {outcome.unit}, median | spread | beside {outcome.reference} |",
-        "|---|---:|---:|---:|",
+        f"| | {outcome.unit} ({better(outcome)}) | times as good as {outcome.reference} |",
+        "|---|---:|---:|",
     ]
-    goals = [
-        f"- {each.text}: {number(each.value)}, wanted {each.bound}"
-        + ("" if each.reached else ": **not reached**")
-        for each in outcome.findings
-    ]
+    goals = [f"- {reached(each)}" for each in outcome.findings]
     return "\n".join(
         [f"### {outcome.title}", "", command(outcome), "", *head, *rows, ""] + ([*goals, ""] if goals else [])
     )
 
 
+def better(outcome: Outcome) -> str:
+    """Which way is better."""
+    return "more is better" if outcome.higher_is_better else "less is better"
+
+
 def goals(outcomes: list[Outcome]) -> str:
-    """A row for each goal."""
-    rows = [
-        f"| {outcome.title} | {each.text} | {number(each.value)} | {each.bound} | "
-        f"{'yes' if each.reached else '**no**'} |"
-        for outcome in outcomes
-        for each in outcome.findings
-    ]
-    return "\n".join(["| | | measured | wanted | reached |", "|---|---|---:|---:|---|", *rows, ""])
+    """How many goals are reached, and which are not."""
+    findings = [(outcome, each) for outcome in outcomes for each in outcome.findings]
+    missed = [f"- {outcome.title}: {reached(each)}" for outcome, each in findings if not each.reached]
+    return "\n".join([f"{len(findings) - len(missed)} of {len(findings)} are reached.", "", *missed, ""])
+
+
+def reached(finding: Finding) -> str:
+    """What was measured beside its goal. A difference that is less than nothing is noise around nothing."""
+    missed = "" if finding.reached else ": **not reached**"
+    return f"{finding.text}: {number(max(finding.value, 0))}, goal {finding.bound}{missed}"
 
 
 def command(outcome: Outcome) -> str:

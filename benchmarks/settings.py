@@ -66,11 +66,11 @@ def parser(known: list[str]) -> argparse.ArgumentParser:
         metavar="FILE",
         action="append",
         default=[],
-        help="measure nothing, show what --json wrote; of several files the last word on a topic stands",
+        help="measure nothing, show what --json wrote; of several files, the last that has a topic counts",
     )
-    made.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
-    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, behind the text")
-    made.add_argument("--plot", type=Path, metavar="FILE", help="draw the medians there: .svg or .png")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, after the text")
+    made.add_argument("--plot", type=Path, metavar="FILE", help="draw the medians there, as SVG")
     return made
 
 

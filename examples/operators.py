@@ -1,4 +1,4 @@
-"""Calls as values: run one, two side by side, or many, on a pool."""
+"""Calls as values: run one, two at once, or many, on a pool."""
 
 import skyward_dask as sky
 
@@ -25,7 +25,7 @@ def main():
 
     with sky.Compute(nodes=1, worker=sky.Worker(concurrency=2, executor="process")) as compute:
         print("there:", factors(91) >> compute)
-        print("side by side:", (factors(2**20 + 7) & greet("slots")) >> compute)
+        print("two at once:", (factors(2**20 + 7) & greet("slots")) >> compute)
         print("many:", sky.gather(*[factors(n) for n in (60, 97, 1001)]) >> compute)
 
         future = factors(999_983 * 1_000_003) > compute
@@ -38,6 +38,6 @@ if __name__ == "__main__":
 # Prints:
 # here: [7, 13]
 # there: [7, 13]
-# side by side: ([1048583], 'hello, slots')
+# two at once: ([1048583], 'hello, slots')
 # many: [[2, 2, 3, 5], [97], [7, 11, 13]]
 # later: [999983, 1000003]

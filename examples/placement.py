@@ -1,4 +1,4 @@
-"""Single tasks in a thread of the worker, the others in process slots; and where they all ran."""
+"""Run single tasks in a thread of the worker, the others in process slots, and see where they ran."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Process slots on a live Dask cluster, and plain Dask from there on."""
+"""Give a running Dask cluster process slots; from then on it is plain Dask."""
 
 import os
 
@@ -16,7 +16,7 @@ def pid(_):
 
 
 def main():
-    # One worker with one thread: what `dask worker` would be on a node.
+    # One worker, as there would be on each node.
     with Client(n_workers=1, threads_per_worker=1, dashboard_address=":0") as client:
         sky.install(client, sky.Worker(concurrency=2, executor="process"))
 

@@ -21,6 +21,7 @@ from skyward_dask.errors import CollectionLost as CollectionLost
 from skyward_dask.errors import ConfigurationError as ConfigurationError
 from skyward_dask.errors import InstallError as InstallError
 from skyward_dask.errors import LockError as LockError
+from skyward_dask.errors import NoWorkers as NoWorkers
 from skyward_dask.errors import OperatorError as OperatorError
 from skyward_dask.errors import SerializationError as SerializationError
 from skyward_dask.errors import SharedMemoryError as SharedMemoryError
@@ -30,6 +31,7 @@ from skyward_dask.errors import SlotOutOfMemory as SlotOutOfMemory
 from skyward_dask.errors import SlotStartFailed as SlotStartFailed
 from skyward_dask.errors import StreamsNotSupported as StreamsNotSupported
 from skyward_dask.errors import TaskTimeout as TaskTimeout
+from skyward_dask.errors import WorkerUnreachable as WorkerUnreachable
 from skyward_dask.extension.annotations import options as options
 from skyward_dask.extension.checking import Check as Check
 from skyward_dask.extension.checking import WorkerCheck as WorkerCheck

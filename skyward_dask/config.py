@@ -15,6 +15,7 @@ import yaml
 from dask.utils import parse_bytes, parse_timedelta
 
 from skyward_dask.errors import ConfigurationError
+from skyward_dask.slots.preparation import Setting
 
 _DEFAULTS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "skyward.yaml").read_text())
 #: What may stand in each section of the configuration.
@@ -37,32 +38,22 @@ _load_defaults()
 
 EXECUTORS = ("auto", "thread", "process")
 Kind = Literal["thread", "process"]
-
-#: Fields that mean something for process slots only, with what they are when nobody gave them.
-_PROCESS_ONLY: Mapping[str, object] = MappingProxyType(
-    {
-        "timeout": None,
-        "memory_limit": None,
-        "max_tasks_per_child": None,
-        "pre_import": (),
-        "initializer": None,
-        "env": {},
-    }
-)
+#: No process has an address space of so many bytes.
+_MOST_BYTES = 2**63
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Worker:
-    """What each node has: how many task slots, of which kind.
+    """The configuration of a node: how many task slots it has, and of which kind.
 
     Parameters
     ----------
     concurrency : int, optional
-        Task slots of the node; the dask worker's own ``nthreads`` without it.
+        Task slots of the node; defaults to the Dask worker's own ``nthreads``.
     executor : str
         ``"thread"``, ``"process"``, or ``"auto"``, which means ``"thread"``.
     timeout : float or str, optional
-        Seconds, or text such as ``"30s"``, for one task: wall time from the call of its function.
+        Wall time of one task, from the call of its function: seconds, or text such as ``"30s"``.
     memory_limit : int or str, optional
         Bytes, or text such as ``"2GiB"``, of a slot's own: anonymous and written pages of its process and of
         what that started. A slot over it is killed, and its task gets `SlotOutOfMemory`.
@@ -72,14 +63,17 @@ class Worker:
         Called once, without arguments, in each slot's process before its first task.
     pre_import : iterable of str
         Modules that a slot's process has imported before its first task.
-    env : mapping of str to str
-        Environment of the slots' processes, set before their first import; ``"{slot}"`` in a value is the
-        slot's index.
+    env : mapping of str to str or callable
+        Environment of the slots' processes, set before their first import. ``"{slot}"`` in a value is the
+        slot's index; a function as a value is called with that index.
+    health_check : callable, optional
+        Called, without arguments, in a slot's process after a task that raised. If it returns False or
+        raises, the process is replaced.
 
     Raises
     ------
     ConfigurationError
-        A value can't be meant, or one that only process slots know is given for threads.
+        A value is invalid, or an option for process slots was given with threads.
 
     Examples
     --------
@@ -88,33 +82,53 @@ class Worker:
     """
 
     concurrency: int | None = None
-    executor: str = "auto"
+    executor: Literal["auto", "thread", "process"] = "auto"
     timeout: float | None = None
     memory_limit: int | None = None
     max_tasks_per_child: int | None = None
     initializer: Callable[[], object] | None = None
     pre_import: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, Setting] = field(default_factory=dict)
+    health_check: Callable[[], object] | None = None
 
-    def __post_init__(self) -> None:
-        _check_executor(self.executor)
-        _check_count("concurrency", self.concurrency, "None for the worker's nthreads")
-        _check_count("max_tasks_per_child", self.max_tasks_per_child, "None for no limit")
-        object.__setattr__(self, "timeout", parse_timeout(self.timeout))
-        object.__setattr__(self, "memory_limit", parse_memory_limit(self.memory_limit))
-        object.__setattr__(self, "pre_import", _modules(self.pre_import))
-        object.__setattr__(self, "env", _environment(self.env))
-        if self.initializer is not None and not callable(self.initializer):
-            raise _invalid("initializer", self.initializer, "a function without arguments")
+    # written out, as it takes more types than it keeps
+    def __init__(
+        self,
+        concurrency: int | None = None,
+        executor: Literal["auto", "thread", "process"] = "auto",
+        timeout: float | str | None = None,
+        memory_limit: int | str | None = None,
+        max_tasks_per_child: int | None = None,
+        initializer: Callable[[], object] | None = None,
+        pre_import: Iterable[str] = (),
+        env: Mapping[str, str | Callable[[int], str]] = {},
+        health_check: Callable[[], object] | None = None,
+    ) -> None:
+        vars(self).update(
+            concurrency=_count("concurrency", concurrency, "None for the worker's own nthreads"),
+            executor=_executor(executor),
+            timeout=parse_timeout(timeout),
+            memory_limit=parse_memory_limit(memory_limit),
+            max_tasks_per_child=_count("max_tasks_per_child", max_tasks_per_child, "None for no limit"),
+            initializer=_function("initializer", initializer),
+            pre_import=_modules(pre_import),
+            env=_environment(env),
+            health_check=_function("health_check", health_check),
+        )
         if self.kind == "thread":
             self._refuse_process_only()
 
+    def _given(self) -> dict[str, object]:
+        """What differs from the defaults."""
+        defaults: dict[str, object] = {f.name: f.default for f in fields(self)} | {"env": {}}
+        return {name: value for name, value in vars(self).items() if value != defaults[name]}
+
     def _refuse_process_only(self) -> None:
-        given = [name for name, default in _PROCESS_ONLY.items() if getattr(self, name) != default]
-        if given:
+        if given := [name for name in self._given() if name not in ("concurrency", "executor")]:
+            names = ", ".join(given)
             raise ConfigurationError(
-                f"{', '.join(given)} can only be had by process slots, and executor={self.executor!r} means "
-                "threads. Set executor='process', or leave it out."
+                f"{names} can only be set for process slots, and executor={self.executor!r} means "
+                f"threads. Set executor='process', or leave {names} out."
             )
 
     @property
@@ -127,12 +141,7 @@ class Worker:
         return hash((*own, tuple(sorted(self.env.items()))))
 
     def __repr__(self) -> str:
-        given = [
-            f"{f.name}={value!r}"
-            for f in fields(self)
-            if (value := getattr(self, f.name)) != (f.default if f.name != "env" else {})
-        ]
-        return f"Worker({', '.join(given)})"
+        return f"Worker({', '.join(f'{name}={value!r}' for name, value in self._given().items())})"
 
     @classmethod
     def from_config(cls, **overrides: Any) -> Worker:
@@ -156,52 +165,77 @@ def _plain(key: object) -> str:
 
 
 def _check_sections() -> None:
-    """Refuse what nobody would read: a plain value for a section, or a setting that there isn't."""
+    """Refuse what nobody would read: unknown sections and settings, and plain values for sections."""
+    if misspelt := [key for key in dask.config.config if _plain(key).startswith("skyward_")]:
+        raise ConfigurationError(
+            f"Dask's configuration has {', '.join(misspelt)}, which nobody reads: the section is called "
+            "skyward, and environment variables have two underscores between levels, as in "
+            "DASK_SKYWARD__WORKER__EXECUTOR."
+        )
     for section, defaults in _SECTIONS.items():
         names = ", ".join(defaults)
-        configured = dask.config.get(section, default=None) or {}
-        if not isinstance(configured, Mapping):
+        configured = dask.config.get(section, default=None)
+        if not isinstance(configured, Mapping | None):
             raise _invalid(section, configured, f"a mapping with some of {names}")
         known = set(map(_plain, defaults))
-        if unknown := [repr(key) for key in configured if _plain(key) not in known]:
-            raise ConfigurationError(f"{section} has no setting {', '.join(unknown)}; it has {names}.")
+        if unknown := [key for key in configured or () if _plain(key) not in known]:
+            named = ", ".join(map(repr, unknown))
+            raise ConfigurationError(f"{section} has no setting {named}; it has {names}.{_meant(unknown)}")
+
+
+def _meant(unknown: list[str]) -> str:
+    """Where settings belong that stand in the wrong section."""
+    names = set(map(_plain, unknown))
+    found = [
+        f"{section}.{name}" for section, known in _SECTIONS.items() for name in known if _plain(name) in names
+    ]
+    return f" Did you mean {', '.join(found)}?" if found else ""
 
 
 def _converted(values: dict[str, Any]) -> dict[str, Any]:
     """Configuration holds text, where a `Worker` holds tuples and functions."""
-    modules, initializer = values.get("pre_import"), values.get("initializer")
+    modules = values.get("pre_import")
     if isinstance(modules, str):
         values["pre_import"] = [name.strip() for name in modules.split(",") if name.strip()]
-    if isinstance(initializer, str):
-        values["initializer"] = _imported(initializer)
+    for name in ("initializer", "health_check"):
+        if isinstance(path := values.get(name), str):
+            values[name] = _imported(name, path)
     # null in yaml means that nothing is set
     return {name: v for name, v in values.items() if v is not None}
 
 
-def _imported(path: str) -> Callable[[], object]:
+def _imported(setting: str, path: str) -> Callable[[], object]:
     module, _, name = path.partition(":")
     try:
         return cast(Callable[[], object], getattr(import_module(module), name))
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(
-            f"initializer={path!r} can't be imported: {error}. It is written 'module:function'."
+            f"{setting} must be written 'module:function', and {path!r} can't be imported: {error}."
         ) from error
 
 
 def _invalid(name: str, value: object, valid: str) -> ConfigurationError:
-    return ConfigurationError(f"{name}={value!r} can't be meant: it is {valid}.")
+    return ConfigurationError(f"{name} must be {valid}, not {value!r}.")
 
 
-def _check_executor(value: object) -> None:
+def _executor(value: object) -> object:
     if value not in EXECUTORS:
         raise _invalid("executor", value, "one of " + ", ".join(map(repr, EXECUTORS)))
     if value == "process" and sys.platform == "win32":
-        raise ConfigurationError("executor='process' needs fork's relatives: on Windows use 'thread'.")
+        raise ConfigurationError("executor='process' doesn't work on Windows: use 'thread'.")
+    return value
 
 
-def _check_count(name: str, value: object, otherwise: str) -> None:
+def _count(name: str, value: int | None, otherwise: str) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise _invalid(name, value, f"a whole number from 1, or {otherwise}")
+        raise _invalid(name, value, f"a positive integer, or {otherwise}")
+    return value
+
+
+def _function(name: str, value: Callable[[], object] | None) -> Callable[[], object] | None:
+    if value is not None and not callable(value):
+        raise _invalid(name, value, "a function that takes no arguments")
+    return value
 
 
 def parsed(parse: Callable[[Any], float], value: object) -> float:
@@ -223,7 +257,7 @@ def parse_timeout(value: Any) -> float | None:
         if not 0 < seconds < float("inf"):
             raise ValueError
     except ValueError:
-        raise _invalid("timeout", value, "seconds above 0, as a number or as text such as '30s'") from None
+        raise _invalid("timeout", value, "a positive number of seconds, or text such as '30s'") from None
     return seconds
 
 
@@ -233,10 +267,10 @@ def parse_memory_limit(value: Any) -> int | None:
         return None
     try:
         limit = int(parsed(parse_bytes, value))
-        if limit < 1:
+        if not 0 < limit < _MOST_BYTES:
             raise ValueError
     except ValueError:
-        raise _invalid("memory_limit", value, "bytes from 1, as a number or as text such as '2GiB'") from None
+        raise _invalid("memory_limit", value, "a positive number of bytes, or text such as '2GiB'") from None
     return limit
 
 
@@ -250,6 +284,11 @@ def staleness() -> float:
     return _seconds("skyward.collections.staleness", "100ms")
 
 
+def worker_timeout() -> float:
+    """Seconds that a new collection waits for a running worker (``skyward.collections.worker-timeout``)."""
+    return _seconds("skyward.collections.worker-timeout", "30s")
+
+
 def _seconds(setting: str, default: str) -> float:
     value = dask.config.get(setting, default=default)
     try:
@@ -257,26 +296,27 @@ def _seconds(setting: str, default: str) -> float:
         if not 0 <= seconds < float("inf"):
             raise ValueError
     except ValueError:
-        raise _invalid(setting, value, f"seconds from 0, or text such as {default!r}") from None
+        raise _invalid(setting, value, f"a number of seconds from 0, or text such as {default!r}") from None
     return seconds
 
 
 def _modules(value: object) -> tuple[str, ...]:
-    valid = "names of modules, such as ('numpy', 'pandas')"
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise _invalid("pre_import", value, valid)
-    names = tuple(value)
+    names = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (None,)
     if not all(isinstance(name, str) and name for name in names):
-        raise _invalid("pre_import", value, valid)
-    return names
+        raise _invalid("pre_import", value, "a sequence of module names, such as ('numpy', 'pandas')")
+    return cast(tuple[str, ...], names)
 
 
-def _environment(value: object) -> dict[str, str]:
-    valid = "a mapping of str to str, such as {'CUDA_VISIBLE_DEVICES': '{slot}'}"
+def _environment(value: object) -> dict[str, Setting]:
+    valid = (
+        "a mapping of names to strings, or to functions of the slot's index, such as "
+        "{'CUDA_VISIBLE_DEVICES': '{slot}'}"
+    )
     if not isinstance(value, Mapping) or not all(
-        isinstance(name, str) and isinstance(text, str) for name, text in value.items()
+        isinstance(name, str) and (isinstance(text, str) or callable(text)) for name, text in value.items()
     ):
         raise _invalid("env", value, valid)
-    if not all(name and "=" not in name and "\0" not in name + text for name, text in value.items()):
-        raise _invalid("env", value, f"{valid}; no system takes an empty name, an '=' in one, or a null byte")
+    texts = [*value, *(text for text in value.values() if isinstance(text, str))]
+    if not all(name and "=" not in name for name in value) or any("\0" in text for text in texts):
+        raise _invalid("env", value, f"{valid}, without empty names, '=' in a name, or null bytes")
     return dict(value)

@@ -6,6 +6,7 @@ Every message says what happened, why it may have, and what to do.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 __all__ = [
     "BrokenBarrierError",
@@ -14,6 +15,7 @@ __all__ = [
     "ConfigurationError",
     "InstallError",
     "LockError",
+    "NoWorkers",
     "OperatorError",
     "SerializationError",
     "SharedMemoryError",
@@ -23,11 +25,21 @@ __all__ = [
     "SlotStartFailed",
     "StreamsNotSupported",
     "TaskTimeout",
+    "WorkerUnreachable",
 ]
 
 
 class SkywardError(Exception):
     """Anything that skyward_dask raises of its own accord."""
+
+    def __repr__(self) -> str:
+        # logs show it: the first line, without the stacks that may follow
+        return f"{type(self).__name__}({next(iter(str(self).splitlines()), '')!r})"
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...], dict[str, Any]]:
+        # without it tblib, which pickles errors for Dask, builds those that are MemoryErrors too by
+        # `MemoryError.__new__`, and that refuses
+        return type(self), self.args, vars(self)
 
 
 class ConfigurationError(SkywardError, ValueError):
@@ -58,6 +70,10 @@ class CollectionLost(SkywardError, RuntimeError):
     """What a collection held is gone with the worker that it lived on, or with the collection's end."""
 
 
+class NoWorkers(SkywardError, RuntimeError):
+    """No worker can take a new collection: none is running, or all refuse it; the message says why."""
+
+
 class LockError(SkywardError, RuntimeError):
     """A lock was released by somebody who doesn't hold it."""
 
@@ -70,6 +86,10 @@ class StreamsNotSupported(SkywardError, TypeError):
     """A task returned a generator."""
 
 
+class WorkerUnreachable(SkywardError, RuntimeError):
+    """A process that a task forked, or a thread that has outlived its task, needed the worker."""
+
+
 class SlotStartFailed(SkywardError, RuntimeError):
     """A slot's process couldn't start, or died in `pre_import` or `initializer`.
 
@@ -77,14 +97,18 @@ class SlotStartFailed(SkywardError, RuntimeError):
     ----------
     stderr : str
         The last lines that the process wrote to its stderr.
+    worker : str or None
+        The address of the slot's worker; None for a pool without Dask.
     """
+
+    worker: str | None = None
 
     def __init__(self, message: str, stderr: str = "") -> None:
         super().__init__(message, stderr)
         self.stderr = stderr
 
     def __str__(self) -> str:
-        message = str(self.args[0])
+        message = f"{self.worker}: {self.args[0]}" if self.worker else str(self.args[0])
         return f"{message}\nIts stderr ends with:\n{self.stderr}" if self.stderr else message
 
 
@@ -95,6 +119,8 @@ class SlotCrashed(SkywardError, RuntimeError):
     ----------
     key : str
         The task.
+    worker : str or None
+        The address of the slot's worker; None for a pool without Dask.
     pid : int
         The process that died.
     exitcode : int or None
@@ -106,6 +132,8 @@ class SlotCrashed(SkywardError, RuntimeError):
     stderr : str
         The last lines that the process wrote to its stderr.
     """
+
+    worker: str | None = None
 
     def __init__(
         self,
@@ -132,9 +160,10 @@ class SlotCrashed(SkywardError, RuntimeError):
         else:
             how = "ended, with an exit code that nobody saw"
         return (
-            f"process {self.pid} of the slot that ran task {self.key!r} {how}. The task may have called "
-            "sys.exit or os._exit, crashed in native code, or been killed. Other tasks are not affected. "
-            "See this exception's .stderr and .stack; run it with executor='thread' to debug it in place."
+            f"process {self.pid} of the slot that ran task {self.key!r}{_on(self.worker)} {how}. The task "
+            "may have called sys.exit or os._exit, crashed in native code, or been killed. Other tasks are "
+            "not affected. See this exception's .stderr and .stack; run it with executor='thread' to debug "
+            "it in place."
         )
 
 
@@ -149,19 +178,16 @@ class SlotOutOfMemory(SlotCrashed, MemoryError):
 
     def __init__(self, crash: SlotCrashed, limit: int, peak: int) -> None:
         super().__init__(*crash.args)
+        self.args = crash, limit, peak
         self.limit = limit
         self.peak = peak
-        self._crash = crash
-
-    def __reduce__(self) -> tuple[type, tuple[SlotCrashed, int, int]]:
-        return type(self), (self._crash, self.limit, self.peak)
 
     def __str__(self) -> str:
         return (
-            f"task {self.key!r} was ended: process {self.pid} of its slot, with all that it started, had "
-            f"{self.peak:,} bytes of its own, and its memory_limit is {self.limit:,}. Other tasks are not "
-            "affected. Give it a higher limit (Worker(memory_limit=...) or options(memory_limit=...)), or "
-            "smaller pieces of work."
+            f"task {self.key!r} was ended{_on(self.worker)}: process {self.pid} of its slot, with all that "
+            f"it started, had {self.peak:,} bytes of its own, and its memory_limit is {self.limit:,}. Other "
+            "tasks are not affected. Give it a higher limit (Worker(memory_limit=...) or "
+            "options(memory_limit=...)), or smaller pieces of work."
         )
 
 
@@ -176,21 +202,27 @@ class TaskTimeout(SkywardError, TimeoutError):
         The timeout.
     stack : str
         Where its threads stood, as faulthandler writes it; empty if the process didn't say.
+    worker : str or None
+        The address of the slot's worker; None for a pool without Dask.
     """
+
+    worker: str | None = None
 
     def __init__(self, key: str, seconds: float, stack: str = "") -> None:
         super().__init__(f"task {key!r} ran longer than {seconds} s")
+        self.args = key, seconds, stack  # not by __init__: of several, an OSError makes errno and strerror
         self.key = key
         self.seconds = seconds
         self.stack = stack
 
-    def __reduce__(self) -> tuple[type, tuple[str, float, str]]:
-        return type(self), (self.key, self.seconds, self.stack)
-
     def __str__(self) -> str:
-        where = f" It stood at:\n{self.stack.rstrip()}" if self.stack else ""
+        where = f"\nIt stood at:\n{self.stack.rstrip()}" if self.stack else ""
         return (
-            f"task {self.key!r} ran longer than its timeout of {self.seconds:g} s and was ended. Other tasks "
-            "are not affected. Give it more time (Worker(timeout=...), options(timeout=...) or "
-            f".with_timeout()), or find out what it waits for.{where}"
+            f"task {self.key!r} ran longer than its timeout of {self.seconds:g} s and was ended"
+            f"{_on(self.worker)}. Other tasks are not affected. Give it more time (Worker(timeout=...), "
+            f"options(timeout=...) or .with_timeout()), or find out what it waits for.{where}"
         )
+
+
+def _on(worker: str | None) -> str:
+    return f" on {worker}" if worker else ""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 from benchmarks import report
 from benchmarks.goals import Finding, Goal, difference, judged, ratio
 from benchmarks.measure import Figures, Outcome, interleaved, topics
+from benchmarks.plot import MARGIN, WIDTH, draw
 
 OUTCOME = Outcome(
     topic="cpu",
@@ -52,7 +55,25 @@ def test_what_is_written_can_be_read_again(tmp_path: Path) -> None:
     found = {"taken": "", "cores": 2, "system": "", "python": "", "versions": {}, "slots": 2}
     for _ in range(2):
         report.fill(page, found, [OUTCOME])
-    assert page.read_text().startswith("A text.\n\n<!--") and page.read_text().count("| ours | 3 |") == 1
+    assert page.read_text().startswith("A text.\n\n<!--")
+    assert page.read_text().count("| ours | **3** (1 to 4) | 2.00 |") == 1
+
+
+def test_a_picture_is_no_wider_than_a_column_and_says_which_way_is_better(tmp_path: Path) -> None:
+    """Its bars end where its texts do."""
+    draw(tmp_path / "x.svg", [OUTCOME, replace(OUTCOME, figures=(Figures("<slow>", (1.0, 50.0)),))])
+    picture = ElementTree.parse(tmp_path / "x.svg").getroot()
+    space = "{http://www.w3.org/2000/svg}"
+    bars = [each for each in picture.iter(f"{space}rect") if each.get("class") in ("ours", "theirs")]
+    assert len(bars) == 3 and all(float(each.get("width", "")) <= WIDTH - 2 * MARGIN for each in bars)
+    words = [each.text or "" for each in picture.iter(f"{space}text")]
+    assert "ms, less is better" in words and "ms, less is better, logarithmic bars" in words
+    assert "<slow>" in words
+
+
+def test_a_difference_below_nothing_is_nothing() -> None:
+    """It is noise."""
+    assert report.reached(Finding("ms beyond", -0.08, "≤ 1", True)) == "ms beyond: 0, goal ≤ 1"
 
 
 def test_the_page_shows_what_there_is() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import pickle
 from collections.abc import Callable
 
@@ -52,42 +52,77 @@ def test_a_closure_is_pickled_by_value() -> None:
     assert pickle.loads(cloudpickle.dumps(times)).local(5) == 15
 
 
+def plain(x: int) -> int:
+    return x
+
+
+CLOSED = sky.Compute()
+
+
 @pytest.mark.parametrize(
-    "combine",
+    ("mistake", "instead"),
     [
-        lambda: double(1) >> 5,
-        lambda: double(1) > 5,
-        lambda: (double(1) & double(2)) >> 5,
-        lambda: sky.gather(double(1)) >> 5,
+        (lambda: double(1) >> 5, r"takes an open skyward_dask\.Compute on its right, not an int"),
+        (lambda: double(1) > 5, r"f\(x\) > compute"),
+        (lambda: (double(1) & double(2)) >> sky.Compute, "not the class Compute"),
+        (lambda: sky.gather(double(1)) >> double(1), "not a Call"),
+        (lambda: double >> CLOSED, r"double is a function.* write double\(\.\.\.\)"),
+        (lambda: double > CLOSED, "double is a function"),
+        (lambda: double & double(1), "double is a function"),
+        (lambda: double(1) & double, "double is a function"),
+        (lambda: sky.gather(double), r"not a Function: write double\(\.\.\.\)"),
+        (lambda: plain(1) >> CLOSED, r"not an int: decorate f with @skyward_dask\.function"),
+        (lambda: plain > CLOSED, "not a function: decorate f"),
+        (lambda: CLOSED >> double(1), r"calls stand on the left: write `double\(1\) >> compute`"),
+        (lambda: double(1) < CLOSED, "calls stand on the left"),
+        (lambda: double(1) & 4, r"not a Call and an int\..*\(f\(x\) & g\(y\)\) >> compute"),
+        (lambda: 4 & double(1), "not an int and a Call"),
+        (lambda: (double(1) & double(2)) & None, "not a Call and a NoneType"),
+        (lambda: sky.gather(double(1)) & double(1), "not a Gather and a Call"),
+        (lambda: (double(1) & double(2)) > CLOSED, "> starts a single call"),
+        (lambda: double(1) @ CLOSED, "@, to run a call on every node, is not supported yet"),
+        (lambda: bool(double(1)), "neither true nor false"),
+        (lambda: double(1) and double(2), "neither true nor false"),
+        (lambda: not (double(1) & double(2)), "neither true nor false"),
+        (lambda: bool(sky.gather()), "neither true nor false"),
+        (lambda: sky.gather([double(1)]), r"not a list: unpack it, gather\(\*calls\)"),
+        (lambda: sky.gather(double(n) for n in range(3)), "not a generator: unpack it"),
+        (lambda: sky.gather(double(1) & double(2)), r"not a Group: write gather\(f\(x\), g\(y\)\)"),
+        (lambda: sky.gather(plain(1)), r"not an int\. Decorate f with @skyward_dask\.function"),
+        (lambda: double(double(1)), r"double\(1\) is an argument of double, and hasn't run"),
+        (lambda: double(x=[double(1)]), "is an argument of double"),
+        (lambda: double({"a": double(1) & double(2)}), "is an argument of double"),
+        (lambda: double(), r"double\(x: 'int'\) -> 'int': missing a required argument: 'x'"),
+        (lambda: double(1, 2), "too many positional arguments"),
+        (lambda: double(y=1, x=2), "unexpected keyword argument 'y'"),
+        (lambda: sky.function(5), "takes a function, not an int"),
+        (lambda: double(1) >> CLOSED, "not open"),
     ],
 )
-def test_operators_take_a_compute(combine: Callable[[], object]) -> None:
-    """Anything else on the right is an error that says what belongs there."""
-    with pytest.raises(sky.OperatorError, match=r"takes a skyward_dask\.Compute"):
-        combine()
+def test_mistakes(mistake: Callable[[], object], instead: str) -> None:
+    """Each is told where it is made, with what to write instead."""
+    with pytest.raises(sky.OperatorError, match=instead):
+        mistake()
 
 
-def test_missing_parentheses_are_named() -> None:
-    """``f(x) & g(y) >> compute`` joins a call with a result."""
-    with pytest.raises(sky.OperatorError, match=r"\(f\(x\) & g\(y\)\) >> compute"):
-        double(1) & 4  # type: ignore[operator]
+def test_what_can_be_called() -> None:
+    """Builtins without a signature, callable objects, and what decorators have made of a function."""
+
+    @functools.wraps(plain)
+    def with_two(x: int, y: int) -> int:
+        return x + y
+
+    assert sky.function(with_two)(1, 2) is not None
+    for function in (max, functools.partial(max, 2)):
+        assert pickle.loads(cloudpickle.dumps(sky.function(function))).local(1, 3) == 3
 
 
-def test_gather_takes_calls() -> None:
-    """Not functions, and not results."""
-    with pytest.raises(sky.OperatorError, match="gather takes calls"):
-        sky.gather(double)  # type: ignore[call-overload]
-
-
-def test_operators_do_not_block_an_event_loop() -> None:
-    """They raise, and name what to use."""
-    compute = sky.Compute()
-
-    async def on_a_loop() -> None:
-        double(1) >> compute
-
-    with pytest.raises(sky.OperatorError, match=r"asyncio\.wrap_future"):
-        asyncio.run(on_a_loop())
+def test_large_arguments_are_shown_briefly() -> None:
+    """A call is looked at while one types."""
+    assert len(repr(double(list(range(10**5))))) < 100  # type: ignore[arg-type]
+    assert (
+        repr(sky.gather(*map(double, range(99)))) == "gather(double(0), double(1), double(2), ... 99 calls)"
+    )
 
 
 @pytest.mark.parametrize("nodes", [0, -1, True, "2", (8, 2), (0, 2), (1, 2, 3)])
@@ -101,9 +136,3 @@ def test_nodes_and_a_cluster_exclude_each_other() -> None:
     """A cluster has its own number of workers."""
     with pytest.raises(sky.ConfigurationError, match="Leave one out"):
         sky.Compute(nodes=2, cluster="tcp://nowhere:1")
-
-
-def test_a_closed_compute_says_so() -> None:
-    """Before the block and after it."""
-    with pytest.raises(sky.OperatorError, match="not open"):
-        double(1) >> sky.Compute()

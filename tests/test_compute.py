@@ -6,14 +6,17 @@ import asyncio
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker, get_worker
 
 import skyward_dask as sky
+
+PACKAGE = str(Path(sky.__file__).parent)
 
 
 @sky.function
@@ -34,6 +37,21 @@ def fail(text: str) -> None:
 @sky.function
 async def on_the_loop(x: int) -> int:
     return x
+
+
+@sky.function
+async def on_its_workers_loop() -> tuple[int, str]:
+    worker = get_worker()
+    assert isinstance(worker, Worker)
+    with sky.Compute(cluster=worker.scheduler.address) as compute:
+        return await on_a_loop(compute)
+
+
+async def on_a_loop(compute: sky.Compute) -> tuple[int, str]:
+    """What `>` gives there, and what is wrong with `>>`."""
+    with pytest.raises(sky.OperatorError) as caught:
+        sky.gather(double(1)) >> compute
+    return await asyncio.wrap_future(double(21) > compute), str(caught.value)
 
 
 @sky.function
@@ -82,12 +100,19 @@ def test_it_runs_in_the_slots_that_were_asked_for(module_compute: sky.Compute, e
 
 
 def test_errors_are_the_calls_own(module_compute: sky.Compute) -> None:
-    """From each operator."""
-    for run in (lambda: fail("x") >> module_compute, (fail("x") > module_compute).result):
-        with pytest.raises(KeyError, match="x"):
+    """From each operator, and with no frame of ours in the traceback."""
+    compute, failing = module_compute, fail("x")
+    for run in (
+        lambda: failing >> compute,
+        (failing > compute).result,
+        lambda: (double(1) & failing) >> compute,
+        lambda: sky.gather(failing) >> compute,
+        lambda: list(sky.gather(failing, stream=True) >> compute),
+    ):
+        with pytest.raises(KeyError, match="x") as caught:
             run()
-    with pytest.raises(KeyError, match="x"):
-        (double(1) & fail("x")) >> module_compute
+        files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
+        assert not any(file.startswith(PACKAGE) for file in files), files
 
 
 def test_a_future_can_be_awaited_and_cancelled(module_compute: sky.Compute, tmp_path: Path) -> None:
@@ -106,6 +131,19 @@ def test_a_future_can_be_awaited_and_cancelled(module_compute: sky.Compute, tmp_
     with pytest.raises(CancelledError):
         future.result()
     Path(names[1]).write_text("")
+
+
+def test_operators_wait_on_any_loop_but_their_own(module_compute: sky.Compute) -> None:
+    """A notebook has a loop in its main thread; only the one that brings the result must not wait for it."""
+    compute = module_compute
+
+    async def on_a_users_loop() -> list[int]:
+        assert list(sky.gather(double(3), stream=True) >> compute) == [6]
+        return [double(1) >> compute, *((double(2) & double(3)) >> compute)]
+
+    assert asyncio.run(on_a_users_loop()) == [2, 4, 6]
+    for value, refusal in (compute.client.sync(on_a_loop, compute), on_its_workers_loop() >> compute):
+        assert value == 42 and "await asyncio.wrap_future(f(x) > compute)" in refusal
 
 
 def test_a_script_with_functions_of_its_own(tmp_path: Path) -> None:

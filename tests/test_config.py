@@ -1,11 +1,13 @@
-"""`Worker` and its configuration: what can't be meant is refused with the valid values."""
+"""`Worker` and its configuration: what is invalid is refused, with the valid values."""
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -47,40 +49,43 @@ def test_it_is_frozen() -> None:
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
-        ({"executor": "banana"}, "'auto', 'thread', 'process'"),
+        ({"executor": "processes"}, "must be one of 'auto', 'thread', 'process', not 'processes'"),
         ({"executor": ["process"]}, "'auto', 'thread', 'process'"),
-        ({"concurrency": 0}, "whole number from 1"),
-        ({"concurrency": -1}, "whole number from 1"),
-        ({"concurrency": True}, "whole number from 1"),
-        ({"concurrency": "4"}, "whole number from 1"),
-        ({"concurrency": 2.0}, "whole number from 1"),
-        ({"executor": "process", "pre_import": "numpy"}, "names of modules"),
-        ({"executor": "process", "pre_import": [1]}, "names of modules"),
-        ({"executor": "process", "env": {"A": 1}}, "mapping of str to str"),
-        ({"executor": "process", "env": "A=1"}, "mapping of str to str"),
-        ({"executor": "process", "env": {"A=B": "1"}}, "an '=' in one"),
-        ({"executor": "process", "env": {"": "1"}}, "empty name"),
-        ({"executor": "process", "env": {"A": "\0"}}, "null byte"),
-        ({"executor": "process", "initializer": "no"}, "function without arguments"),
-        ({"executor": "process", "timeout": 0}, "seconds above 0"),
-        ({"executor": "process", "timeout": "soon"}, "seconds above 0"),
-        ({"executor": "process", "timeout": True}, "seconds above 0"),
-        ({"executor": "process", "timeout": float("nan")}, "seconds above 0"),
-        ({"executor": "process", "timeout": ""}, "seconds above 0"),
-        ({"executor": "process", "timeout": 10**400}, "seconds above 0"),
-        ({"executor": "process", "memory_limit": " "}, "bytes from 1"),
-        ({"executor": "process", "memory_limit": 0}, "bytes from 1"),
-        ({"executor": "process", "memory_limit": "much"}, "bytes from 1"),
-        ({"executor": "process", "max_tasks_per_child": 0}, "whole number from 1"),
+        ({"concurrency": 0}, "must be a positive integer"),
+        ({"concurrency": -1}, "must be a positive integer"),
+        ({"concurrency": True}, "must be a positive integer"),
+        ({"concurrency": "4"}, "must be a positive integer"),
+        ({"concurrency": 2.0}, "must be a positive integer"),
+        ({"executor": "process", "pre_import": "numpy"}, "sequence of module names"),
+        ({"executor": "process", "pre_import": [1]}, "sequence of module names"),
+        ({"executor": "process", "env": {"A": 1}}, "mapping of names to strings, or to functions"),
+        ({"executor": "process", "env": "A=1"}, "mapping of names to strings, or to functions"),
+        ({"executor": "process", "env": {"A=B": "1"}}, "without empty names, '=' in a name"),
+        ({"executor": "process", "env": {"": "1"}}, "without empty names"),
+        ({"executor": "process", "env": {"A": "\0"}}, "null bytes"),
+        ({"executor": "process", "initializer": "no"}, "initializer must be a function .* not 'no'"),
+        ({"executor": "process", "health_check": True}, "health_check must be a function .* not True"),
+        ({"executor": "process", "timeout": 0}, "positive number of seconds"),
+        ({"executor": "process", "timeout": "soon"}, "positive number of seconds"),
+        ({"executor": "process", "timeout": True}, "positive number of seconds"),
+        ({"executor": "process", "timeout": float("nan")}, "positive number of seconds"),
+        ({"executor": "process", "timeout": ""}, "positive number of seconds"),
+        ({"executor": "process", "timeout": 10**400}, "positive number of seconds"),
+        ({"executor": "process", "memory_limit": " "}, "positive number of bytes"),
+        ({"executor": "process", "memory_limit": 0}, "positive number of bytes"),
+        ({"executor": "process", "memory_limit": 10**400}, "positive number of bytes"),
+        ({"executor": "process", "memory_limit": "much"}, "positive number of bytes"),
+        ({"executor": "process", "max_tasks_per_child": 0}, "must be a positive integer"),
         ({"timeout": 1}, "executor='process'"),
         ({"memory_limit": "1GiB"}, "executor='process'"),
         ({"max_tasks_per_child": 1}, "executor='process'"),
         ({"pre_import": ("json",)}, "executor='process'"),
         ({"executor": "thread", "env": {"A": "1"}}, "executor='process'"),
         ({"executor": "auto", "initializer": print}, "executor='process'"),
+        ({"health_check": print}, "executor='process'"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(fields: dict[str, Any], names: str) -> None:
+def test_what_is_invalid_is_refused(fields: dict[str, Any], names: str) -> None:
     """Each error lists what is valid."""
     with pytest.raises(sky.ConfigurationError, match=names):
         sky.Worker(**fields)
@@ -97,22 +102,25 @@ def test_configuration() -> None:
         "skyward.worker.timeout": "2 minutes",
         "skyward.worker.memory-limit": "1 kiB",
         "skyward.worker.max-tasks-per-child": 7,
+        "skyward.worker.health-check": "gc:isenabled",
         "skyward.worker.grace": "1s",
     }
     with dask.config.set(settings):
         worker = sky.Worker.from_config(concurrency=5)
-    import gc
-
-    assert worker == sky.Worker(5, "process", 120, 1024, 7, gc.collect, ("json", "wave"), {"A": "1"})
+    given = (5, "process", 120, 1024, 7, gc.collect, ("json", "wave"), {"A": "1"}, gc.isenabled)
+    assert worker == sky.Worker(*given)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"skyward.worker.executer": "process"}, "no setting 'executer'.*executor, concurrency, timeout"),
-        ({"skyward.worker.concurrency": "many"}, "whole number from 1"),
-        ({"skyward.worker": 3}, "mapping"),
-        ({"skyward.executor": "process"}, "skyward has no setting 'executor'; it has worker"),
+        ({"skyward.worker.concurrency": "many"}, "must be a positive integer"),
+        ({"skyward.worker": 3}, "skyward.worker must be a mapping"),
+        ({"skyward": False}, "skyward must be a mapping"),
+        ({"skyward.executor": "process"}, r"no setting 'executor'.*Did you mean skyward\.worker\.executor\?"),
+        ({"skyward_worker_executor": "process"}, "skyward_worker_executor, which nobody reads"),
+        ({"skyward-dask.worker.executor": "process"}, "skyward-dask, which nobody reads"),
         ({"skyward.shared-memory.size": 3}, "shared-memory has no setting 'size'; it has threshold"),
         ({"skyward.worker.executor": "process", "skyward.worker.initializer": "no.where"}, "module:function"),
     ],
@@ -125,8 +133,22 @@ def test_bad_configuration_is_refused(settings: dict[str, Any], message: str) ->
 
 def test_a_plugin_needs_a_worker() -> None:
     """Not the name of an executor."""
-    with pytest.raises(sky.ConfigurationError, match="such as Worker"):
+    with pytest.raises(sky.ConfigurationError, match=r"such as Worker.* not 'process'"):
         sky.SkywardPlugin("process")  # type: ignore[arg-type]
+
+
+def test_a_plugin_carries_the_users_functions() -> None:
+    """Pickled, so that a scheduler without the user's modules can read the rest; what can't be is named."""
+    factor = 2
+    worker = sky.Worker(
+        executor="process", env={"GPU": lambda slot: str(slot // factor)}, health_check=lambda: factor == 2
+    )
+    on_scheduler = pickle.loads(pickle.dumps(sky.SkywardPlugin(worker)))
+    on_worker = pickle.loads(pickle.dumps(on_scheduler)).worker
+    assert on_worker.env["GPU"](5) == "2" and on_worker.health_check()
+    locked = sky.SkywardPlugin(sky.Worker(executor="process", initializer=threading.Lock().acquire))
+    with pytest.raises(sky.SerializationError, match="the worker's initializer can't be pickled"):
+        pickle.dumps(locked)
 
 
 @pytest.mark.parametrize("section", ["skyward", "skyward.worker", "skyward.worker.env"])
@@ -138,7 +160,7 @@ def test_a_plain_value_for_a_section_is_refused(section: str) -> None:
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
     )
     name = section.removeprefix("skyward.worker.")
-    assert done.returncode == 1 and f"{name}='process' can't be meant" in done.stderr
+    assert done.returncode == 1 and f"{name} must be a mapping" in done.stderr
 
 
 def test_the_shipped_defaults_fit_their_schema() -> None:

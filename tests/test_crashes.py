@@ -74,7 +74,8 @@ def test_nothing_else_is_touched(
     with pytest.raises(sky.SlotCrashed) as caught:
         victim.result()
     error = caught.value
-    assert error.key == victim.key
+    assert error.key == victim.key and error.worker in shared_client.scheduler_info()["workers"]
+    assert error.worker in str(error)
     expected = {
         "exit": (3, None),
         "sys.exit": (4, None),

@@ -35,9 +35,10 @@ def test_the_guide_runs() -> None:
     """And ends with what it measured."""
     command = [sys.executable, str(GUIDE), "--slots", "2", "--seconds", "0.2", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
-    thread, process = done.stdout.splitlines()
+    thread, process, ratio = done.stdout.splitlines()
     assert thread.startswith("thread:") and process.startswith("process:")
     assert "iterations" in process and "% CPU utilisation" in process
+    assert ratio.startswith("process / thread: × ") and "is expected on " in ratio
 
 
 def test_the_readme_has_its_two_commands() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import threading
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -476,6 +478,125 @@ def test_log_records_keep_their_level_and_name(shared_client: Client) -> None:
     assert [level for level, text in logs if "a warning from a task" in text] == ["WARNING"]
     assert any("distributed.worker - WARNING - a warning from a task" in text for _, text in logs)
     assert not any("not seen" in text for _, text in logs)
+
+
+def test_log_records_are_whole(shared_client: Client) -> None:
+    """Handlers in the worker find all that a record has; one with a bad format is no error of its task."""
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            try:
+                message = record.getMessage()
+            except TypeError:
+                return
+            self.records = [*getattr(self, "records", ()), {**vars(record), "message": message}]
+
+    def keep() -> None:
+        logging.getLogger("whole").addHandler(Keeper())
+
+    def kept() -> list[dict[str, Any]]:
+        (keeper,) = logging.getLogger("whole").handlers
+        return [
+            {name: str(value) if name == "exc_info" else value for name, value in record.items()}
+            for record in keeper.records  # type: ignore[attr-defined]
+        ]
+
+    def task() -> tuple[int, int, str]:
+        logger = logging.getLogger("whole")
+        logger.warning("%d items", "three")
+        try:
+            raise ValueError("reason")
+        except ValueError:
+            extra = {"user": "me", "sizes": [1, {"a": 2}], "where": Path("/here")}
+            logger.warning("%d items", 3, extra=extra, exc_info=True, stack_info=True)
+        return os.getpid(), threading.get_ident(), threading.current_thread().name
+
+    shared_client.run(keep)
+    pid, thread, name = run(shared_client, task)
+    ((record,),) = shared_client.run(kept).values()
+    assert (record["process"], record["thread"], record["threadName"]) == (pid, thread, name)
+    assert (record["message"], record["user"], record["sizes"]) == ("3 items", "me", [1, {"a": 2}])
+    assert str(record["where"]) == "/here" and "in task" in record["stack_info"]
+    assert record["funcName"] == "task" and 0 <= record["created"] % 1 - record["msecs"] / 1000 < 0.001
+    assert "reason" in (record["exc_text"] or record["exc_info"])
+
+
+def _forked(function: Callable[[], Any]) -> tuple[str, int]:
+    """What a call in a process that is forked here gives, and that process's exit code."""
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            text = repr(function())
+        except BaseException as error:
+            text = type(error).__name__
+        os.write(writer, text.encode())
+        os._exit(7)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        text = file.read()
+    return text, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _log_and_print() -> None:
+    for name in ("library", "distributed.worker"):
+        logging.getLogger(name).warning("logged in a fork")
+    print("printed in a fork")
+
+
+def _with_a_client_of_its_own() -> int:
+    with Client(get_worker().scheduler.address, set_as_default=False) as client:
+        return int(client.submit(abs, -1).result())
+
+
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [
+        (_log_and_print, "None"),
+        (lambda: get_worker().name, "0"),
+        (lambda: get_worker().log_event("mine", 1), "WorkerUnreachable"),
+        (lambda: list(get_worker().data), "WorkerUnreachable"),
+        (lambda: get_client(), "WorkerUnreachable"),
+        (lambda: sky.counter("n").increment(), "WorkerUnreachable"),
+        (secede, "WorkerUnreachable"),
+        (_with_a_client_of_its_own, "1"),
+        (lambda: _forked(lambda: sky.counter("n").increment()), "('WorkerUnreachable', 7)"),
+    ],
+)
+def test_a_forked_process_is_no_slot(
+    shared_client: Client, executor: str, call: Callable[[], Any], result: str
+) -> None:
+    """It lives like any process, and what needs the worker says so there."""
+    if executor == "thread":
+        return  # a fork of the worker itself: Dask's affair
+
+    def task() -> tuple[str, int]:
+        return _forked(call)
+
+    assert run(shared_client, task) == (result, 7)
+
+
+def test_a_forked_process_waits_for_no_client(shared_client: Client, executor: str) -> None:
+    """Its loop runs in the task's process; there it goes on."""
+    if executor == "thread":
+        return
+
+    def task() -> tuple[Any, ...]:
+        future = get_client().submit(increment, 1, pure=False)
+        return _forked(future.result), _forked(_with_a_client_of_its_own), future.result()
+
+    assert run(shared_client, task) == (("WorkerUnreachable", 7), ("1", 7), 2)
+
+
+def test_a_pool_of_forked_processes(shared_client: Client, executor: str) -> None:
+    """`multiprocessing` in a task, whose processes log."""
+    if executor == "thread":
+        return
+
+    def task() -> list[None]:
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            return pool.map(logging.getLogger("library").warning, ["in a", "pool"], chunksize=1)
+
+    assert run(shared_client, task) == [None, None]
 
 
 def _lineage() -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster, Nanny, Scheduler, Worker
+from distributed import Client, LocalCluster, Nanny, Scheduler, Security, Worker, get_client
 from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
@@ -271,3 +271,35 @@ async def test_under_a_nanny(c: Client, s: Scheduler, a: Any) -> None:
     await sky.install(c, PROCESS)
     assert books(s) == (2, 2, 2)
     assert await c.submit(os.getpid, pure=False) != a.pid
+
+
+_WITHOUT_A_TEMPORARY_DIRECTORY = """
+import tempfile
+
+def refuse(*args, **kwargs):
+    raise PermissionError("nothing can be written here")
+
+tempfile.mkdtemp = tempfile.mkstemp = tempfile.TemporaryFile = refuse
+"""
+
+
+def test_credentials_in_memory_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL reads a private key from a file only: a slot writes one when its task asks for a client."""
+    (tmp_path / "without_a_temporary_directory.py").write_text(_WITHOUT_A_TEMPORARY_DIRECTORY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    worker = sky.Worker(concurrency=1, executor="process", pre_import=["without_a_temporary_directory"])
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            protocol="tls",
+            security=Security.temporary(),
+            dashboard_address=None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        sky.install(client, worker)
+        assert client.submit(os.getpid).result() != os.getpid()
+        with pytest.raises(PermissionError, match="nothing can be written"):
+            client.submit(lambda: get_client().id).result()

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import psutil
 import pytest
 from distributed import Client, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
+
+import skyward_dask as sky
 
 PATIENCE = 60
 
@@ -75,3 +78,19 @@ def test_nothing_changed_nothing_is_replaced(shared_client: Client, executor: st
     pids = set(shared_client.gather(shared_client.map(lambda _: mark(), range(20), pure=False)))
     shared_client.run(os.getpid)
     assert set(shared_client.gather(shared_client.map(lambda _: mark(), range(20), pure=False))) <= pids
+
+
+def test_the_workers_directory_may_be_gone(shared_client: Client, executor: str, tmp_path: Path) -> None:
+    """Slots are set up there all the same, and started anew after their template's death."""
+    before, gone = run(shared_client, os.getcwd), tmp_path / "gone"
+    gone.mkdir()
+    shared_client.run(os.chdir, str(gone))
+    gone.rmdir()
+    try:
+        sky.install(shared_client, sky.Worker(concurrency=2, executor=executor))
+        pid = run(shared_client, os.getpid)
+        if executor == "process":
+            psutil.Process(pid).parent().kill()
+            assert run(shared_client, os.getpid) != pid
+    finally:
+        shared_client.run(os.chdir, before)

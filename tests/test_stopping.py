@@ -223,7 +223,7 @@ def test_a_task_that_takes_too_long(shared_client: Client, tmp_path: Path) -> No
     with sky.options(timeout="300 ms"):
         future = shared_client.submit(_attempt, str(tmp_path / "log"), _forever, retries=2)
     error = future.exception()
-    assert isinstance(error, sky.TaskTimeout)
+    assert isinstance(error, sky.TaskTimeout) and error.worker in str(error)
     assert error.key == future.key and error.seconds == 0.3 and "_forever" in error.stack
     assert (tmp_path / "log").read_text() == "xxx"
     assert shared_client.run(os.getpid) == before
@@ -237,6 +237,7 @@ def test_a_task_that_takes_too_much_memory(shared_client: Client, tmp_path: Path
         future = shared_client.submit(_attempt, str(tmp_path / "log"), _leak, retries=1)
     error = future.exception()
     assert isinstance(error, sky.SlotOutOfMemory) and isinstance(error, sky.SlotCrashed)
+    assert error.worker in str(error)
     assert error.limit == 150 * MIB < error.peak
     assert (tmp_path / "log").read_text() == "xx"
     assert kept.result() == list(range(1000)) and shared_client.run(os.getpid) == before

@@ -1,4 +1,4 @@
-"""An argument that the worker already has.
+"""A task whose argument is already on its worker.
 
 The time of a task that looks at one element, waited for; the median of five. Beside our own task with a tiny
 argument: what is beyond that is the way of the data.

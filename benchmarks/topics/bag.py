@@ -1,4 +1,4 @@
-"""A bag: one task makes 300,000 dicts, another changes each, a third counts."""
+"""A bag: one task makes 300,000 dicts, another changes each, a third counts them."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""A pure-Python loop is cancelled: until the next result, in one slot.
+"""From cancelling a pure-Python loop to the next result, in one slot.
 
 `concurrent.futures`, loky and Dask itself have no way to stop a call that runs.
 """

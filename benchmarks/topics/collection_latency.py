@@ -1,4 +1,4 @@
-"""One operation on what many share: a count, asked for and answered.
+"""One increment of a shared counter.
 
 The median of 200 in a row. Redis and the manager are asked from a process that does nothing else.
 """

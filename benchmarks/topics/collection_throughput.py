@@ -1,4 +1,4 @@
-"""Eight callers at what many share: counts a second.
+"""Increments of a shared counter by eight callers.
 
 All at the same number. Tasks are on one worker; the client's callers are its threads, Redis's and the
 manager's are processes.

@@ -1,4 +1,4 @@
-"""A task kills its process: until both slots work again.
+"""From a crash until both slots work again.
 
 From the submission of the killer to the end of two tasks that wait for each other, submitted when the
 killer's caller has heard of the crash. An executor of the standard library, and loky's, is broken by then:

@@ -1,4 +1,4 @@
-"""One no-op, there and back, through Dask.
+"""One no-op through Dask, from submit to result.
 
 The median of 20 in a row, each waited for. Dask's batches (some ms at client, scheduler and worker) are most
 of it.

@@ -1,4 +1,4 @@
-"""A DataFrame of ten million rows (320 MB) in, grouped and averaged."""
+"""Group and average a DataFrame of ten million rows (320 MB)."""
 
 from functools import partial
 

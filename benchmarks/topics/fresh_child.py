@@ -1,4 +1,4 @@
-"""A fresh child, from the wish to its word that it is ready."""
+"""Start a fresh child, until it is ready."""
 
 import multiprocessing
 import subprocess

@@ -1,4 +1,4 @@
-"""100 no-ops, a fresh process for each, on two slots."""
+"""100 no-ops, each in a fresh process, on two slots."""
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator

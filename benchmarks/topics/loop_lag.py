@@ -1,4 +1,4 @@
-"""The worker's event loop while its two slots are busy: 99th percentile of its lag.
+"""Lag of the worker's event loop while both slots are busy, 99th percentile.
 
 A coroutine on the loop sleeps for two milliseconds, over and over; what a sleep takes beyond that is lag.
 """

@@ -1,4 +1,4 @@
-"""Memory of an idle process's own: its unique pages."""
+"""Memory of an idle process (its unique pages)."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""One no-op, there and back, without Dask.
+"""One no-op without Dask, from submit to result.
 
 The median of 200 in a row, each waited for. The floor is a call that blocks, and so is `SlotPool.run`, which
 is what Dask's threads use; a call that is submitted goes through a thread of its executor, there and back.
@@ -6,7 +6,6 @@ is what Dask's threads use; a call that is submitted goes through a thread of it
 
 import statistics
 
-from benchmarks.goals import Goal, ratio
 from benchmarks.peers import FLOOR, Peer, floor, pools
 from benchmarks.timing import each, seconds
 from skyward_dask.slots.executor import SlotPool
@@ -16,7 +15,6 @@ UNIT = "µs"
 HIGHER_IS_BETTER = False
 REFERENCE = FLOOR
 BLOCKING = "skyward_dask, the pool alone, a call that blocks"
-GOALS = [Goal("the pool's round trip, times the floor", ratio(BLOCKING, FLOOR), most=2)]
 ROUNDS = 200
 
 

@@ -1,13 +1,11 @@
 """2,000 no-ops, without Dask."""
 
-from benchmarks.goals import Goal, ratio
-from benchmarks.peers import FLOOR, PEBBLE, POOL, Peer, floor, pools
+from benchmarks.peers import FLOOR, PEBBLE, Peer, floor, pools
 from benchmarks.timing import each, seconds
 
 UNIT = "calls per second"
 HIGHER_IS_BETTER = True
 REFERENCE = PEBBLE
-GOALS = [Goal("the pool's throughput, times pebble's", ratio(POOL, PEBBLE), least=1)]
 CALLS = 2_000
 
 

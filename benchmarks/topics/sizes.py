@@ -1,4 +1,4 @@
-"""An array there and back, by its size, without Dask.
+"""An array there and back, by size, without Dask.
 
 The best of three: what is argument is made new by the caller each time, and the task gives back another one.
 """

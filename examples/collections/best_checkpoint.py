@@ -1,4 +1,4 @@
-"""The best of many runs is kept: to look and to write is one step for whoever has the lock."""
+"""Keep the best of many runs: whoever holds the lock compares and writes in one step."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ import skyward_dask as sky
 
 @sky.function
 def search(rate: float, folder: str) -> float:
-    """Train with this rate; keep the result if nobody has a better one."""
+    """Train with this rate, and keep the result if it is the best so far."""
     score = 1 - (rate - 0.3) ** 2
     checkpoint = Path(folder) / "best.json"
     with sky.lock("checkpoint") as lock:
@@ -29,7 +29,7 @@ def main(executor: str) -> None:
         scores = sky.gather(*[search(rate, folder) for rate in rates]) >> compute
         best = json.loads((Path(folder) / "best.json").read_text())
         print(f"best rate: {best['rate']:.2f}")
-        print("nobody's better one was lost:", best["score"] == max(scores))
+        print("the best one was kept:", best["score"] == max(scores))
         print("the lock is free:", not compute.lock("checkpoint").locked())
 
 
@@ -40,5 +40,5 @@ if __name__ == "__main__":
 
 # Prints:
 # best rate: 0.30
-# nobody's better one was lost: True
+# the best one was kept: True
 # the lock is free: True

@@ -1,4 +1,4 @@
-"""Each page is fetched once, however many tasks come across it: adding to a set claims it, in one call."""
+"""Fetch each page once, however many tasks come across it: adding it to a set claims it, in one call."""
 
 import argparse
 
@@ -15,7 +15,7 @@ LINKS = {
 
 @sky.function
 def crawl(start: str) -> list[str]:
-    """Follow links until others have been everywhere; returns the pages that were fetched here."""
+    """Follow links until every page has been visited; return the pages that this task fetched."""
     seen, fetched, ahead = sky.set("seen"), [], [start]
     while ahead:
         page = ahead.pop()

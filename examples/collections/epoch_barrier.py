@@ -1,4 +1,4 @@
-"""Trainers that meet after each epoch: none begins the next one before all have handed in their gradients."""
+"""Trainers that meet after each epoch: none starts the next one before all have published their gradients."""
 
 import argparse
 
@@ -9,7 +9,7 @@ TRAINERS, EPOCHS = 4, 3
 
 @sky.function
 def train(rank: int) -> list[float]:
-    """Returns the weight after each epoch: the same for all, though each has other data."""
+    """Return the weight after each epoch: the same for all, although each has different data."""
     barrier, gradients = sky.barrier("epoch", TRAINERS), sky.dict("gradients")
     weight, weights = 0.0, []
     for epoch in range(EPOCHS):

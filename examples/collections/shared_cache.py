@@ -1,4 +1,4 @@
-"""A cache that all tasks share: what is dear is computed once, and the others wait for it."""
+"""A cache that all tasks share: an expensive value is computed once, and the others wait for it."""
 
 import argparse
 import time
@@ -14,7 +14,7 @@ def classify(text: str) -> str:
 
 def load_model() -> dict[str, int]:
     sky.counter("loads").increment()
-    time.sleep(0.2)  # it comes from afar
+    time.sleep(0.2)  # a slow download
     return {"fine": 1, "great": 2, "dull": -1, "awful": -2}
 
 
@@ -22,7 +22,7 @@ def main(executor: str) -> None:
     texts = ["great but dull", "fine", "awful", "dull, awful", "fine and great", "great but awful"]
     with sky.Compute(nodes=2, worker=sky.Worker(concurrency=2, executor=executor)) as compute:
         print(sky.gather(*[classify(text) for text in texts]) >> compute)
-        print("loaded:", compute.counter("loads").value, "time")
+        print("times loaded:", compute.counter("loads").value)
 
 
 if __name__ == "__main__":
@@ -32,4 +32,4 @@ if __name__ == "__main__":
 
 # Prints:
 # ['good', 'good', 'bad', 'bad', 'good', 'bad']
-# loaded: 1 time
+# times loaded: 1

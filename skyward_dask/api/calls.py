@@ -8,19 +8,20 @@ gather(*calls) >> compute    many, a list or an iterator
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
+import reprlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from skyward_dask.config import parse_timeout
 from skyward_dask.errors import OperatorError
+from skyward_dask.extension.tracebacks import shortened
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,6 +29,10 @@ T = TypeVar("T")
 
 class Target(ABC):
     """What calls can be sent to."""
+
+    @abstractmethod
+    def is_on_loop(self) -> bool:
+        """Whether the thread that calls runs the loop that brings the results: then it must not wait."""
 
     @abstractmethod
     def start(self, call: Call[T]) -> Future[T]:
@@ -41,6 +46,16 @@ class Target(ABC):
     def stream(self, calls: Sequence[Call[Any]], ordered: bool) -> Iterator[Any]:
         """Run calls at once, and give their results in order, or as they finish."""
 
+    if not TYPE_CHECKING:  # there, they are errors already
+
+        def _refuse(self, other: object) -> NoReturn:
+            raise OperatorError(
+                f">> and > take a call on their left, not {_a(other)}: decorate f with "
+                "@skyward_dask.function, and f(x) is one. compute.client.submit(f, x) takes plain functions."
+            )
+
+        __rrshift__ = __lt__ = _refuse
+
 
 class Function(Generic[P, T]):
     """A function whose calls are values: see `function`."""
@@ -50,16 +65,39 @@ class Function(Generic[P, T]):
         functools.update_wrapper(self, inner)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+        self._check(args, kwargs)
         return Call(self, args, kwargs)
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run it here and now, as an ordinary function."""
         return self._inner(*args, **kwargs)
 
+    def _check(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """Refuse here what would fail far away."""
+        if self._signature is not None:
+            try:
+                self._signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise OperatorError(f"{self.name}{self._signature}: {error}.") from None
+        for value in (*args, *kwargs.values()):
+            if (unrun := _unrun_in(value)) is not None:
+                raise OperatorError(
+                    f"{unrun!r} is an argument of {self.name}, and hasn't run. Run it first, as in "
+                    f"`x = g(...) >> compute`, and pass the result; or call g.local(...) inside {self.name}."
+                )
+
+    @functools.cached_property
+    def _signature(self) -> inspect.Signature | None:
+        try:
+            # not that of what a decorator has wrapped: it may take other arguments
+            return inspect.signature(self._inner, follow_wrapped=False)
+        except (TypeError, ValueError):  # some builtins have none
+            return None
+
     @property
     def name(self) -> str:
         """The function's own name."""
-        return self._inner.__name__
+        return getattr(self._inner, "__name__", type(self._inner).__name__)
 
     @property
     def is_coroutine(self) -> bool:
@@ -67,12 +105,20 @@ class Function(Generic[P, T]):
         return inspect.iscoroutinefunction(self._inner)
 
     def __repr__(self) -> str:
-        return f"<sky.function {self._inner.__qualname__}>"
+        return f"<sky.function {self.name}>"
+
+    if not TYPE_CHECKING:  # there, they are errors already
+
+        def _refuse(self, other: object) -> NoReturn:
+            raise _uncalled(self)
+
+        __rshift__ = __gt__ = __matmul__ = __and__ = _refuse
+        __rrshift__ = __lt__ = __rmatmul__ = __rand__ = _refuse
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         # by reference like any function of a module: the module's name stands for this object, not for the
         # inner function, which therefore can't be pickled by reference itself
-        module, name = self._inner.__module__, self._inner.__qualname__
+        module, name = (getattr(self._inner, each, "") for each in ("__module__", "__qualname__"))
         if module != "__main__" and _found(module, name) is self:
             return name
         return Function, (self._inner,)
@@ -107,31 +153,98 @@ def function(inner: Callable[P, T]) -> Function[P, T]:
     >>> double.local(4)
     8
     """
+    if not callable(inner):
+        raise OperatorError(f"skyward_dask.function takes a function, not {_a(inner)}.")
     return Function(inner)
 
 
-def _synchronous(operator: str) -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise OperatorError(
-        f"{operator} waits, and would stop the event loop that runs in this thread: use "
-        "`await asyncio.wrap_future(f(x) > compute)`."
-    )
+def _uncalled(function: Function[..., Any]) -> OperatorError:
+    name = function.name
+    return OperatorError(f"{name} is a function, and operators take its calls: write {name}(...).")
+
+
+def _a(value: object) -> str:
+    """What a value is, in words."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _target(operator: str, value: object) -> Target:
     if isinstance(value, Target):
         return value
     raise OperatorError(
-        f"{operator} takes a skyward_dask.Compute on its right, not a {type(value).__name__}: "
-        "`with skyward_dask.Compute() as compute: f(x) >> compute`."
+        f"{operator} takes an open skyward_dask.Compute on its right, not {_a(value)}: write `with "
+        f"skyward_dask.Compute() as compute: f(x) {operator} compute`. Other targets, such as a Client, are "
+        "not supported yet."
     )
 
 
+def _waiting_target(value: object) -> Target:
+    target = _target(">>", value)
+    if target.is_on_loop():
+        raise OperatorError(
+            ">> waits, and would stop the event loop of this thread, which has to bring the result: use "
+            "`await asyncio.wrap_future(f(x) > compute)`."
+        )
+    return target
+
+
+class _Unrun:
+    """A call, or several: operators make something of it, and mistakes with them are told here."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # there, they are errors already
+
+        def __bool__(self) -> NoReturn:
+            raise OperatorError(
+                f"{self!r} hasn't run, so it is neither true nor false: test its result, `f(x) >> compute`."
+            )
+
+        def _reversed(self, other: object) -> NoReturn:
+            raise OperatorError(f"calls stand on the left: write `{self!r} >> compute`.")
+
+        __rrshift__ = __lt__ = _reversed
+
+        def __matmul__(self, other: object) -> NoReturn:
+            raise OperatorError("@, to run a call on every node, is not supported yet. >> runs it on one.")
+
+        def __gt__(self, other: object) -> NoReturn:
+            raise OperatorError("> starts a single call: write `[call > compute for call in calls]`.")
+
+        def __and__(self, other: object) -> NoReturn:
+            raise _not_joined(self, other)
+
+        def __rand__(self, other: object) -> NoReturn:
+            raise _not_joined(other, self)
+
+
+def _not_joined(left: object, right: object) -> OperatorError:
+    for side in (left, right):
+        if isinstance(side, Function):
+            return _uncalled(side)
+    return OperatorError(
+        f"& joins calls, not {_a(left)} and {_a(right)}. >> and > bind differently: write "
+        "`(f(x) & g(y)) >> compute`, with the parentheses."
+    )
+
+
+def _unrun_in(value: object) -> _Unrun | None:
+    """A call that is this value, or that is in it, if it is a list, a tuple, a set or a dict."""
+    if isinstance(value, _Unrun):
+        return value
+    values: Iterable[object] = ()
+    if isinstance(value, dict):
+        values = value.values()
+    elif isinstance(value, list | tuple | set):
+        values = value
+    return next((each for each in values if isinstance(each, _Unrun)), None)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Call(Generic[T]):
+class Call(_Unrun, Generic[T]):
     """One call of a `Function`, which hasn't run."""
 
     function: Function[..., T]
@@ -151,10 +264,9 @@ class Call(Generic[T]):
 
     def __rshift__(self, compute: Target) -> T:
         """Run it on one node, and give its result."""
-        target = _target(">>", compute)
-        _synchronous(">>")
-        result: T = target.run([self])[0]
-        return result
+        with shortened():
+            result: T = _waiting_target(compute).run([self])[0]
+            return result
 
     def __gt__(self, compute: Target) -> Future[T]:
         """Start it, and give a future."""
@@ -165,13 +277,18 @@ class Call(Generic[T]):
         return Group((self,)) & other
 
     def __repr__(self) -> str:
-        arguments = [repr(value) for value in self.args]
-        arguments += [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        arguments = [_brief.repr(value) for value in self.args]
+        arguments += [f"{name}={_brief.repr(value)}" for name, value in self.kwargs.items()]
         return f"{self.function.name}({', '.join(arguments)})"
 
 
+#: Arguments can be large.
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 60
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Group:
+class Group(_Unrun):
     """Calls that run at once; ``group >> compute`` is a tuple of their results."""
 
     calls: tuple[Call[Any], ...]
@@ -185,19 +302,18 @@ class Group:
             return Group((*self.calls, other))
         if isinstance(other, Group):
             return Group(self.calls + other.calls)
-        raise OperatorError(
-            f"& joins calls, not a call and a {type(other).__name__}. >> and > bind differently: write "
-            "`(f(x) & g(y)) >> compute`, with the parentheses."
-        )
+        raise _not_joined(self.calls[0], other)
 
     def __rshift__(self, compute: Target) -> tuple[Any, ...]:
-        target = _target(">>", compute)
-        _synchronous(">>")
-        return tuple(target.run(self.calls))
+        with shortened():
+            return tuple(_waiting_target(compute).run(self.calls))
+
+    def __repr__(self) -> str:
+        return f"({' & '.join(map(repr, self.calls))})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Gather(Generic[T]):
+class Gather(_Unrun, Generic[T]):
     """Calls that run at once; ``gathered >> compute`` is what `gather` says."""
 
     calls: tuple[Call[Any], ...]
@@ -209,11 +325,14 @@ class Gather(Generic[T]):
         return replace(self, calls=tuple(call.with_timeout(seconds) for call in self.calls))
 
     def __rshift__(self, compute: Target) -> T:
-        target = _target(">>", compute)
-        _synchronous(">>")
-        calls = self.calls
-        results: Any = target.stream(calls, self.ordered) if self.stream else target.run(calls)
-        return results  # type: ignore[no-any-return]
+        with shortened():
+            target, calls = _waiting_target(compute), self.calls
+            results: Any = target.stream(calls, self.ordered) if self.stream else target.run(calls)
+            return results  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        more = [f"... {len(self.calls)} calls"] if len(self.calls) > 3 else []
+        return f"gather({', '.join([*map(repr, self.calls[:3]), *more])})"
 
 
 @overload
@@ -247,7 +366,16 @@ def gather(*calls: Call[Any], stream: bool = False, ordered: bool = True) -> Gat
     """
     for call in calls:
         if not isinstance(call, Call):
-            raise OperatorError(
-                f"gather takes calls of functions made by @skyward_dask.function, not {type(call).__name__}."
-            )
+            raise OperatorError(f"gather takes calls such as f(x), not {_a(call)}{_instead(call)}.")
     return Gather(calls, stream, ordered)
+
+
+def _instead(value: object) -> str:
+    """What to give to `gather` in the place of a value, where it can be guessed."""
+    if isinstance(value, Function):
+        return f": write {value.name}(...), with its arguments"
+    if isinstance(value, Group):
+        return ": write gather(f(x), g(y)), or (f(x) & g(y)) >> compute"
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return ": unpack it, gather(*calls)"
+    return ". Decorate f with @skyward_dask.function, and its calls are values"

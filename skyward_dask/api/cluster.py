@@ -115,6 +115,10 @@ class Compute(Target):
 
     # --- calls ------------------------------------------------------------------------------------
 
+    def is_on_loop(self) -> bool:
+        """Whether this thread runs the loop that brings the results."""
+        return self._open.is_on_loop()
+
     def start(self, call: Call[T]) -> Future[T]:
         """Send one call; ``call > compute`` does it."""
         return self._open.start(call)

@@ -15,7 +15,6 @@ from collections.abc import (
     Sequence,
     ValuesView,
 )
-from functools import partial
 from inspect import isawaitable
 from typing import Any, TypeVar, cast
 
@@ -151,9 +150,7 @@ class Dict(Handle, MutableMapping[K, V]):
         Exception
             What the function raises is its caller's own; the next of those who wait computes.
         """
-        packed = pack_key(key)
-        undo = partial(_abandoned, packed)
-        number, found = yield Ask("claim", (packed,), place(packed), binds=True, undo=undo)
+        number, found = yield self._ask("claim", key, binds=True)
         if not number:
             value: V = unpack(found)
             return value
@@ -191,10 +188,6 @@ class Dict(Handle, MutableMapping[K, V]):
         """Keys with their values, for ``async for``."""
         async for item in pages_async(self, _items):
             yield item
-
-
-def _abandoned(packed: Any, answer: tuple[int, Any]) -> Ask:
-    return Ask("abandon", (packed, answer[0]), place(packed))
 
 
 class _Items(ItemsView[K, V]):

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 from skyward_dask.errors import ConfigurationError, OperatorError
 from skyward_dask.extension.transports import Transport, find_transport
 from skyward_dask.shared.asks import OPEN, Ask, Pending, Route, Spec
-from skyward_dask.shared.home import withdrawal
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -166,10 +165,10 @@ def _run(handle: Handle, steps: Steps[T]) -> T:
 
 async def _answer(way: Transport, spec: Spec, step: Step) -> Any:
     if isinstance(step, Ask):
-        return _wait(way, spec, step, way.begin(spec, step))
+        return _wait(way, step, way.begin(spec, step))
     if isinstance(step, Sequence):
         asked = [(ask, way.begin(spec, ask)) for ask in step]
-        return [_wait(way, spec, ask, pending) for ask, pending in asked]
+        return [_wait(way, ask, pending) for ask, pending in asked]
     if isinstance(step, Coroutine):
         step.close()
     raise OperatorError(
@@ -177,15 +176,16 @@ async def _answer(way: Transport, spec: Spec, step: Step) -> Any:
     )
 
 
-def _wait(way: Transport, spec: Spec, ask: Ask, pending: Pending) -> Any:
+def _wait(way: Transport, ask: Ask, pending: Pending) -> Any:
+    if not ask.binds:
+        return pending.result()
     try:
         if not _is_done(pending, ask.timeout):
-            way.begin(spec, withdrawal(ask, pending.id, expired=True))
-            _is_done(pending, None)
-        if ask.undo is not None:
+            way.withdraw(pending, expired=True)
+        if pending.exception() is None:
             way.took(pending)
     except BaseException:  # KeyboardInterrupt: nobody has the answer, though it may have come
-        way.give_up(spec, ask, pending)
+        way.withdraw(pending, expired=False)
         raise
     return pending.result()
 
@@ -204,25 +204,27 @@ async def _run_async(handle: Handle, steps: Steps[T]) -> T:
 
 async def _answer_async(way: Transport, spec: Spec, step: Step) -> Any:
     if isinstance(step, Ask):
-        return await _wait_async(way, spec, step, way.begin(spec, step))
+        return await _wait_async(way, step, way.begin(spec, step))
     if isinstance(step, Sequence):
-        return await asyncio.gather(*(_wait_async(way, spec, ask, way.begin(spec, ask)) for ask in step))
+        return await asyncio.gather(*(_wait_async(way, ask, way.begin(spec, ask)) for ask in step))
     return await step
 
 
-async def _wait_async(way: Transport, spec: Spec, ask: Ask, pending: Pending) -> Any:
+async def _wait_async(way: Transport, ask: Ask, pending: Pending) -> Any:
     answer = asyncio.wrap_future(pending)
+    if not ask.binds:
+        return await answer
     try:
         done, _ = await asyncio.wait([answer], timeout=ask.timeout)
         if not done:
-            way.begin(spec, withdrawal(ask, pending.id, expired=True))
+            way.withdraw(pending, expired=True)
             await asyncio.wait([answer])
-    except asyncio.CancelledError:
-        way.give_up(spec, ask, pending)
+        if answer.exception() is None:
+            way.took(pending)
+    except BaseException:
+        way.withdraw(pending, expired=False)
         answer.cancel()  # its error, if it is one, is nobody's
         raise
-    if ask.undo is not None:
-        way.took(pending)
     return answer.result()
 
 

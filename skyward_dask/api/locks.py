@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from skyward_dask.api.handles import Handle, Steps, both, check_timeout, one
 from skyward_dask.errors import ConfigurationError
@@ -62,7 +61,7 @@ class Lock(Handle):
             return (yield Ask("acquire_nowait", binds=True)) is not None
         seconds = None if timeout == -1 else check_timeout(timeout)
         try:
-            yield Ask("acquire", binds=True, timeout=seconds, undo=_release)
+            yield Ask("acquire", binds=True, timeout=seconds)
         except Withdrawn:
             return False
         return True
@@ -93,7 +92,7 @@ class Lock(Handle):
         if held is None:
             return None
         caller = held.caller
-        return Holder(caller.task, caller.party, caller.slot, held.since, held.fence)
+        return Holder(caller.task, caller.place, caller.slot, held.since, held.fence)
 
     holder, holder_async = both(_holder)
 
@@ -125,7 +124,3 @@ class Lock(Handle):
 
     async def __aexit__(self, *error: object) -> None:
         await self.release_async()
-
-
-def _release(_: Any) -> Ask:
-    return Ask("release")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from skyward_dask.api.handles import Handle, Steps, both, check_timeout, one
 from skyward_dask.errors import ConfigurationError
@@ -53,7 +53,7 @@ class Queue(Handle, Generic[T]):
         try:
             yield Ask("put", (packed,), binds=True, timeout=check_timeout(timeout))
         except Withdrawn as end:
-            added = len(packed) - int(str(end.left or 0))
+            added = 0 if end.left is None else len(packed) - end.left
             raise queue.Full(f"{added} of {len(packed)} items were added in {timeout} s") from None
 
     put_many, put_many_async = both(_put_many)
@@ -86,12 +86,9 @@ class Queue(Handle, Generic[T]):
         """
         if most < 1:
             raise ConfigurationError(f"most={most!r} can't be meant: it is a whole number from 1.")
-        if block:
-            ask = Ask("get", (most,), binds=True, timeout=check_timeout(timeout), undo=_put_back)
-        else:
-            ask = Ask("get_nowait", (most,), undo=_put_back)
+        operation, seconds = ("get", check_timeout(timeout)) if block else ("get_nowait", None)
         try:
-            taken = yield ask
+            taken = yield Ask(operation, (most,), binds=True, timeout=seconds)
         except Withdrawn:
             raise queue.Empty(f"nothing came in {timeout} s") from None
         return [unpack(item) for item in taken]
@@ -124,7 +121,3 @@ class Queue(Handle, Generic[T]):
 
     def __bool__(self) -> bool:
         return True  # as the standard library's: an empty queue is a queue
-
-
-def _put_back(taken: Any) -> Ask:
-    return Ask("put_back", (taken,))

@@ -20,7 +20,6 @@ class ChildTransport:
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
         pending = Pending(self._session, next(self._numbers))
-        pending.set_running_or_notify_cancel()
         self._link.begin(pending, "collection", spec, ask, pending.id)
         return pending
 
@@ -28,8 +27,8 @@ class ChildTransport:
         # the worker can't know whether this process was still there to take it
         self._link.tell("took", pending.id)
 
-    def give_up(self, spec: Spec, ask: Ask, pending: Pending) -> None:
-        self._link.tell("give_up", pending.id)
+    def withdraw(self, pending: Pending, expired: bool) -> None:
+        self._link.tell("withdraw", pending.id, expired)
 
     def destroy(self, spec: Spec) -> Future[None]:
         done: Future[None] = Future()

@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
 from itertools import count
 from typing import Any
@@ -21,11 +22,14 @@ from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from skyward_dask.errors import CollectionLost
 from skyward_dask.extension import private
-from skyward_dask.extension.finding import find_at_scheduler
+from skyward_dask.extension.finding import destroyed, find_at_scheduler
 from skyward_dask.extension.running import TaskRun, current
 from skyward_dask.extension.switchboard import Switchboard
+from skyward_dask.shared.asks import Spec
 from skyward_dask.shared.calls import Caller
 from skyward_dask.shared.home import Home
+
+logger = logging.getLogger(__name__)
 
 #: Under this name in `worker.plugins`, so that the state machine calls `transition`.
 NAME = "skyward-attendant"
@@ -56,10 +60,11 @@ class Attendant(WorkerPlugin):
         }
         self._live = set(self._runs.values())
         self.switchboard = Switchboard(
+            worker.id,
             worker.address,
             worker.loop,
             worker.rpc,
-            lambda spec: find_at_scheduler(worker.scheduler, spec, worker.address),
+            lambda spec: find_at_scheduler(worker.scheduler, spec, worker.id),
             is_live=self._is_live,
         )
         self._execute_actor = worker.handlers["actor_execute"]
@@ -69,6 +74,7 @@ class Attendant(WorkerPlugin):
         worker.handlers["skyward_found"] = self.found
         worker.handlers["skyward_end"] = self.end
         worker.handlers["skyward_homes"] = self.statistics
+        worker.handlers["skyward_know"] = self.know
         worker.stream_handlers["skyward_gone"] = self.gone
 
     @classmethod
@@ -98,12 +104,11 @@ class Attendant(WorkerPlugin):
         """
         if (run := current.get()) is not None:
             return self.caller_of(run)
-        address = self._worker.address
         actor = private.actor_in_this_thread(self._worker) or _acting.get()
         if actor is not None:
-            return Caller(address, f"actor {actor}")
+            return Caller(self._worker.id, f"actor {actor}", place=self._worker.address)
         key = getattr(thread_state, "key", None)
-        return Caller(address) if key is None else self._caller_for(key)
+        return Caller(self._worker.id, place=self._worker.address) if key is None else self._caller_for(key)
 
     def caller_of(self, run: TaskRun, slot: int | None = None) -> Caller:
         """The caller that a run of a task is; raises as `caller` does."""
@@ -115,7 +120,7 @@ class Attendant(WorkerPlugin):
         run = self._runs.get(key)
         if run is None:
             raise CancelledError(f"task {key!r} has ended, or was cancelled")
-        return Caller(self._worker.address, run, str(key), slot)
+        return Caller(self._worker.id, run, str(key), slot, self._worker.address)
 
     async def _act(self, actor: Any = None, function: Any = None, **rest: Any) -> Any:
         """Dask's handler, in a context that knows which actor it is for."""
@@ -154,6 +159,15 @@ class Attendant(WorkerPlugin):
             self.switchboard.forget_run(f"actor {key}")
             self._close(key)
 
+    async def teardown(self, worker: DaskWorker) -> None:
+        """The worker closes, and its homes end."""
+        self.switchboard.close(
+            CollectionLost(
+                f"the worker at {worker.address} is closing: the collections on it end, and its tasks can't "
+                "reach others any more."
+            )
+        )
+
     async def found(self, homes: list[tuple[str, str, dict[str, Any]]]) -> str:
         """Have new homes live here: (key, kind, options of the state) of each."""
         for key, kind, options in homes:
@@ -171,9 +185,24 @@ class Attendant(WorkerPlugin):
         if (home := self.switchboard.homes.pop(key, None)) is not None:
             home.close(CollectionLost("the collection was destroyed, or its cluster restarted."))
 
-    def gone(self, party: str) -> None:
-        """A worker or a client is gone."""
-        self.switchboard.forget_party(party)
+    def know(self, party: str) -> str:
+        """A worker or a client is about to use a home that lives here."""
+        self.switchboard.know(party)
+        return "OK"
+
+    def gone(self, party: str, worker: str) -> None:
+        """A worker, or a client, is gone."""
+        try:
+            self.switchboard.forget_party(party, worker)
+        except Exception:  # Dask would close the worker, with all results
+            logger.exception("What %s held isn't released", worker or party)
+
+    def destroy(self, spec: Spec) -> Future[None]:
+        """End a collection; from any thread."""
+        return destroyed(self._worker.loop, self._reach, spec, self.switchboard.destroyed)
+
+    async def _reach(self) -> Any:
+        return self._worker.scheduler
 
     def statistics(self) -> dict[str, dict[str, int]]:
         """What each home has to tell."""

@@ -25,6 +25,7 @@ from skyward_dask.extension.records import forward
 from skyward_dask.extension.sampling import Sampler
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.slots.child import Link
+from skyward_dask.slots.forks import forks_end_here
 
 
 @dataclass(slots=True)
@@ -79,7 +80,9 @@ def run_task(
         stack.callback(_report, metrics)
         stack.enter_context(context_meter.add_callback(lambda *metric: metrics.append(metric)))
         stack.enter_context(context_meter.meter("thread-cpu", func=thread_time))
-        result = refuse_generator(spec(data), key)
+        with forks_end_here():
+            result = spec(data)
+        refuse_generator(result, key)
         return result if lend_futures(result, worker, _here.link) else seal(result)
 
 

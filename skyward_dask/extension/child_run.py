@@ -16,10 +16,12 @@ from distributed import Reschedule
 from distributed.core import error_message
 from distributed.metrics import context_meter, time
 
+from skyward_dask.errors import SlotCrashed, SlotStartFailed, TaskTimeout
 from skyward_dask.extension.child import run_task
 from skyward_dask.extension.requests import Requests
 from skyward_dask.extension.routing import Limits
 from skyward_dask.extension.running import TaskRun
+from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.values import Values
 from skyward_dask.slots.forms import Form
 from skyward_dask.slots.pool import Pool, RunEnded
@@ -39,6 +41,8 @@ class ChildRun:
         The task's dependencies.
     delay : float
         Seconds by which the scheduler's clock is ahead.
+    address : str
+        The worker's.
     task_run : TaskRun
     requests : Requests
         What the task may ask its worker for.
@@ -58,6 +62,7 @@ class ChildRun:
         spec: GraphNode,
         data: Mapping[Any, Any],
         delay: float,
+        address: str,
         task_run: TaskRun,
         requests: Requests,
         values: Values,
@@ -66,7 +71,7 @@ class ChildRun:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self._spec, self._data, self._delay = spec, data, delay
+        self._spec, self._data, self._delay, self._address = spec, data, delay, address
         self._task_run, self._requests = task_run, requests
         self._values, self._helpers, self._on_end = values, helpers, on_end
         self._context = copy_context()  # the task's: metrics go to whoever measures it
@@ -120,13 +125,16 @@ class ChildRun:
     def _loaded(self, outcome: Form | BaseException | None) -> dict[str, Any]:
         """Dask's message for an outcome; its value is unpickled here."""
         try:
-            if not isinstance(outcome, Form):
-                assert outcome is not None
-                raise outcome
-            value = self._values.take(self._spec.key, outcome)
+            with shortened():
+                if not isinstance(outcome, Form):
+                    assert outcome is not None
+                    raise outcome
+                value = self._values.take(self._spec.key, outcome)
         except RunEnded:  # nobody wants it any more, or its pool was ended with the worker
             return _failure(Reschedule())
         except BaseException as error:  # the task's: Dask gives it to those who wait for it
+            if isinstance(error, (SlotCrashed, SlotStartFailed, TaskTimeout)):
+                error.worker = error.worker or self._address  # of a task within the task: that one's
             return _failure(error)
         kind = type(value) if value is not None else None
         return {

@@ -7,29 +7,37 @@ waits for the collection may have the last one. So the scheduler is told of it a
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
+import re
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Container, Coroutine, Iterable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from distributed import Scheduler, Status
 from distributed.protocol.pickle import dumps
+from distributed.scheduler import WorkerState
 
-from skyward_dask.errors import CollectionConflict, CollectionLost
+from skyward_dask.config import worker_timeout
+from skyward_dask.errors import CollectionConflict, CollectionLost, NoWorkers
 from skyward_dask.extension import private
 from skyward_dask.extension.attending import Invitation
+from skyward_dask.extension.finding import Unregistered
 from skyward_dask.extension.switchboard import Switchboard
 from skyward_dask.shared.asks import Route, Spec
+
+logger = logging.getLogger(__name__)
 
 #: Wants the homes' keys, as Dask's own queues and variables have a client that wants theirs.
 _CLIENT = "skyward-collections"
 #: Lock numbers of one epoch: more than a lock is acquired in years.
 _FENCES = 1 << 40
-#: Hosts that may be lost while a collection is made, before one gives up: arbitrary.
-_TRIES = 3
+#: Seconds between two looks for a running worker: a start of one takes a hundred times as long.
+_LOOK = 0.02
 #: What an option is for a collection that is made without it.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "barrier": {},
@@ -67,10 +75,14 @@ class Directory:
         self._entries: dict[str, _Entry] = {}
         # each lives as long as somebody makes or destroys under its name
         self._making: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._users: set[str] = set()
+        # every party that is there and uses collections, or has homes: a worker's address, or a client's id
+        self._places: dict[str, str] = {}
+        self._leaving: set[WorkerState] = set()
+        # why workers have taken no homes, by address
+        self._refusals: dict[str, str] = {}
         self._epoch = 0
         self._switchboard = Switchboard(
-            scheduler.address, scheduler.loop, scheduler.rpc, self._refuse, is_there=self._has
+            scheduler.id, scheduler.address, scheduler.loop, scheduler.rpc, self._refuse, is_there=self._has
         )
         scheduler.handlers["skyward_wire"] = self._switchboard.accept
         scheduler.handlers["skyward_open"] = self.open
@@ -81,74 +93,127 @@ class Directory:
         raise CollectionLost("the scheduler itself uses no collections")
 
     def _has(self, worker: str) -> bool:
-        return worker in self._scheduler.workers
+        ws = self._scheduler.workers.get(worker)
+        return ws is not None and ws not in self._leaving
 
     # --- open and destroy --------------------------------------------------------------------------------
 
-    async def open(self, spec: bytes, party: str) -> bytes:
-        """Where a collection lives, made if need be; for `finding.ask`."""
-        self._users.add(party)
-        return await _answer(self._open(pickle.loads(spec)))
+    async def open(self, spec: bytes, party: str, client: str) -> bytes:
+        """Where a collection lives, made if need be; for `finding.find_at_scheduler`."""
+        return await _answer(self._open_for(pickle.loads(spec), party, client))
+
+    async def _open_for(self, spec: Spec, party: str, client: str) -> Route:
+        self._places[party] = self._place_of(party, client)
+        route = await self._open(spec)
+        hosts = self._present([route]) - {self._places.get(party)}
+        know = (self._scheduler.rpc(host).skyward_know(party=party) for host in hosts)
+        await asyncio.gather(*know, return_exceptions=True)  # a host that is gone takes no calls
+        if party not in self._places:  # gone meanwhile, and a host may have heard of that first
+            self._tell(party)
+            raise Unregistered(party)
+        return route
+
+    def _place_of(self, party: str, client: str) -> str:
+        if client in self._scheduler.clients:
+            return client
+        for ws in self._scheduler.workers.values():
+            if ws.server_id == party:
+                return ws.address
+        raise Unregistered(party)
 
     async def _open(self, spec: Spec) -> Route:
+        if spec.name not in self._entries:
+            await self._wait_for_a_worker()
         async with self._making.setdefault(spec.name, asyncio.Lock()):
             entry = self._entries.get(spec.name)
             if entry is None:
                 entry = self._entries[spec.name] = await self._made(spec)
+        if entry.lost:
+            raise CollectionLost(entry.lost)
         if difference := spec.differs(entry.route.kind, entry.route.options):
             raise CollectionConflict(
                 f"there is a collection named {spec.name!r} already, and {difference}. Leave the option out, "
                 "take another name, or destroy() that one."
             )
-        if entry.lost:
-            raise CollectionLost(entry.lost)
         return entry.route
+
+    async def _wait_for_a_worker(self) -> None:
+        """Not under a name's lock: all who come wait at the same time."""
+        patience = worker_timeout()
+        deadline = monotonic() + patience
+        while not self._running():  # a worker's status changes without a word to plugins
+            if monotonic() >= deadline:
+                raise NoWorkers(
+                    f"a new collection needs a running worker, and there has been none for {patience:g} s: "
+                    "start one. The setting skyward.collections.worker-timeout says how long to wait."
+                )
+            await asyncio.sleep(_LOOK)
+
+    def _running(self) -> list[WorkerState]:
+        workers = self._scheduler.workers.values()
+        return [ws for ws in workers if ws.status == Status.running and ws not in self._leaving]
 
     async def _made(self, spec: Spec) -> _Entry:
         options = _DEFAULTS[spec.kind] | dict(spec.options)
-        for _ in range(_TRIES):
-            workers = self._hosts(options.get("shards", 1))
+        failed: dict[str, str] = {}
+        while workers := self._hosts(options.get("shards", 1), failed):
             homes = [(worker, f"skyward-{spec.kind}-{uuid4().hex}") for worker in workers]
             route = Route(spec.kind, options, tuple(homes))
-            if await self._found(route):
+            failures = await self._found(route)
+            if not failures:
                 return _Entry(spec.name, route)
-        raise CollectionLost(f"no worker takes {spec.kind} {spec.name!r}: they come and go, or don't answer.")
+            failed |= failures
+        reasons = "".join(f"\n  {worker}: {reason}" for worker, reason in failed.items())
+        raise NoWorkers(
+            f"no worker takes {spec.kind} {spec.name!r}: one must be running that has skyward_dask in its "
+            f"environment.{reasons}"
+        )
 
-    def _hosts(self, count: int) -> list[str]:
-        """Workers for so many homes: those that have the fewest actors."""
-        running = [ws for ws in self._scheduler.workers.values() if ws.status == Status.running]
-        if not running:
-            raise CollectionLost("there is no running worker for a collection to live on: start one.")
-        running.sort(key=lambda ws: len(ws.actors))
-        return [running[n % len(running)].address for n in range(count)]
+    def _hosts(self, count: int, failed: Container[str]) -> list[str]:
+        """Workers for so many homes: those with the fewest actors, and of these the ones that `scale` would
+        close last; of those that refused only if need be."""
+        left = [ws for ws in self._running() if ws.address not in failed]
+        hosts = [ws for ws in left if ws.address not in self._refusals] or left
+        hosts.sort(key=lambda ws: (len(ws.actors), _number(ws.name)))
+        return [hosts[n % len(hosts)].address for n in range(count)] if hosts else []
 
-    async def _found(self, route: Route) -> bool:
-        """Have all homes live; False if a worker is gone."""
+    async def _found(self, route: Route) -> dict[str, str]:
+        """Have all homes live; returns what went wrong, by worker."""
         by_worker: defaultdict[str, list[str]] = defaultdict(list)
         for worker, key in route.homes:
             by_worker[worker].append(key)
         options = _state_options(route, self._next_epoch())
-        answers = await asyncio.gather(
+        reasons = await asyncio.gather(
             *(
                 self._found_on(worker, [(key, route.kind, options) for key in keys])
                 for worker, keys in by_worker.items()
             )
         )
-        if not all(answers):
+        failures = {worker: reason for worker, reason in zip(by_worker, reasons, strict=True) if reason}
+        if failures:
             await self._end(route)
-        return all(answers)
+        return failures
 
-    async def _found_on(self, worker: str, homes: list[tuple[str, str, dict[str, Any]]]) -> bool:
+    async def _found_on(self, worker: str, homes: list[tuple[str, str, dict[str, Any]]]) -> str:
+        """Returns why it can't be; empty if the homes live."""
         scheduler = self._scheduler
-        if worker not in scheduler.workers:
-            return False
+        if (ws := scheduler.workers.get(worker)) is None:
+            return "it is gone"
         for key, _, _ in homes:  # before the worker has it: what a worker alone knows of, it is told to drop
             private.know_actor(scheduler, key, worker, _CLIENT)
         invitation = {"op": "plugin-add", "plugin": dumps(Invitation()), "name": Invitation.name}
         found = {"op": "skyward_found", "homes": homes}
         for message in (invitation, found):
             answers = await scheduler.broadcast(msg=message, workers=[worker], on_error="return")
-        return answers.get(worker) == "OK" and worker in scheduler.workers
+            if reason := _refusal(answers[worker]):
+                if self._refusals.setdefault(worker, reason) is reason:
+                    logger.warning("%s takes no collections: %s", worker, reason)
+                return reason
+        if scheduler.workers.get(worker) is not ws or ws in self._leaving:
+            return "it is gone"
+        self._refusals.pop(worker, None)
+        self._places[ws.server_id] = worker
+        return ""
 
     def _next_epoch(self) -> int:
         self._epoch += 1
@@ -178,49 +243,63 @@ class Directory:
         await self._scheduler.broadcast(msg=message, workers=self._present([route]), on_error="return")
         self._release(route)
 
-    def _present(self, routes: Iterable[Route]) -> list[str]:
-        """The workers that homes live on, as far as they are there."""
-        hosts = {worker for route in routes for worker, _ in route.homes}
-        return [worker for worker in hosts if worker in self._scheduler.workers]
+    def _attended(self) -> set[str]:
+        """The workers that know of collections; one that has come to the address of such a worker doesn't."""
+        return {place for place in self._places.values() if place in self._scheduler.workers}
 
-    def _all_present(self) -> list[str]:
-        return self._present(entry.route for entry in self._entries.values())
+    def _present(self, routes: Iterable[Route]) -> set[str]:
+        """The workers that homes live on, as far as they are there."""
+        return self._attended() & {worker for route in routes for worker, _ in route.homes}
+
+    def homes_on(self, worker: str) -> dict[str, str]:
+        """The keys of the homes on a worker, and the collections that these belong to."""
+        return {
+            key: f"{entry.route.kind} {entry.name!r}"
+            for entry in self._entries.values()
+            if not entry.lost
+            for host, key in entry.route.homes
+            if host == worker
+        }
 
     # --- who is gone ---------------------------------------------------------------------------------------
 
     def remove_worker(self, worker: str) -> None:
         """A worker is gone, with its homes and its tasks."""
         for entry in self._entries.values():
-            if any(home[0] == worker for home in entry.route.homes):
+            if not entry.lost and any(home[0] == worker for home in entry.route.homes):
                 entry.lost = (
                     f"{entry.route.kind} {entry.name!r} lived on {worker}, which is gone with what the "
                     "collection held. destroy() it; then the next operation makes a new one."
                 )
                 self._release(entry.route)
-        self._switchboard.forget_worker(worker)
-        self._users.discard(worker)
-        self._tell(worker)
+        self._leaving = {ws for ws in self._leaving if self._scheduler.workers.get(ws.address) is ws}
+        self._refusals.pop(worker, None)
+        self._forget(worker, worker)
 
     def remove_client(self, client: str) -> None:
-        """A client is gone."""
-        if client in self._users:
-            self._users.discard(client)
-            self._tell(client)
+        """A client is gone, or its connection is: then it comes again as another party."""
+        self._forget(client)
 
-    def _tell(self, party: str) -> None:
-        for worker in {*self._all_present(), *(self._users & self._scheduler.workers.keys())}:
-            self._scheduler.worker_send(worker, {"op": "skyward_gone", "party": party})
+    def _forget(self, place: str, worker: str = "") -> None:
+        for party in [party for party, found in self._places.items() if found == place]:
+            del self._places[party]
+            self._tell(party, worker)
+
+    def _tell(self, party: str, worker: str = "") -> None:
+        for each in self._attended():
+            self._scheduler.worker_send(each, {"op": "skyward_gone", "party": party, "worker": worker})
 
     def clear(self) -> None:
-        """The cluster restarts: all collections end."""
+        """The cluster restarts: all collections end, and nothing new is to live on the workers that go."""
         self._entries.clear()
+        self._leaving = set(self._scheduler.workers.values())
 
     # --- looking -----------------------------------------------------------------------------------------
 
     async def collections(self) -> list[dict[str, Any]]:
         """What there is to tell, in plain values."""
         answers = await self._scheduler.broadcast(
-            msg={"op": "skyward_homes"}, workers=self._all_present(), on_error="return"
+            msg={"op": "skyward_homes"}, workers=self._attended(), on_error="return"
         )
         told = {
             key: each
@@ -231,11 +310,26 @@ class Directory:
         return [_described(entry, told) for entry in self._entries.values()]
 
 
+def _number(name: Any) -> int:
+    """The number in the name that a cluster object has given to a worker; it counts upwards."""
+    found = re.search(r"\d+$", str(name))
+    return int(found[0]) if found else 0
+
+
 async def _answer(coroutine: Coroutine[Any, Any, Any]) -> bytes:
     try:
         return pickle.dumps((True, await coroutine))
     except Exception as error:  # the caller's to see
         return pickle.dumps((False, error))
+
+
+def _refusal(answer: Any) -> str:
+    """Why a worker hasn't done what it was told; empty if it has."""
+    if isinstance(answer, Exception):
+        return repr(answer)
+    if isinstance(answer, dict) and answer.get("status") != "OK":
+        return str(answer.get("exception_text") or answer)
+    return ""
 
 
 def _state_options(route: Route, epoch: int) -> dict[str, Any]:

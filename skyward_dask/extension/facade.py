@@ -154,7 +154,7 @@ class WorkerData(Mapping[Any, Any]):
 
     def __contains__(self, key: object) -> bool:
         # asked by Client.gather for each key; between runs there is nobody who could answer
-        return bool(self._link.run) and key in self._link.call("keys")
+        return self._link.is_open and key in self._link.call("keys")
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._link.call("keys"))

@@ -5,8 +5,9 @@ It runs on a loop in a thread of the child, as a worker's client runs on its wor
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 import dask
 from dask.utils import parse_timedelta
@@ -16,7 +17,8 @@ from distributed.core import ConnectionPool
 from distributed.security import Security
 from distributed.utils import LoopRunner, in_async_call, sync
 
-from skyward_dask.errors import ConfigurationError
+from skyward_dask.errors import ConfigurationError, WorkerUnreachable
+from skyward_dask.extension import private
 
 #: How often a connection is tried to which the scheduler's greeting doesn't come alone: arbitrary.
 _GREETINGS = 5
@@ -40,14 +42,26 @@ class ChildClient:
     def __init__(self, scheduler: str, security: Security) -> None:
         self.scheduler = scheduler
         self._security = security
+        self._process = os.getpid()
         self._making = threading.Lock()
         self._runner: LoopRunner | None = None
-        self._connections = ConnectionPool(connection_args=security.get_connection_args("worker"))
+        self._connections = ConnectionPool()
         self._client: Client | None = None
+        os.register_at_fork(after_in_child=self._disown)
+
+    def _disown(self) -> None:
+        """In a process that a task has forked: no thread drives the client there."""
+        if self._client is not None:
+            private.disown(self._client, _refuse)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            _refuse()
 
     @property
     def loop(self) -> Any:
         """The loop, which is started when it is first asked for."""
+        self._check_process()
         with self._making:
             return self._running_loop()
 
@@ -62,8 +76,12 @@ class ChildClient:
     @property
     def rpc(self) -> ConnectionPool:
         """Connections for single calls to the scheduler and to workers; none is made before a call."""
+        self._check_process()
         with self._making:
             self._running_loop()
+            if not self._connections.connection_args:
+                # not before: with credentials in memory it writes the private key to a temporary file
+                self._connections.connection_args = self._security.get_connection_args("worker")
         return self._connections
 
     @property
@@ -74,6 +92,7 @@ class ChildClient:
 
     def get(self, timeout: Any = None) -> Client:
         """The client; raises an OSError if the scheduler can't be reached within `timeout` seconds."""
+        self._check_process()
         with self._making:
             if self.present is None:
                 self._client = self._default() or self._connect(timeout)
@@ -123,3 +142,10 @@ class ChildClient:
             name="worker",
             timeout=parse_timedelta(timeout, "s"),
         )
+
+
+def _refuse(*args: object, **kwargs: object) -> NoReturn:
+    raise WorkerUnreachable(
+        "this process was forked by a task, and a client doesn't survive a fork: its loop and connections "
+        "are the task's own process's. Ask there, or make a distributed.Client here."
+    )

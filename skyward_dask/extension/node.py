@@ -18,6 +18,7 @@ import pickle
 import time
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -47,6 +48,7 @@ from skyward_dask.extension.scheduler import introduce_node, report_slots, slots
 from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.extension.tally import Tally
+from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.values import Values
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.pool import Pool
@@ -312,6 +314,7 @@ class Node(WorkerPlugin):
             config.initializer,
             "skyward_dask.extension.child:start",
             self._introduction(),
+            config.health_check,
         )
         pool = Pool(
             self._slots_of(config),
@@ -422,7 +425,8 @@ class Node(WorkerPlugin):
             shuffled = requests.shuffled and found.reason is Reason.PLAIN
             self._tally.count(Route(Place.CHILD, Reason.P2P if shuffled else found.reason))
 
-        return ChildRun(spec, data, delay, task_run, requests, self._values, self._helpers, count)
+        address = self.worker.address
+        return ChildRun(spec, data, delay, address, task_run, requests, self._values, self._helpers, count)
 
     def _present_pool(self) -> Pool:
         if self._pool is None:  # a node of threads, and the first task that asks for a process
@@ -434,9 +438,9 @@ class Node(WorkerPlugin):
         self._tally.count(found)
         current.set(self._runs.get(spec.key))
         views = self._values.own_views(found, data, self.config.kind == "process")
-        if found.place is not Place.THREAD:
-            return refuse_generator(spec(views), spec.key)
-        with self._tally.threads.run(spec.key):
+        with shortened(), ExitStack() as stack:
+            if found.place is Place.THREAD:
+                stack.enter_context(self._tally.threads.run(spec.key))
             return refuse_generator(spec(views), spec.key)
 
     # --- looking ---------------------------------------------------------------------------------------

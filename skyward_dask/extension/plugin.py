@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 from distributed import Status
@@ -14,13 +13,15 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol.pickle import dumps, loads
 
 from skyward_dask.config import Worker
-from skyward_dask.errors import ConfigurationError
+from skyward_dask.errors import ConfigurationError, SerializationError
 from skyward_dask.extension.node import Node
 from skyward_dask.extension.private import is_registering
 
 logger = logging.getLogger(__name__)
 
 NAME = "skyward"
+#: Fields of a `Worker` that are functions of the user's, or may hold some.
+_FUNCTIONS = ("initializer", "env", "health_check")
 
 
 class SkywardPlugin(WorkerPlugin):
@@ -46,32 +47,28 @@ class SkywardPlugin(WorkerPlugin):
     def __init__(self, worker: Worker | None = None) -> None:
         if not isinstance(worker, Worker | None):
             raise ConfigurationError(
-                f"worker={worker!r} can't be meant: it is a Worker, such as Worker(executor='process')."
+                f"worker must be a skyward_dask.Worker, such as Worker(executor='process'), not {worker!r}."
             )
         self._worker = Worker.from_config() if worker is None else worker
-        self._initializer: bytes | None = None
+        self._functions: dict[str, bytes] = {}
         # tells two plugins with the same slots apart: the later one makes a `resize` in between void
         self._token = uuid4().hex
 
     @property
     def worker(self) -> Worker:
         """What each node has."""
-        if self._initializer is None:
-            return self._worker
-        initializer = cast(Callable[[], object], loads(self._initializer))
-        return replace(self._worker, initializer=initializer)
+        return replace(self._worker, **{name: loads(value) for name, value in self._functions.items()})
 
     @property
     def concurrency(self) -> int | None:
         return self._worker.concurrency
 
     def __getstate__(self) -> dict[str, Any]:
-        # the initializer stays pickled: the scheduler reads the rest, and may lack the user's modules
-        pickled = self._initializer
-        if self._worker.initializer is not None:
-            pickled = dumps(self._worker.initializer)
-        worker = replace(self._worker, initializer=None)
-        return {"_worker": worker, "_initializer": pickled, "_token": self._token}
+        # these stay pickled: the scheduler reads the rest, and may lack the user's modules
+        given = {name: getattr(self._worker, name) for name in _FUNCTIONS}
+        pickled = {name: _pickled(name, value) for name, value in given.items() if value not in (None, {})}
+        worker = replace(self._worker, initializer=None, env={}, health_check=None)
+        return {"_worker": worker, "_functions": self._functions | pickled, "_token": self._token}
 
     async def setup(self, worker: DaskWorker) -> None:
         """Have the worker's node take this configuration over; if it can't, nothing has changed."""
@@ -91,6 +88,17 @@ class SkywardPlugin(WorkerPlugin):
         """Mark the node: a setup that follows at once adopts it, else it is dismantled."""
         if node := Node.of(worker):
             node.disown(self)
+
+
+def _pickled(name: str, value: object) -> bytes:
+    try:
+        pickled: bytes = dumps(value)
+    except Exception as error:
+        raise SerializationError(
+            f"the worker's {name} can't be pickled: {error!r}. It may hold a lock, a connection or an open "
+            "file: make such things in the function, when it is called."
+        ) from error
+    return pickled
 
 
 class Removal(WorkerPlugin):

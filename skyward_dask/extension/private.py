@@ -150,6 +150,12 @@ def send_to_scheduler(client: Client, message: dict[str, Any]) -> None:
     client._send_to_scheduler(message)
 
 
+def disown(client: Client, refuse: Callable[..., Any]) -> None:
+    """Have a client be nobody's default any more, and refuse what would wait for its loop; in a fork."""
+    client.status = "closed"
+    client.sync = refuse  # type: ignore[method-assign]
+
+
 def bind_futures(find: Callable[[], Client | None]) -> None:
     """Have each future without a client look for one when it is first used, from now on, in this process.
 

@@ -12,6 +12,7 @@ from distributed import profile
 
 from skyward_dask.extension.running import TaskRun
 from skyward_dask.extension.standing import frames
+from skyward_dask.extension.tracebacks import is_our_line
 
 
 class Profiling:
@@ -45,4 +46,5 @@ class Profiling:
         stacks = self._worker.get_call_stack(keys)
         texts = await asyncio.gather(*(run.look() for run in runs.values()))
         found = {key: frames(text) for key, text in zip(runs, texts, strict=True)}
-        return stacks | {key: stack for key, stack in found.items() if stack}
+        stacks |= {key: stack for key, stack in found.items() if stack}
+        return {key: [frame for frame in stack if not is_our_line(frame)] for key, stack in stacks.items()}

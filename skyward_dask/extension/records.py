@@ -7,15 +7,16 @@ another matter (`skyward_dask.extension.logs`).
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from skyward_dask.errors import WorkerUnreachable
 from skyward_dask.slots.child import Link
 
-#: What of a record crosses: plain values, from which `logging.makeLogRecord` builds it again.
-_PLAIN = ("name", "levelno", "levelname", "pathname", "filename", "module", "lineno", "funcName", "created")
+#: Of a record: what is used up when it is put into words, and can't be sent as it is.
+_WORDED = frozenset({"msg", "args", "exc_info"})
+_PLAIN = (str, int, float, bool, bytes, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +40,53 @@ class Forwarder(logging.Handler):
     Parameters
     ----------
     link : Link
+    otherwise : logging.Handler
+        Has the records of a process that doesn't reach the worker: one that a task has forked, or a slot's
+        own between two tasks.
     """
 
-    def __init__(self, link: Link, level: int = logging.NOTSET) -> None:
+    def __init__(self, link: Link, otherwise: logging.Handler, level: int = logging.NOTSET) -> None:
         super().__init__(level)
         self._link = link
+        self._otherwise = otherwise
 
     def emit(self, record: logging.LogRecord) -> None:
-        values: dict[str, Any] = {name: getattr(record, name) for name in _PLAIN}
-        values["msg"] = record.getMessage()
-        if record.exc_info:
-            values["exc_text"] = (self.formatter or logging.Formatter()).formatException(record.exc_info)
         try:
-            self._link.tell("log", values)
-        except RuntimeError:  # between runs nobody takes it: then as Python does without a handler
-            print(values["msg"], file=sys.stderr)
+            if self._link.is_open:
+                self._link.tell("log", self._values(record))
+                return
+        except WorkerUnreachable:
+            pass  # the task has just ended
+        except Exception:
+            self.handleError(record)  # logging is no reason for a task to fail: it says so on stderr
+            return
+        self._otherwise.handle(record)
+
+    def _values(self, record: logging.LogRecord) -> dict[str, Any]:
+        """All of the record in plain values, from which `logging.makeLogRecord` builds it again."""
+        values = {name: _plain(value) for name, value in vars(record).items() if name not in _WORDED}
+        values["msg"] = record.getMessage()
+        if record.exc_info and not record.exc_text:
+            values["exc_text"] = (self.formatter or logging.Formatter()).formatException(record.exc_info)
+        return values
+
+
+def _plain(value: Any) -> Any:
+    """A field of a record: the worker may lack the modules of values that aren't plain."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind in (list, tuple):
+        return kind(map(_plain, value))
+    if kind is dict:
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    return str(value)
 
 
 def forward(link: Link, levels: Levels) -> None:
     """Log in the worker from now on, what it would log itself; called once in a child."""
-    every = Forwarder(link)
+    assert logging.lastResort is not None
+    every = Forwarder(link, logging.lastResort)
     for name, found in logging.getLogger().manager.loggerDict.items():
         if isinstance(found, logging.Logger) and found.handlers:
             # those that distributed has configured: here they would write to stderr
@@ -67,7 +95,7 @@ def forward(link: Link, levels: Levels) -> None:
         logging.getLogger(name).setLevel(level)
     if levels.root_handles:
         logging.getLogger().addHandler(every)
-    logging.lastResort = Forwarder(link, logging.WARNING)
+    logging.lastResort = Forwarder(link, logging.lastResort, logging.WARNING)
 
 
 def handle(values: dict[str, Any]) -> None:

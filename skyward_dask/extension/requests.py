@@ -23,7 +23,6 @@ from distributed.metrics import time
 from skyward_dask.errors import InstallError
 from skyward_dask.extension import private
 from skyward_dask.extension.attending import Attendant
-from skyward_dask.extension.finding import destroyed
 from skyward_dask.extension.records import handle
 from skyward_dask.extension.running import TaskRun
 from skyward_dask.shared.asks import Ask, Pending, Spec
@@ -65,7 +64,7 @@ class Requests:
         self._worker = worker
         self._held: list[distributed.Future[Any]] = []
         self._asked = False
-        self._asks: dict[tuple[str, int], tuple[Spec, Ask, Pending]] = {}
+        self._asks: dict[tuple[str, int], Pending] = {}
 
     def serve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Carry out one request; see `skyward_dask.slots.runs.Request`."""
@@ -105,29 +104,34 @@ class Requests:
         attendant = Attendant.of(self._worker)
         caller = attendant.caller_of(self._run, self._run.slot)
         pending = attendant.switchboard.begin(spec, ask, caller, call_id)
-        if ask.binds or ask.undo is not None:
-            self._asks[call_id] = spec, ask, pending
-            if ask.undo is None:
-                pending.add_done_callback(lambda _: self._asks.pop(call_id, None))
+        if ask.binds:
+            self._asks[call_id] = pending
+            pending.add_done_callback(self._forget_failed)
         return pending
+
+    def _forget_failed(self, pending: Future[Any]) -> None:
+        assert isinstance(pending, Pending)
+        if pending.exception() is not None:
+            self._asks.pop(pending.id, None)
 
     def took(self, call_id: tuple[str, int]) -> None:
         """The task has the answer."""
-        self._asks.pop(call_id, None)
+        if (pending := self._asks.pop(call_id, None)) is not None:
+            Attendant.of(self._worker).switchboard.took(pending)
 
-    def give_up(self, call_id: tuple[str, int]) -> None:
-        """The task doesn't wait for an answer any more."""
-        if (asked := self._asks.pop(call_id, None)) is not None:
-            Attendant.of(self._worker).switchboard.give_up(*asked)
+    def withdraw(self, call_id: tuple[str, int], expired: bool) -> None:
+        """The task gives a call up; if its time-out is over, it takes an answer that is on its way."""
+        pending = self._asks.get(call_id) if expired else self._asks.pop(call_id, None)
+        if pending is not None:
+            Attendant.of(self._worker).switchboard.withdraw(pending, expired)
 
     def end(self) -> None:
         """The child is gone, or has done its run: what was on its way there is given back."""
         for call_id in list(self._asks):
-            self.give_up(call_id)
+            self.withdraw(call_id, expired=False)
 
     def destroy_collection(self, spec: Spec) -> Future[None]:
-        switchboard = Attendant.of(self._worker).switchboard
-        return destroyed(self._worker.loop, self._worker.scheduler, spec, switchboard.destroyed)
+        return Attendant.of(self._worker).destroy(spec)
 
     # --- what the child has to tell --------------------------------------------------------------------
 
@@ -217,6 +221,6 @@ _REQUESTS: Mapping[str, Callable[..., Any]] = {
     "log": Requests.log,
     "collection": Requests.collection,
     "took": Requests.took,
-    "give_up": Requests.give_up,
+    "withdraw": Requests.withdraw,
     "destroy_collection": Requests.destroy_collection,
 }

@@ -19,6 +19,7 @@ import dask
 from dask.utils import parse_timedelta
 from distributed import profile
 
+from skyward_dask.errors import WorkerUnreachable
 from skyward_dask.slots.child import Link
 
 #: Seconds without a run after which the sampler sleeps until the next one: arbitrary, many intervals.
@@ -87,5 +88,5 @@ class Sampler:
 
     def _tell(self) -> None:
         self._told = monotonic()
-        with suppress(RuntimeError):  # the task has just ended; what was sampled is a fraction of it
+        with suppress(WorkerUnreachable):  # the task has just ended; what was sampled is a fraction of it
             self._link.tell("profile", self.end())

@@ -14,6 +14,7 @@ from distributed.scheduler import WorkerState, WorkerStatusPlugin
 from skyward_dask.extension.directory import Directory
 from skyward_dask.extension.introducing import NAME
 from skyward_dask.extension.pace import Pace
+from skyward_dask.extension.retiring import Retirement
 from skyward_dask.extension.told import Told
 
 #: Under this name a worker that registers says that it is a node.
@@ -39,6 +40,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         self.scheduler = scheduler
         self.told = Told(NAME)
         self.directory = Directory(scheduler)
+        self._retirement = Retirement(scheduler, self.directory)
         self._pace = Pace()
         self._nodes: set[str] = set()
         scheduler.handlers["skyward_resize"] = self.resize
@@ -75,6 +77,12 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     def restart(self, scheduler: Scheduler) -> None:
         """The cluster restarts, and its collections end."""
         self.directory.clear()
+
+    def valid_workers_downscaling(
+        self, scheduler: Scheduler, workers: list[WorkerState]
+    ) -> list[WorkerState]:
+        """Those of the workers that `adapt` may close."""
+        return self._retirement.spare_hosts(workers)
 
     def take_slots(self, worker: str, slots: int, is_node: bool) -> None:
         """A worker says how many slots it has now, and whether they are ours."""

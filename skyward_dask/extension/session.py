@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, nullcontext
@@ -12,12 +13,14 @@ from uuid import uuid4
 
 import distributed
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, LocalCluster, as_completed, get_worker
+from distributed import Worker as DaskWorker
 
 from skyward_dask.config import Worker
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension.annotations import options
 from skyward_dask.extension.control import install, installed, uninstall
+from skyward_dask.extension.tracebacks import shortened
 
 
 class Runnable(Protocol):
@@ -74,11 +77,23 @@ class CallFuture(Future[Any]):
         if not self.set_running_or_notify_cancel():
             return
         try:
-            self.set_result(source.result())
+            with shortened():
+                result = source.result()
         except (CancelledError, distributed.client.FutureCancelledError) as error:
             self.set_exception(CancelledError(str(error)))
         except BaseException as error:  # the task's own, whatever it is
             self.set_exception(error)
+        else:
+            self.set_result(result)
+
+
+def is_on_loop_of_worker() -> bool:
+    """Whether the thread that calls runs a worker's event loop, as a task that is an ``async def`` does."""
+    try:
+        worker = get_worker()
+    except ValueError:
+        return False
+    return isinstance(worker, DaskWorker) and worker.thread_id == threading.get_ident()
 
 
 class Session:
@@ -98,6 +113,10 @@ class Session:
     def close(self) -> None:
         self._closing.close()
 
+    def is_on_loop(self) -> bool:
+        """Whether the thread that calls runs the client's loop, or its worker's: then it must not wait."""
+        return bool(self.client.asynchronous) or is_on_loop_of_worker()
+
     def start(self, call: Sent) -> Future[Any]:
         return CallFuture(self._submit(call))
 
@@ -112,7 +131,9 @@ class Session:
 
     def _results(self, futures: Any) -> Iterator[Any]:
         for future in futures:
-            yield future.result()
+            with shortened():
+                result = future.result()
+            yield result
 
     def _submit(self, call: Sent) -> distributed.Future[Any]:
         function = call.function

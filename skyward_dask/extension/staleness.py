@@ -19,6 +19,7 @@ import dask
 from distributed import Worker as DaskWorker
 
 from skyward_dask.extension.private import module_plugins
+from skyward_dask.slots.preparation import current_directory
 
 #: Messages by which others run code in a worker, in Dask's names for their handlers.
 _MESSAGES = ("plugin-add", "plugin-remove", "run", "run_coroutine", "upload_file")
@@ -26,7 +27,7 @@ _MESSAGES = ("plugin-add", "plugin-remove", "run", "run_coroutine", "upload_file
 
 def snapshot() -> tuple[object, ...]:
     """What children inherit, but for the contents of modules."""
-    return dict(os.environ), list(sys.path), os.getcwd(), _configuration()
+    return dict(os.environ), list(sys.path), current_directory(), _configuration()
 
 
 def _configuration() -> bytes | str:

@@ -1,26 +1,38 @@
 """The way from a handle to its collections: through a worker, through a slot's worker, or through a client.
 
-A transport has one verb: `begin` asks, and gives the answer to come.
+A transport asks and gives the answer to come. Who calls owns what the call takes: the run of a task, wherever
+there is one, whatever the cluster was named by.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 from distributed import Client, get_worker
 from distributed import Worker as DaskWorker
+from distributed.comm.core import connect
 from tornado.ioloop import IOLoop
 
-from skyward_dask.errors import ConfigurationError
+from skyward_dask.errors import CollectionLost, ConfigurationError
 from skyward_dask.extension import private
 from skyward_dask.extension.attending import Attendant
 from skyward_dask.extension.facade import ChildWorker
-from skyward_dask.extension.finding import destroyed, find_at_scheduler
+from skyward_dask.extension.finding import Unregistered, destroyed, find_at_scheduler
 from skyward_dask.extension.switchboard import Switchboard
-from skyward_dask.shared.asks import Ask, Pending, Spec
+from skyward_dask.shared.asks import Ask, Pending, Route, Spec
 from skyward_dask.shared.calls import Caller
+
+#: Seconds in which a client that has lost its connection has another one, if the scheduler lives at all: a
+#: scheduler that is busy takes a second or two.
+_RECONNECT = 10.0
+#: Seconds between two looks at a client's status, which changes without a word.
+_LOOK = 0.05
+#: Seconds for a first answer of whoever listens at the scheduler's address: if nobody does, it takes none.
+_PROBE = 1.0
 
 
 class Transport(Protocol):
@@ -30,10 +42,10 @@ class Transport(Protocol):
         """Ask; doesn't wait."""
 
     def took(self, pending: Pending) -> None:
-        """The answer, whose question can be undone, has come to who asked; said just before they have it."""
+        """The answer to a question that binds has come to who asked; said just before they have it."""
 
-    def give_up(self, spec: Spec, ask: Ask, pending: Pending) -> None:
-        """Nobody waits for the answer any more: what it may still bring is given back."""
+    def withdraw(self, pending: Pending, expired: bool) -> None:
+        """Who asked gives it up; if the time-out is over, they take an answer that is on its way."""
 
     def destroy(self, spec: Spec) -> Future[None]:
         """End the collection; doesn't wait."""
@@ -53,14 +65,13 @@ class WorkerTransport:
         return self._attendant.switchboard.begin(spec, ask, self._attendant.caller())
 
     def took(self, pending: Pending) -> None:
-        """Who asks lives as long as the worker."""
+        self._attendant.switchboard.took(pending)
 
-    def give_up(self, spec: Spec, ask: Ask, pending: Pending) -> None:
-        self._attendant.switchboard.give_up(spec, ask, pending)
+    def withdraw(self, pending: Pending, expired: bool) -> None:
+        self._attendant.switchboard.withdraw(pending, expired)
 
     def destroy(self, spec: Spec) -> Future[None]:
-        switchboard = self._attendant.switchboard
-        return destroyed(self._worker.loop, self._worker.scheduler, spec, switchboard.destroyed)
+        return self._attendant.destroy(spec)
 
     def is_on_loop(self) -> bool:
         return threading.get_ident() == self._worker.thread_id
@@ -71,15 +82,19 @@ class ClientTransport:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._caller = Caller(client.id)
-        scheduler: Any = client.scheduler  # there, as long as the client is open
         self._loop = cast(IOLoop, client.loop)
+        self._stream: Any = None
+        self._connections = 0
+        scheduler: Any = client.scheduler  # there, as long as the client is open
+        self._scheduler = scheduler
         self._switchboard = Switchboard(
+            client.id,
             "",
             self._loop,
             client.rpc,
-            lambda spec: find_at_scheduler(scheduler, spec, client.id),
+            self._find,
             via="" if client.direct_to_workers else scheduler.address,
+            present=lambda caller: replace(caller, party=self._party()),
         )
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
@@ -89,19 +104,60 @@ class ClientTransport:
                 f"{self._client} is {self._client.status}, and with it the way to {spec.kind} {spec.name!r}: "
                 "use the collection while its client is open."
             )
-        return self._switchboard.begin(spec, ask, self._caller)
+        return self._switchboard.begin(spec, ask, Caller(self._client.id, place=self._client.id))
 
     def took(self, pending: Pending) -> None:
-        """Who asks lives as long as the client."""
+        self._switchboard.took(pending)
 
-    def give_up(self, spec: Spec, ask: Ask, pending: Pending) -> None:
-        self._switchboard.give_up(spec, ask, pending)
+    def withdraw(self, pending: Pending, expired: bool) -> None:
+        self._switchboard.withdraw(pending, expired)
 
     def destroy(self, spec: Spec) -> Future[None]:
-        return destroyed(self._loop, self._client.scheduler, spec, self._switchboard.destroyed)
+        return destroyed(self._loop, self._reach, spec, self._switchboard.destroyed)
 
     def is_on_loop(self) -> bool:
         return bool(self._client.asynchronous)
+
+    # --- a client that has lost its connection makes it anew, and is another party then -------------------
+
+    def _party(self) -> str:
+        stream = self._client.scheduler_comm
+        if stream is not None and stream is not self._stream:
+            self._stream = stream
+            self._connections += 1
+        return f"{self._client.id}#{self._connections}"
+
+    async def _find(self, spec: Spec) -> Route:
+        deadline = self._loop.time() + _RECONNECT
+        while True:
+            scheduler = await self._reach()
+            try:
+                return await find_at_scheduler(scheduler, spec, self._party(), self._client.id)
+            except Unregistered:  # the scheduler knows of the loss before the client does
+                if self._loop.time() > deadline:
+                    raise
+            await asyncio.sleep(_LOOK)
+
+    async def _reach(self) -> Any:
+        """The connection to the scheduler."""
+        deadline = self._loop.time() + _RECONNECT
+        while self._client.status == "connecting":
+            if await self._nobody_listens() or self._loop.time() > deadline:
+                raise CollectionLost(
+                    f"the connection to the scheduler at {self._scheduler.address} is lost, and it doesn't "
+                    "answer. If it has ended, all collections have ended with it; if not, try again later."
+                )
+            await asyncio.sleep(_LOOK)
+        return self._scheduler
+
+    async def _nobody_listens(self) -> bool:
+        """Whether the scheduler has ended, as its address says: one that is busy takes its time."""
+        try:
+            comm = await connect(self._scheduler.address, timeout=_PROBE, **self._client.connection_args)
+        except OSError as error:
+            return not isinstance(error.__cause__, TimeoutError)
+        comm.abort()
+        return False
 
 
 def find_transport(client: Any = None) -> Transport:

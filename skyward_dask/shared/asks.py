@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-
-from skyward_dask.shared.calls import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +71,11 @@ class Ask:
     place : int
         The home is that of the shard ``place % shards``.
     binds : bool
-        The caller may hold something afterwards, or waits meanwhile.
+        The caller waits meanwhile, or has something afterwards that is taken back if it is given up.
     reads : bool
         It changes nothing: with eventual consistency an answer that is a little older will do.
     timeout : float or None
         Seconds that the caller waits at the most.
-    undo : callable, optional
-        What to ask for when the answer comes for somebody who doesn't wait for it any more.
     """
 
     operation: str = ""
@@ -88,10 +84,9 @@ class Ask:
     binds: bool = False
     reads: bool = False
     timeout: float | None = None
-    undo: Callable[[Any], Ask] | None = field(default=None, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        values = self.operation, self.arguments, self.place, self.binds, self.reads, self.timeout, self.undo
+        values = self.operation, self.arguments, self.place, self.binds, self.reads, self.timeout
         return Ask, values  # as a `Spec`
 
 
@@ -105,14 +100,17 @@ class Pending(Future[Any]):
     ----------
     id : tuple of (str, int)
         Names the call.
-    caller : Caller or None
-        Who made it, where that is known.
-    asked
-        What a switchboard remembers of the moment.
+    home : tuple of (str, str), optional
+        Worker and key of the home that has been asked; None before, and wherever that isn't known.
+    confirmed : bool
+        Whether the home is to hear that the caller has the answer.
+    withdrawn : bool
+        Whether it was given up.
     """
 
-    def __init__(self, session: str, number: int, caller: Caller | None = None) -> None:
+    def __init__(self, session: str, number: int) -> None:
         super().__init__()
         self.id = session, number
-        self.caller = caller
-        self.asked: Any = None
+        self.home: tuple[str, str] | None = None
+        self.confirmed = self.withdrawn = False
+        self.set_running_or_notify_cancel()

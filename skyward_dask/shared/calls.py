@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from skyward_dask.errors import SkywardError
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -14,19 +16,23 @@ class Caller:
     Attributes
     ----------
     party : str
-        A worker's address, or a client's id.
+        One life of a worker's process, or of a client's connection to the scheduler: what comes after its end
+        is told apart from what its successor says, whatever that has for an address.
     run : str
         One run of a task, or an actor; empty: the party itself.
     task : str or None
         The task's key.
     slot : int or None
         The process slot that it runs in.
+    place : str
+        The worker's address, or the client's id, for people.
     """
 
     party: str
     run: str = ""
     task: str | None = None
     slot: int | None = None
+    place: str = ""
 
     @property
     def owner(self) -> tuple[str, str]:
@@ -34,7 +40,7 @@ class Caller:
         return self.party, self.run
 
     def __str__(self) -> str:
-        return f"task {self.task!r} on {self.party}" if self.task else self.run or self.party
+        return f"task {self.task!r} on {self.place}" if self.task else self.run or self.place
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,14 @@ class Call:
         return self.session, self.number
 
 
+class Moved(SkywardError):
+    """The home isn't here, or doesn't know the caller's party: the call was not carried out."""
+
+
+class Forgotten(Moved):
+    """The caller's party was taken for lost while the call waited: it has had no effect."""
+
+
 #: Whether it went well, and the value or the exception.
 Answer = tuple[bool, Any]
 Reply = Callable[[Answer], None]
@@ -77,18 +91,13 @@ class Ticket:
         Takes the answer.
     settle : callable
         Takes the ticket and the answer, once.
-    guarded : bool
-        Whether the answer may be lost on its way.
     """
 
-    __slots__ = ("_settle", "call", "guarded", "reply", "settled")
+    __slots__ = ("_settle", "call", "reply", "settled")
 
-    def __init__(
-        self, call: Call, reply: Reply, settle: Callable[[Ticket, Answer], None], guarded: bool = False
-    ) -> None:
+    def __init__(self, call: Call, reply: Reply, settle: Callable[[Ticket, Answer], None]) -> None:
         self.call = call
         self.reply = reply
-        self.guarded = guarded
         self.settled = False
         self._settle = settle
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import queue
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from skyward_dask.shared.calls import WAITS, Ticket, Waits
-from skyward_dask.shared.state import State
+from skyward_dask.shared.calls import WAITS, Caller, Ticket, Waits
+from skyward_dask.shared.state import Gone, State
 
 
 class QueueState(State):
@@ -20,13 +20,15 @@ class QueueState(State):
         Items at the most.
     """
 
-    undone: ClassVar[Mapping[str, str]] = {"get": "put_back", "get_nowait": "put_back"}
+    confirmed: ClassVar[frozenset[str]] = frozenset({"get", "get_nowait"})
 
     def __init__(self, maxsize: int | None = None) -> None:
         self._maxsize = maxsize
         self._items: deque[bytes] = deque()
         self._getters: OrderedDict[Ticket, int] = OrderedDict()
         self._putters: OrderedDict[Ticket, deque[bytes]] = OrderedDict()
+        # what is on its way to somebody, who has yet to confirm it
+        self._given: dict[tuple[str, int], tuple[Caller, list[bytes]]] = {}
 
     def put(self, ticket: Ticket, items: Sequence[bytes]) -> Waits:
         """Add items at the end; wait for room."""
@@ -49,14 +51,13 @@ class QueueState(State):
     def get_nowait(self, ticket: Ticket, most: int) -> list[bytes]:
         if not self._items:
             raise queue.Empty
-        taken = self._take(most)
+        taken = self._take(ticket, most)
         self._flow()
         return taken
 
     def put_back(self, ticket: Ticket, items: Sequence[bytes]) -> None:
-        """Items that were taken for somebody who is gone: they are the first again, room or not."""
-        self._items.extendleft(reversed(items))
-        self._flow()
+        """Items that were taken in vain: they are the first again, room or not."""
+        self._put_first(items)
 
     def qsize(self, ticket: Ticket) -> int:
         return len(self._items)
@@ -67,8 +68,14 @@ class QueueState(State):
     def _room(self) -> float:
         return float("inf") if self._maxsize is None else self._maxsize - len(self._items)
 
-    def _take(self, most: int) -> list[bytes]:
-        return [self._items.popleft() for _ in range(min(most, len(self._items)))]
+    def _take(self, ticket: Ticket, most: int) -> list[bytes]:
+        taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
+        self._given[ticket.call.id] = ticket.caller, taken
+        return taken
+
+    def _put_first(self, items: Sequence[bytes]) -> None:
+        self._items.extendleft(reversed(items))
+        self._flow()
 
     def _flow(self) -> None:
         """Let in and hand out as long as something moves."""
@@ -90,15 +97,29 @@ class QueueState(State):
         if not self._getters or not self._items:
             return False
         ticket, most = self._getters.popitem(last=False)
-        ticket.answer(self._take(most))
+        ticket.answer(self._take(ticket, most))
         return True
 
-    def withdraw(self, ticket: Ticket, expired: bool) -> int:
-        """Returns how many items were not put."""
+    def withdraw(self, ticket: Ticket, expired: bool) -> int | None:
+        """Returns how many items were not put, if some were."""
         self._getters.pop(ticket, None)
-        left = self._putters.pop(ticket, ())
+        left = len(self._putters.pop(ticket, ()))
         self._flow()  # those behind it may have fewer to put
-        return len(left)
+        return left if left and left < len(ticket.call.arguments[0]) else None
+
+    def undo(self, call_id: tuple[str, int]) -> None:
+        if (given := self._given.pop(call_id, None)) is not None:
+            self._put_first(given[1])
+
+    def took(self, call_id: tuple[str, int]) -> None:
+        self._given.pop(call_id, None)
+
+    def forget(self, gone: Gone) -> Iterator[str]:
+        # the last first: so they are in line again as they were
+        for call_id, (caller, _) in reversed(list(self._given.items())):
+            if gone(caller.owner):
+                self.undo(call_id)
+        yield from ()
 
     def __len__(self) -> int:
         return len(self._items)

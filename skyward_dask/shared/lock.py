@@ -14,11 +14,12 @@ from skyward_dask.shared.state import Gone, State
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One acquisition: who, since when (seconds since the epoch), under which number."""
+    """One acquisition: who, since when (seconds since the epoch), under which number, by which call."""
 
     caller: Caller
     since: float
     fence: int
+    call_id: tuple[str, int]
 
 
 class LockState(State):
@@ -36,13 +37,15 @@ class LockState(State):
         self._line: OrderedDict[Ticket, None] = OrderedDict()
 
     def acquire(self, ticket: Ticket) -> Waits:
-        self._line[ticket] = None
-        self._pass_on()
+        if self._held is None:
+            ticket.answer(self._give(ticket))
+        else:
+            self._line[ticket] = None
         return WAITS
 
     def acquire_nowait(self, ticket: Ticket) -> int | None:
         """The number of the acquisition; None if somebody has it."""
-        return None if self._held or self._line else self._give(ticket.caller)
+        return None if self._held or self._line else self._give(ticket)
 
     def release(self, ticket: Ticket) -> None:
         held = self._held
@@ -55,7 +58,6 @@ class LockState(State):
                 f"the lock is held by {held.caller}, and {ticket.caller} can't release it: that is for the "
                 "run of the task, the actor or the client that acquired it."
             )
-        self._held = None
         self._pass_on()
 
     def holder(self, ticket: Ticket) -> Held | None:
@@ -65,23 +67,27 @@ class LockState(State):
         """The number of the last acquisition."""
         return self._fence
 
-    def _give(self, caller: Caller) -> int:
+    def _give(self, ticket: Ticket) -> int:
         self._fence += 1
-        self._held = Held(caller, time(), self._fence)
+        self._held = Held(ticket.caller, time(), self._fence, ticket.call.id)
         return self._fence
 
     def _pass_on(self) -> None:
-        if self._held is None and self._line:
+        self._held = None
+        if self._line:
             ticket, _ = self._line.popitem(last=False)
-            ticket.answer(self._give(ticket.caller))
+            ticket.answer(self._give(ticket))
 
     def withdraw(self, ticket: Ticket, expired: bool) -> None:
         self._line.pop(ticket, None)
 
+    def undo(self, call_id: tuple[str, int]) -> None:
+        if self._held is not None and self._held.call_id == call_id:
+            self._pass_on()
+
     def forget(self, gone: Gone) -> Iterator[str]:
         if self._held is not None and gone(self._held.caller.owner):
             yield f"{self._held.caller} has ended without releasing the lock"
-            self._held = None
             self._pass_on()
 
     def __len__(self) -> int:

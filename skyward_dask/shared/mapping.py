@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from skyward_dask.shared.calls import WAITS, Caller, Ticket, Waits
+from skyward_dask.shared.calls import WAITS, Ticket, Waits
 from skyward_dask.shared.pages import MOST_BYTES, MOST_ENTRIES, Pages
 from skyward_dask.shared.state import Gone, State
 
@@ -18,7 +18,7 @@ class _Claim:
     """Somebody computes a value; others wait for it."""
 
     number: int
-    caller: Caller
+    ticket: Ticket
     waiting: OrderedDict[Ticket, None] = field(default_factory=OrderedDict)
 
 
@@ -122,7 +122,7 @@ class DictState(State):
 
     def _let_compute(self, ticket: Ticket, key: Any, waiting: OrderedDict[Ticket, None]) -> None:
         number = next(self._numbers)
-        self._claims[key] = _Claim(number, ticket.caller, waiting)
+        self._claims[key] = _Claim(number, ticket, waiting)
         ticket.answer((number, None))
 
     def _pass_on(self, key: Any, claim: _Claim) -> None:
@@ -143,9 +143,15 @@ class DictState(State):
         if (key := self._claimed.pop(ticket, None)) is not None:
             del self._claims[key].waiting[ticket]
 
+    def undo(self, call_id: tuple[str, int]) -> None:
+        for key, claim in self._claims.items():
+            if claim.ticket.call.id == call_id:
+                self._pass_on(key, claim)
+                return
+
     def forget(self, gone: Gone) -> Iterator[str]:
         for key, claim in list(self._claims.items()):
-            if gone(claim.caller.owner):
+            if gone(claim.ticket.caller.owner):
                 self._pass_on(key, claim)
         yield from ()
 

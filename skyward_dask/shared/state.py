@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import ClassVar
 
@@ -20,14 +20,14 @@ class State:
 
     Attributes
     ----------
-    undone : dict
-        For operations whose answer must not be lost: the operation that takes such an answer back.
+    confirmed : frozenset of str
+        Operations whose answers must not be lost on their way: the caller confirms each that it has.
     """
 
-    undone: ClassVar[Mapping[str, str]] = {}
+    confirmed: ClassVar[frozenset[str]] = frozenset()
 
-    def withdraw(self, ticket: Ticket, expired: bool) -> object:
-        """Take a waiting call back; what is returned goes to its caller.
+    def withdraw(self, ticket: Ticket, expired: bool) -> int | None:
+        """Take a waiting call back; returns how much of it is left undone, None for all of it.
 
         Parameters
         ----------
@@ -35,6 +35,12 @@ class State:
             Its time-out is over; else its caller is gone, or has been interrupted.
         """
         return None
+
+    def undo(self, call_id: tuple[str, int]) -> None:
+        """Take back what a call has given to its caller, who doesn't want it any more."""
+
+    def took(self, call_id: tuple[str, int]) -> None:
+        """The caller has the answer to a call that is to be confirmed."""
 
     def forget(self, gone: Gone) -> Iterator[str]:
         """Give back what callers hold that are gone; yields what in words, for a warning."""

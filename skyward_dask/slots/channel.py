@@ -30,13 +30,11 @@ class Channel:
 
     Notes
     -----
-    `send` may be called from any thread; `receive` from one thread at a time. A process that was forked
-    off the owner may not send: its words would be taken for the owner's.
+    `send` may be called from any thread; `receive` from one thread at a time.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
-        self._owner = os.getpid()
         self._sending = threading.Lock()
         self._reader = FrameReader()
         self._descriptors: list[int] = []
@@ -50,8 +48,6 @@ class Channel:
         descriptors: Sequence[int] = (),
     ) -> None:
         """Send one frame; raises `ChannelClosed` if nobody can read it any more."""
-        if os.getpid() != self._owner:
-            os._exit(0)  # user code forked and came back into our loop: it must not answer twice
         buffers = pack(Frame(kind, number, envelope, parts, descriptors))
         with self._sending:
             try:

@@ -12,7 +12,6 @@ notice, which kills this process; the listener does so for the case that both en
 
 from __future__ import annotations
 
-import atexit
 import faulthandler
 import itertools
 import os
@@ -32,9 +31,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
 
-from skyward_dask.errors import SerializationError
+from skyward_dask.errors import SerializationError, WorkerUnreachable
 from skyward_dask.slots.channel import Channel, ChannelClosed
-from skyward_dask.slots.exchange import Exchange
+from skyward_dask.slots.exchange import Call, Exchange
+from skyward_dask.slots.exits import end_as_a_program_does, exit_now, flush, leave
+from skyward_dask.slots.forks import become_ordinary, forks_end_here
 from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.heap import keep_warm
 from skyward_dask.slots.page import Page
@@ -66,12 +67,14 @@ class Link:
 
     Notes
     -----
-    Thread-safe. A call from a thread that outlives its run is refused.
+    Thread-safe. A call from a thread that outlives its run is refused, and one from a process that a task has
+    forked.
     """
 
     def __init__(self, runs: Channel, page: Page) -> None:
         self._runs = runs
         self._page = page
+        self._process = os.getpid()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Callable[[Frame], None]] = {}
         self.run = 0
@@ -92,6 +95,16 @@ class Link:
         self._request(number, name, args, {})
 
     @property
+    def is_forked(self) -> bool:
+        """Whether this is another process, which a task has forked."""
+        return os.getpid() != self._process
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the worker can be asked for something."""
+        return self.run != 0 and not self.is_forked
+
+    @property
     def stopped(self) -> bool:
         """Whether the run that is active is to stop."""
         return self.run != 0 and self._page.stop == self.run
@@ -107,13 +120,24 @@ class Link:
     def _request(self, number: int, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         run = self.run
         try:
-            if not run:
-                raise RuntimeError(f"{name} needs the worker, and is only there while a task runs")
+            self._check_open(name)
             parts = _pickled_arguments(args, kwargs)
             self._runs.send(Kind.REQUEST, number, (run, name), parts)
         except BaseException:
             self._waiting.pop(number, None)
             raise
+
+    def _check_open(self, name: str) -> None:
+        if self.is_forked:
+            raise WorkerUnreachable(
+                f"{name!r} was asked of the worker in a process that a task forked: only the task's own "
+                "process can reach the worker. Ask there, and hand the answer to the processes that it forks."
+            )
+        if not self.run:
+            raise WorkerUnreachable(
+                f"{name!r} was asked of the worker in a thread that has outlived its task: the worker can be "
+                "reached only while a task runs. Wait for the thread in the task."
+            )
 
     def answer(self, frame: Frame) -> None:
         self._waiting.pop(frame.number)(frame)
@@ -169,10 +193,12 @@ def main(runs: int, answers: int, page: int) -> None:
     answering = Channel(socket.socket(fileno=answers))
     threading.Thread(target=_listen, args=(answering, link), name="skyward-listener", daemon=True).start()
     _reseed()
-    share_from = _prepare(channel.receive(), link)
+    os.register_at_fork(after_in_child=partial(become_ordinary, STACK_SIGNAL))
+    with forks_end_here():
+        share_from = _prepare(channel.receive(), link)
     channel.send(Kind.READY, 0, ())
     _serve(channel, link, shared, Exchange(channel, share_from))
-    _end_as_a_program_does()
+    end_as_a_program_does()
 
 
 def reset_signals() -> None:
@@ -192,9 +218,9 @@ def _be_taken_first() -> None:
 
 def _interrupt(link: Link, number: int, frame: types.FrameType | None) -> None:
     """SIGINT, in the main thread: from the worker it concerns one run; from elsewhere, this process."""
-    if link.run:
+    if link.run or link.is_forked:
         raise KeyboardInterrupt
-    _exit(_INTERRUPTED)
+    exit_now(_INTERRUPTED)
 
 
 def _reseed() -> None:
@@ -245,8 +271,8 @@ def _serve(runs: Channel, link: Link, page: Page, exchange: Exchange) -> None:
         page.called = 0.0
         page.begun = frame.number
         kind, sizes, parts = _run(frame, link, exchange)
+        flush()
         del frame
-        _flush()
         envelope = (link.report, sizes) if link.report or sizes else ()
         try:
             runs.send(kind, page.begun, envelope, parts)
@@ -265,7 +291,7 @@ def _run(frame: Frame, link: Link, exchange: Exchange) -> _Outcome:
         link.run = 0
     except KeyboardInterrupt:
         _report_interrupt(link)
-        _exit(_INTERRUPTED)
+        exit_now(_INTERRUPTED)
     return outcome
 
 
@@ -279,7 +305,7 @@ def _outcome(frame: Frame, link: Link, exchange: Exchange) -> _Outcome:
     try:
         return Kind.RESULT, *_call(frame, link, exchange)
     except SystemExit as leaving:
-        _leave(leaving)
+        leave(leaving)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -291,15 +317,10 @@ def _outcome(frame: Frame, link: Link, exchange: Exchange) -> _Outcome:
 
 
 def _call(frame: Frame, link: Link, exchange: Exchange) -> tuple[tuple[int | None, ...], list[Part]]:
-    try:
-        function, args, kwargs = exchange.call(frame)
-    except Exception as error:
-        raise SerializationError(
-            f"a task's function or one of its arguments can't be unpickled in its slot's process: {error!r}. "
-            "A module may be missing there, or its class can't be built again from its pickle."
-        ) from error
-    link.call_begins()
-    value = function(*args, **kwargs)
+    with forks_end_here():
+        function, args, kwargs = _unpickled(frame, exchange)
+        link.call_begins()
+        value = function(*args, **kwargs)
     try:
         parts = dumps(value)
     except Exception as error:
@@ -307,37 +328,11 @@ def _call(frame: Frame, link: Link, exchange: Exchange) -> tuple[tuple[int | Non
     return exchange.result(parts, frame.number)
 
 
-def _end_as_a_program_does() -> NoReturn:
-    """Wait for the tasks' threads, and do what was registered for the end.
-
-    But for taking the interpreter to pieces, as multiprocessing's children leave that out: with distributed
-    imported it takes 100 ms, most of it for copies of pages that the template has too.
-    """
+def _unpickled(frame: Frame, exchange: Exchange) -> Call:
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-    except BaseException:
-        traceback.print_exc()
-    _exit(0)
-
-
-def _leave(leaving: SystemExit) -> NoReturn:
-    """Exit with the code that Python would, though not by its way: threads of the task may hang on."""
-    code = leaving.code
-    if code is not None and not isinstance(code, int):
-        print(code, file=sys.stderr)
-        code = 1
-    _exit(code or 0)
-
-
-def _exit(code: int) -> NoReturn:
-    _flush()
-    os._exit(code & 0xFF)
-
-
-def _flush() -> None:
-    # the task may have closed or replaced them: then there is nothing to be flushed
-    with suppress(AttributeError, ValueError, OSError):
-        sys.stdout.flush()
-    with suppress(AttributeError, ValueError, OSError):
-        sys.stderr.flush()
+        return exchange.call(frame)
+    except Exception as error:
+        raise SerializationError(
+            f"a task's function or one of its arguments can't be unpickled in its slot's process: {error!r}. "
+            "A module may be missing there, or its class can't be built again from its pickle."
+        ) from error

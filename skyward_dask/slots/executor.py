@@ -22,7 +22,7 @@ from skyward_dask.slots import segments as shared_memory
 from skyward_dask.slots.forms import Form
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pool import Pool, PoolClosed, SlotSnapshot
-from skyward_dask.slots.preparation import Preparation
+from skyward_dask.slots.preparation import Preparation, Setting
 from skyward_dask.slots.runs import Request, Run
 from skyward_dask.slots.segments import SHARE_FROM, Segments
 
@@ -55,12 +55,15 @@ class SlotPool(Executor):
     ----------
     slots : int
         How many calls run at once.
-    env : mapping of str to str
-        Added to the children's environment; ``"{slot}"`` in a value becomes the slot's index.
+    env : mapping of str to str or callable
+        Added to the children's environment. ``"{slot}"`` in a value becomes the slot's index; a function as a
+        value is called with it.
     pre_import : tuple of str
         Modules that each child imports before its first call.
     initializer : callable, optional
         Called in each child before its first call.
+    health_check : callable, optional
+        Called in the child after a call that raised; if it returns False or raises, the child is replaced.
     backend : str
         ``"module:function"``, called in each child first, with `backend_argument` and a `Link` by which
         the child's tasks can ask for things (`Request.serve`).
@@ -100,9 +103,10 @@ class SlotPool(Executor):
         self,
         slots: int,
         *,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, Setting] | None = None,
         pre_import: tuple[str, ...] = (),
         initializer: Callable[[], object] | None = None,
+        health_check: Callable[[], object] | None = None,
         backend: str = "",
         backend_argument: bytes = b"",
         max_tasks: int | None = None,
@@ -113,7 +117,7 @@ class SlotPool(Executor):
         on_event: Callable[[str, int, int], None] = _ignore,
     ) -> None:
         _check_size(slots)
-        preparation = Preparation(env or {}, pre_import, initializer, backend, backend_argument)
+        preparation = Preparation(env or {}, pre_import, initializer, backend, backend_argument, health_check)
         segments = self.segments = shared_memory.create(share_from)
         helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="skyward-helper")
         make = partial(

@@ -113,8 +113,12 @@ class Nursery:
             return
         children, self._to_start = self._to_start, []
         for child in children:
-            number = template.start(child)
-            self._loop.call_later(PATIENCE, self._lose_if_deaf, template, number)
+            try:
+                number = template.start(child)
+            except Exception as error:  # a function in `env` is the user's
+                self._fail(child, SlotStartFailed(f"slot {child.slot} has no environment: {error!r}"))
+            else:
+                self._loop.call_later(PATIENCE, self._lose_if_deaf, template, number)
 
     def _present(self) -> TemplateProcess | None:
         """The template, made if need be; None if there can be none."""

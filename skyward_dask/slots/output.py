@@ -25,7 +25,7 @@ class Output:
 
     Notes
     -----
-    The supervisor drains whenever a pipe has something, the caller at the end of its run, so that what a
+    The pool drains whenever a pipe has something, and at the end of each run, so that what a
     task printed carries its key; the lock makes one of them do it at a time.
     """
 

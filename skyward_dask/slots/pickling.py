@@ -11,6 +11,7 @@ import pickletools
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -144,10 +145,19 @@ def _or_text(value: object) -> object:
 def _rebuild(first: Any, args: tuple[Any, ...] = (), attributes: dict[str, Any] | None = None) -> Any:
     if isinstance(first, BaseException):
         return first
-    error = first.__new__(first, *args)
+    error = _bare(first, args)
     error.args = args
     vars(error).update(attributes or {})
     return error
+
+
+def _bare(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """An exception that is yet to be filled, by the first `__new__` among its bases that takes its class."""
+    for base in cls.__mro__:
+        if "__new__" in vars(base):
+            with suppress(TypeError):  # MemoryError's refuses classes that have another base before it
+                return base.__new__(cls, *args)
+    raise TypeError(f"{cls} can't be built again")
 
 
 def load_exception(parts: Sequence[Part]) -> BaseException:

@@ -14,6 +14,8 @@ _ONE_THREAD = {
 }
 #: Dask's own (distributed.nanny): the same string has the same hash in all slots of all nodes.
 _HASH_SEED = "6640"
+#: A value of a child's environment: text, or a function of the slot's index.
+Setting = str | Callable[[int], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,9 @@ class Preparation:
 
     Attributes
     ----------
-    env : mapping of str to str
-        Added to the worker's environment; ``"{slot}"`` in a value becomes the slot's index.
+    env : mapping of str to str or callable
+        Added to the worker's environment. ``"{slot}"`` in a value becomes the slot's index; a function as a
+        value is called with it.
     pre_import : tuple of str
         Modules to import.
     initializer : callable, optional
@@ -32,27 +35,47 @@ class Preparation:
         ``"module:function"``, called first with `backend_argument` and the child's `Link`.
     backend_argument : bytes
         Opaque here.
+    health_check : callable, optional
+        Called, without arguments, after a call that raised: False or an exception means that the child has to
+        be replaced.
     """
 
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, Setting] = field(default_factory=dict)
     pre_import: tuple[str, ...] = ()
     initializer: Callable[[], object] | None = None
     backend: str = ""
     backend_argument: bytes = b""
+    health_check: Callable[[], object] | None = None
 
     def environment(self, slot: int | None = None) -> dict[str, str]:
         """The whole environment of the child in the slot of that index, or of the template."""
         own = {"PYTHONHASHSEED": _HASH_SEED, **os.environ, **_ONE_THREAD}
-        index = "" if slot is None else str(slot)
-        return own | {name: value.replace("{slot}", index) for name, value in self.env.items()}
+        return own | {
+            name: text for name, value in self.env.items() if (text := _text(value, slot)) is not None
+        }
 
     def imports(self) -> list[str] | None:
         """What children can share by fork; None if each needs an environment of its own for its imports."""
-        if any("{slot}" in value for value in self.env.values()):
+        if any(callable(value) or "{slot}" in value for value in self.env.values()):
             return None
         backend = [self.backend.partition(":")[0]] if self.backend else []
         return ["cloudpickle", *backend, *self.pre_import]
 
     def path(self) -> list[str]:
         """The worker's ``sys.path``, fit for a process that may be in another directory."""
-        return [os.getcwd() if entry == "" else entry for entry in sys.path]
+        return [current_directory() if entry == "" else entry for entry in sys.path]
+
+
+def current_directory() -> str:
+    """This process's; empty if it was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _text(value: Setting, slot: int | None) -> str | None:
+    """An environment variable's value in a slot; None: the template, which has none, goes without it."""
+    if callable(value):
+        return None if slot is None else value(slot)
+    return value.replace("{slot}", "" if slot is None else str(slot))

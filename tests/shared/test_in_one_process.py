@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
+from distributed.comm import connect
 from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
 from skyward_dask.extension.attending import Attendant
+from skyward_dask.shared.calls import Moved
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
@@ -64,17 +67,102 @@ def test_a_client_that_closes_meanwhile() -> None:
             q.get()
 
 
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
+async def test_a_client_that_connects_again(c: Any, s: Any, a: Any, b: Any) -> None:
+    """Goes on, also with what it waits for; what it held is free, for the scheduler took it for lost."""
+    q, lock, counter = sky.queue("q"), sky.lock("l"), sky.counter("c")
+    await lock.acquire_async()
+    assert await q.empty_async() and await counter.increment_async() == 1
+    waiting = asyncio.ensure_future(q.get_async())
+    for expected in (2, 3):
+        while not (await sky.collections(c))["q"].waiting:
+            await asyncio.sleep(0.01)
+        connection = c.scheduler_comm
+        connection.comm.abort()
+        assert await counter.increment_async() == expected
+        while c.scheduler_comm in (None, connection):
+            await asyncio.sleep(0.01)
+    await q.put_async("item")
+    assert await waiting == "item"
+    with pytest.raises(sky.LockError):
+        await lock.release_async()
+    assert await lock.acquire_async(blocking=False)
+
+
+async def say_late(s: Any, host: Any, party: str, *asked: tuple[Any, str]) -> list[Any]:
+    """Bring a host calls of a party over a connection of their own, as what was long on its way comes."""
+    comm = await connect(host.address)
+    await comm.write({"op": "skyward_wire", "reply": False})
+    calls = []
+    for number, (handle, operation) in enumerate(asked):
+        (home,) = (key for key in host.state.actors if f"-{handle.kind}-" in key)
+        flat = ("session", number, party, "run#1", "task", None, "tcp://late", operation, LATE[operation])
+        calls.append(("call", number, host.address, home, pickle.dumps(flat)))
+    await comm.write(calls)
+    answers: list[Any] = []
+    while len(answers) < len(calls):
+        answers += [pickle.loads(answer) for _, _, answer in await comm.read()]
+    comm.abort()
+    return answers
+
+
+#: What the dead ask for, with its arguments.
+LATE: dict[str, tuple[Any, ...]] = {
+    "acquire": (),
+    "acquire_nowait": (),
+    "get": (1,),
+    "get_nowait": (1,),
+    "claim": ("k",),
+    "wait": (),
+    "increment": (1,),
+}
+
+
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
 async def test_last_words_that_come_after_the_end(c: Any, s: Any, a: Any) -> None:
-    """A client's call that is overtaken by the word of its end takes nothing, for nobody would free it."""
-    lock = sky.lock("l")
-    assert not await lock.locked_async()
-    Attendant.of(a).gone(c.id)
-    with pytest.raises(sky.CollectionLost):
-        await lock.acquire_async(timeout=5)
+    """The dead are refused, whatever they ask for: nobody would free what they take.
+
+    So it is for a worker, though another one has come to its address, and for a client that has closed.
+    """
+    lock, q, d = sky.lock("l"), sky.queue("q"), sky.dict("d")
+    barrier, counter = sky.barrier("b", 2), sky.counter("c")
+    await q.put_async("item")
+    assert not await lock.locked_async() and not await d.len_async()
+    assert not await barrier.broken_async() and not await counter.value_async()
+
+    async def use() -> None:
+        await sky.lock("l").locked_async()
+
+    async with Worker(s.address, nthreads=1) as b:
+        await c.submit(use, workers=[b.address], pure=False)
+        dead, address = b.id, b.address
     async with Client(s.address, asynchronous=True) as other:
-        assert await sky.lock("l", client=other).acquire_async(timeout=5)
-        await sky.lock("l", client=other).release_async()
+        assert not await sky.lock("l", client=other).locked_async()
+        closed = f"{other.id}#1"
+
+    async def hold() -> None:
+        await sky.lock("l").acquire_async()
+        await sky.queue("held").put_async(None)
+        await sky.queue("go").get_async()
+        await sky.lock("l").release_async()
+
+    async with Worker(s.address, nthreads=1, port=int(address.rpartition(":")[2])) as successor:
+        assert successor.address == address
+        holding = c.submit(hold, workers=[successor.address], pure=False)
+        await sky.queue("held").get_async()
+        for party in (dead, closed):
+            asked = [(lock, "acquire"), (lock, "acquire_nowait"), (q, "get"), (q, "get_nowait"), (d, "claim")]
+            asked += [(barrier, "wait"), (counter, "increment")]
+            answers = await say_late(s, a, party, *asked)
+            assert all(isinstance(error, Moved) for _, error in answers), answers
+        Attendant.of(a).gone(dead, address)
+        held = await lock.holder_async()
+        assert held is not None and held.worker == successor.address
+        await sky.queue("go").put_async(None)
+        await holding
+    assert await lock.acquire_async(timeout=5) and await q.get_async(timeout=5) == "item"
+    assert await d.get_or_compute_async("k", lambda: 1) == 1
+    assert await barrier.n_waiting_async() == 0 and await counter.value_async() == 0
 
 
 def test_compute_opens_collections() -> None:

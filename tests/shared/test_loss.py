@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import queue
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 
@@ -77,15 +81,28 @@ def test_a_fence_never_comes_again(shared_client: Client, name: str) -> None:
 
 
 def test_a_restart_ends_all(name: str) -> None:
-    """`client.restart()`: nothing is left."""
+    """`client.restart()`: the first operation finds a new, empty collection, even if it comes meanwhile."""
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
+        ThreadPoolExecutor(1) as threads,
     ):
-        d = sky.dict(name)
-        d["a"] = 1
-        client.restart()
-        assert not sky.collections(client) and not len(d)
+        d, restarted = sky.dict(name), threading.Event()
+
+        def look() -> set[int]:
+            found = {len(d)}
+            while not restarted.is_set():
+                found.add(len(d))
+            return found
+
+        for _ in range(2):
+            d["a"] = 1
+            restarted.clear()
+            looking = threads.submit(look)
+            client.restart()
+            assert not len(d) and not sky.collections(client)[name].lost
+            restarted.set()
+            assert looking.result() <= {0, 1}
 
 
 def test_destroying_ends_waits(shared_client: Client, name: str) -> None:
@@ -99,11 +116,16 @@ def test_destroying_ends_waits(shared_client: Client, name: str) -> None:
         waiter.result()
 
 
-def test_without_workers_there_is_no_collection(name: str) -> None:
-    """A cluster without workers says what to do."""
-    with (
-        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
-        Client(cluster),
-        pytest.raises(sky.CollectionLost, match="start one"),
-    ):
-        sky.dict(name)["a"] = 1
+def test_a_new_collection_waits_for_a_worker(name: str) -> None:
+    """For a stated time, and then says what is missing: nothing was lost."""
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster, Client(cluster):
+        with pytest.raises(queue.Empty):
+            sky.queue(name).get(timeout=0.01)  # a time-out that is given counts
+        with dask.config.set({"skyward.collections.worker-timeout": 0.01}):
+            with pytest.raises(sky.NoWorkers, match="start one") as caught:
+                sky.dict(name)["a"] = 1
+            assert not isinstance(caught.value, sky.CollectionLost)
+        with ThreadPoolExecutor(9) as threads:
+            numbers = [threads.submit(sky.counter(f"{name}-c").increment) for _ in range(9)]
+            cluster.scale(1)
+            assert sorted(number.result() for number in numbers) == list(range(1, 10))

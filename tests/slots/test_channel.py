@@ -49,19 +49,6 @@ def test_the_end_of_the_other_side_is_an_error() -> None:
             Channel(left).send(Kind.RUN, 1, ())
 
 
-def test_a_forked_process_may_not_speak() -> None:
-    """A task that forks and comes back into our loop must not answer twice."""
-    left, right = socket.socketpair()
-    with left, right:
-        channel = Channel(left)
-        if (pid := os.fork()) == 0:
-            channel.send(Kind.RESULT, 1, ())
-            os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        channel.send(Kind.RESULT, 2, ())
-        assert Channel(right).receive().number == 2
-
-
 def test_a_message_that_is_cut_short_leaves_no_descriptor() -> None:
     """Its sender was killed in the middle of it."""
     left, right = socket.socketpair()

@@ -20,6 +20,18 @@ class NeedsTwo(Exception):
         self.second = second
 
 
+class Own(Exception):
+    """A user's family of errors."""
+
+
+class OutOfRoom(Own, MemoryError):
+    """One with a built-in base besides, whose `__new__` refuses it."""
+
+    def __init__(self, what: str, size: int) -> None:
+        super().__init__(what)
+        self.size = size
+
+
 def cross(error: BaseException) -> BaseException:
     return load_exception(dump_exception(error))
 
@@ -54,6 +66,12 @@ def test_an_exception_keeps_type_attributes_and_frames() -> None:
     got = cross(error)
     assert type(got) is NeedsTwo and got.second == "b" and str(got) == "a b"
     assert "in raised" in "".join(traceback.format_exception(got))
+
+
+def test_an_exception_with_a_built_in_base_keeps_its_type() -> None:
+    """Though it can't be built again as it is, nor by the first `__new__` among its bases."""
+    got = cross(raised(OutOfRoom("shelf", 5)))
+    assert type(got) is OutOfRoom and got.size == 5 and str(got) == "shelf"
 
 
 def test_a_chain_crosses_and_a_bad_link_is_replaced() -> None:

@@ -47,6 +47,11 @@ def fifos(tmp_path: Path) -> tuple[str, str]:
     return names
 
 
+def until_there(path: str) -> None:
+    while not os.path.exists(path):
+        time.sleep(0.001)
+
+
 def crash(how: str) -> None:
     match how:
         case "exit":
@@ -96,6 +101,18 @@ def test_slots_run_at_once(shared_pool: SlotPool, tmp_path: Path) -> None:
     first = shared_pool.submit(block, there, back)
     second = shared_pool.submit(lambda: (Path(there).read_text(), Path(back).write_text(""), os.getpid())[2])
     assert first.result() != second.result()
+
+
+def test_a_pool_that_grows_runs_more_at_once(tmp_path: Path) -> None:
+    """So many calls that wait for each other as it has slots now; those that were submitted before, too."""
+    gate = str(tmp_path / "gate")
+    with SlotPool(1) as pool:
+        waiting = pool.submit(until_there, gate)
+        behind = pool.submit(abs, -1)
+        pool.resize(2)
+        assert behind.result(timeout=60) == 1
+        Path(gate).touch()
+        waiting.result()
 
 
 def test_exceptions_cross_as_themselves(shared_pool: SlotPool) -> None:
@@ -157,6 +174,24 @@ def test_a_task_can_ask_its_worker() -> None:
             pool.run(Request("k", ask, (True,), serve=serve))
         with pytest.raises(RuntimeError, match="nobody here serves"):
             pool.run(Request("k", ask, (False,)))
+
+
+@pytest.mark.parametrize(("how", "exitcode"), [("return", 0), ("raise", 1), ("exit", 5)])
+def test_a_forked_process_ends_where_its_task_does(shared_pool: SlotPool, how: str, exitcode: int) -> None:
+    """As a program at its last line, and the task's one answer is that of its own process."""
+
+    def fork() -> int:
+        if pid := os.fork():
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        match how:
+            case "raise":
+                raise ValueError
+            case "exit":
+                sys.exit(5)
+        return -1
+
+    for _ in range(2):
+        assert shared_pool.submit(fork).result() == exitcode
 
 
 # --- deaths -----------------------------------------------------------------------------------------------
@@ -227,6 +262,29 @@ def test_blame_is_exact() -> None:
         pids = [crash.pid for crash in crashes if isinstance(crash, SlotCrashed)]
         assert len(set(pids)) == len(pids) and set(pids) <= killed
         assert all(f.result() == n for n, f in results.items() if f.exception() is None)
+
+
+def note(directory: str, number: int, deadly: bool) -> int:
+    with open(os.path.join(directory, str(number)), "a") as file:
+        file.write("x")
+    if deadly:
+        os._exit(7)
+    return number
+
+
+@sized
+@pytest.mark.crash
+def test_a_death_among_many_calls_is_charged_to_its_own(tmp_path: Path) -> None:
+    """Each call is run once, and those that wait behind a deadly one have their values."""
+    calls = size(400, 4_000)
+    with SlotPool(2) as pool:
+        deadly = {number: number % 50 == 49 for number in range(calls)}
+        futures = {n: pool.submit(note, str(tmp_path), n, is_deadly) for n, is_deadly in deadly.items()}
+        for number, is_deadly in deadly.items():
+            error = futures[number].exception()
+            assert isinstance(error, SlotCrashed) and error.exitcode == 7 if is_deadly else error is None
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"x"}
+    assert len(list(tmp_path.iterdir())) == calls
 
 
 @pytest.mark.crash
@@ -329,7 +387,7 @@ def test_a_child_is_prepared() -> None:
     def mark() -> None:
         os.environ["MARK"] = "set"
 
-    env = {"DEVICE": "gpu-{slot}", "MKL_NUM_THREADS": "2"}
+    env = {"DEVICE": "gpu-{slot}", "MKL_NUM_THREADS": lambda slot: str(slot * 0 + 2)}
     with SlotPool(2, env=env, pre_import=("wave",), initializer=mark) as pool:
         seen = {pool.submit(facts).result() for _ in range(50)} | set(pool.map(lambda _: facts(), range(50)))
     assert {fact[0] for fact in seen} <= {"gpu-0", "gpu-1"}
@@ -411,6 +469,20 @@ def test_shutdown_cancels_what_has_not_begun(fifos: tuple[str, str]) -> None:
     Path(fifos[1]).write_text("")
     assert running.result()
     assert all(f.cancelled() for f in waiting)
+    pool.shutdown()
+
+
+def test_cancelled_calls_may_call_back_into_the_pool(fifos: tuple[str, str]) -> None:
+    """No lock is held meanwhile."""
+    pool = SlotPool(1)
+    running = pool.submit(block, *fifos)
+    Path(fifos[0]).read_text()
+    waiting = [pool.submit(abs, n) for n in range(5)]
+    waiting[0].add_done_callback(lambda _: pool.shutdown(wait=False, cancel_futures=True))
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert all(f.cancelled() for f in waiting)
+    Path(fifos[1]).write_text("")
+    assert running.result()
     pool.shutdown()
 
 
