@@ -40,6 +40,7 @@ from distributed import (
 )
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.metrics import context_meter
+from distributed.threadpoolexecutor import thread_state
 
 import skyward_dask as sky
 
@@ -119,7 +120,7 @@ def test_secede_and_rejoin(shared_client: Client) -> None:
             except KeyError:
                 found.append("seceded")
             rejoin()
-            found.append(str(threading.current_thread() in get_worker().executor._threads))
+            found.append(str(threading.current_thread() in thread_state.executor._threads))
         return found
 
     assert run(shared_client, task) == ["seceded", "True"] * 2

@@ -19,8 +19,8 @@ class SlotExecutor(Executor):
     """The executor of a node's tasks.
 
     `Worker.execute` calls ``submit(_run_task_simple, spec, data, scheduler_delay)`` on its loop, in the
-    task's own context, for any executor whose class isn't named like a thread pool; and waits for what it returns, a
-    future of either kind. Other callers (the worker's benchmarks of disk and memory) submit plain calls.
+    task's own context, for any executor whose class isn't named like a thread pool; and waits for what it
+    returns, a future of either kind. Other callers (benchmarks of disk and memory) submit plain calls.
 
     Parameters
     ----------

@@ -17,12 +17,12 @@ from distributed.protocol.pickle import dumps
 from distributed.spill import SpillBuffer
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 from distributed.utils import set_thread_state
-from distributed.worker import (
+from distributed.worker import (  # type: ignore[attr-defined]
     _run_actor,
     _run_task,
     _run_task_simple,
     _worker_cvar,
-    thread_state,  # type: ignore[attr-defined]
+    thread_state,
 )
 from distributed.worker_memory import parse_memory_limit
 from distributed.worker_state_machine import SecedeEvent, UnpauseEvent
