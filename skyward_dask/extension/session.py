@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
-from pathlib import Path
-from tempfile import NamedTemporaryFile
+from contextlib import ExitStack, nullcontext
 from typing import Any, Protocol
 from uuid import uuid4
 
 import distributed
-from dask.system import CPU_COUNT
 from distributed import Client as Client
-from distributed import LocalCluster, as_completed, get_worker
 from distributed import Worker as DaskWorker
+from distributed import as_completed, get_worker
 
 from skyward_dask.config import Worker
-from skyward_dask.errors import ConfigurationError, SkywardError
+from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension.annotations import options
 from skyward_dask.extension.control import install, installed, uninstall
-from skyward_dask.extension.tracebacks import chain, shortened
+from skyward_dask.extension.local_cluster import start_local_cluster
+from skyward_dask.extension.tracebacks import shortened
 
 
 class Runnable(Protocol):
@@ -152,7 +146,7 @@ def open_session(nodes: int | tuple[int, int], worker: Worker | None, cluster: o
     """Start a local cluster, or connect to the one that is there; all or nothing."""
     with ExitStack() as stack:
         if cluster is None:
-            client = _local(nodes, Worker.from_config() if worker is None else worker, stack)
+            client = start_local_cluster(nodes, Worker.from_config() if worker is None else worker, stack)
         else:
             client = stack.enter_context(_connected(cluster))
             if worker is not None:
@@ -189,21 +183,6 @@ def _connected(cluster: Any) -> Client:
     return client
 
 
-def _local(nodes: int | tuple[int, int], worker: Worker, stack: ExitStack) -> Client:
-    _refuse_unguarded_script()
-    fewest, most = nodes if isinstance(nodes, tuple) else (nodes, nodes)
-    slots = worker.concurrency or max(1, CPU_COUNT // most)
-    with _reasons():
-        cluster = stack.enter_context(
-            LocalCluster(n_workers=fewest, threads_per_worker=slots, processes=True, dashboard_address=":0")
-        )
-    client: Client = stack.enter_context(Client(cluster, set_as_default=False))
-    install(client, replace(worker, concurrency=slots))
-    if most > fewest:
-        cluster.adapt(minimum=fewest, maximum=most)
-    return client
-
-
 def _lend(client: Client, worker: Worker, stack: ExitStack) -> None:
     """Change the slots of a cluster that isn't ours, and put them back at the end."""
     previous = installed(client)
@@ -212,39 +191,3 @@ def _lend(client: Client, worker: Worker, stack: ExitStack) -> None:
         stack.callback(uninstall, client)
     else:
         stack.callback(install, client, previous)
-
-
-#: Environment variable: the file in which a local cluster's processes can say why they end.
-_REASON_FILE = "SKYWARD_DASK_REASON_FILE"
-_UNGUARDED = (
-    "this script starts a local cluster as it is imported, and each worker process imports it: put what it "
-    'does under `if __name__ == "__main__":`.'
-)
-
-
-@contextmanager
-def _reasons() -> Iterator[None]:
-    """Raise the reason why a local cluster can't start, in the place of Dask's "Nanny failed to start"."""
-    with NamedTemporaryFile("r") as file:
-        os.environ[_REASON_FILE] = file.name
-        try:
-            yield
-        except RuntimeError as error:
-            if reason := file.read():
-                raise ConfigurationError(reason) from None
-            for link in chain(error):
-                if isinstance(link, SkywardError):  # a worker's, by Dask's configuration
-                    raise link from None
-            raise
-        finally:
-            del os.environ[_REASON_FILE]
-
-
-def _refuse_unguarded_script() -> None:
-    # set while multiprocessing imports the main script in a process that it spawns
-    if not getattr(multiprocessing.current_process(), "_inheriting", False):
-        return
-    if (file := Path(os.environ.get(_REASON_FILE, ""))).is_file():
-        file.write_text(_UNGUARDED)
-        sys.exit(1)  # whoever waits for this process says it once, for all of them
-    raise ConfigurationError(_UNGUARDED)
