@@ -40,7 +40,6 @@ from distributed import (
 )
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.metrics import context_meter
-from distributed.threadpoolexecutor import thread_state
 
 import skyward_dask as sky
 
@@ -112,6 +111,8 @@ def test_secede_and_rejoin(shared_client: Client) -> None:
     """Twice over, and a second secede in a row is a KeyError, as in Dask."""
 
     def task() -> list[str]:
+        from distributed.threadpoolexecutor import thread_state
+
         found = []
         for _ in range(2):
             secede()

@@ -17,7 +17,7 @@ from skyward_dask.extension import private
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
 async def test_what_execute_hands_to_an_executor(c: Client, s: Scheduler, a: Worker) -> None:
-    """`Worker.execute` submits one call, on its loop, to an executor whose class isn't named a thread pool."""
+    """`Worker.execute` submits one call, on its loop, to an executor that isn't named a thread pool."""
     seen: list[tuple[Any, ...]] = []
 
     class Seeing(Executor):

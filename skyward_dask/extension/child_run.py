@@ -23,6 +23,7 @@ from skyward_dask.extension.routing import Limits
 from skyward_dask.extension.running import TaskRun
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.values import Values
+from skyward_dask.slots.aside import aside
 from skyward_dask.slots.forms import Form
 from skyward_dask.slots.pool import Pool, RunEnded
 from skyward_dask.slots.runs import Request, Run
@@ -117,10 +118,12 @@ class ChildRun:
     def _over(self, run: Run) -> None:
         outcome = run.outcome
         if isinstance(outcome, Form) and outcome.is_long:
-            loaded = self._loop.run_in_executor(self._helpers, self._loaded, outcome)
-            loaded.add_done_callback(lambda done: self._end(done.result()))
+            self._loading = self._loop.create_task(self._load_aside(outcome))
         else:
             self._end(self._loaded(outcome))
+
+    async def _load_aside(self, outcome: Form) -> None:
+        self._end(await aside(self._helpers, self._loaded, outcome))
 
     def _loaded(self, outcome: Form | BaseException | None) -> dict[str, Any]:
         """Dask's message for an outcome; its value is unpickled here."""

@@ -18,6 +18,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
+from skyward_dask.slots.aside import aside
 from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.framing import Frame, Kind, Part
@@ -221,7 +222,7 @@ class Nursery:
             self._spawn(self._await_end(template))
 
     async def _await_end(self, template: TemplateProcess) -> None:
-        await self._loop.run_in_executor(self._helpers, template.wait)
+        await aside(self._helpers, template.wait)
         template.close()
 
     def _lose_if_stopped(self, template: TemplateProcess) -> None:
@@ -247,7 +248,7 @@ class Nursery:
 
     async def _end_lost(self, template: TemplateProcess) -> None:
         template.hear_last_words()
-        await self._loop.run_in_executor(self._helpers, template.kill)
+        await aside(self._helpers, template.kill)
         template.hear_last_words()
         self._lost_in_a_row += 1
         failed = template.ended_itself() or self._lost_in_a_row >= _LOST_IN_A_ROW

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import psutil
 
 from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, TaskTimeout
+from skyward_dask.slots.aside import aside
 from skyward_dask.slots.backoff import Backoff
 from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.forms import Form
@@ -197,7 +198,7 @@ class Pool:
     async def _pickle_aside(self, run: Run) -> None:
         assert run.request is not None
         try:
-            forms = await self._loop.run_in_executor(self._helpers, run.request.pickled, self._segments)
+            forms = await aside(self._helpers, run.request.pickled, self._segments)
         except Exception as error:  # its caller sees it
             self._finish(run, error)
         else:
@@ -301,7 +302,7 @@ class Pool:
         """Look at all runs that have a limit, as long as there are any."""
         while self._limited:
             looked = {run: run.child.pid for run in self._limited if run.child is not None}
-            used = await self._loop.run_in_executor(self._helpers, _measured, list(looked.values()))
+            used = await aside(self._helpers, _measured, list(looked.values()))
             shortest = 1.0
             for (run, pid), size in zip(looked.items(), used, strict=True):
                 limit = run.memory_limit
@@ -392,7 +393,7 @@ class Pool:
     async def _grant(self, child: ChildProcess, frame: Frame) -> None:
         # housekeeping may hold the lock of the shared memory for as long as pages take to go
         try:
-            taken = await self._loop.run_in_executor(self._helpers, child.lender.allocate, frame.envelope)
+            taken = await aside(self._helpers, child.lender.allocate, frame.envelope)
         except Exception as error:  # the task's: the child raises it
             child.lender.refuse(child.runs, frame.number, error)
         else:
