@@ -451,8 +451,9 @@ def _lost(spec: Spec, route: Route) -> CollectionLost:
 
 def _unreachable(spec: Spec, cause: BaseException) -> CollectionLost:
     error = CollectionLost(
-        f"{spec.kind} {spec.name!r} can't be reached: its worker or the scheduler doesn't answer, or this "
-        "process is closing. The operation was not carried out."
+        f"{spec.kind} {spec.name!r} can't be reached, and the operation was not carried out: its worker or "
+        "the scheduler doesn't answer, or this process is closing. If the scheduler has ended, its "
+        "collections have ended with it."
     )
     error.__cause__ = cause
     return error
