@@ -35,6 +35,7 @@ from skyward_dask.config import Worker, grace
 from skyward_dask.errors import SlotCrashed, SlotStartFailed, TaskTimeout
 from skyward_dask.extension import private
 from skyward_dask.extension.child import run_task
+from skyward_dask.extension.dask_errors import awaited, not_an_exception, shorten
 from skyward_dask.extension.executor import SlotThreadPoolExecutor
 from skyward_dask.extension.facade import Introduction
 from skyward_dask.extension.introducing import introduce
@@ -404,6 +405,16 @@ class Node(WorkerPlugin):
 
     def call(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
         """Compute a task where it was routed; in a slot's thread, but for coroutines."""
+        try:
+            return self._call(task, data)
+        except Exception as error:
+            shorten(error)
+            raise
+        except BaseException as error:
+            failure = not_an_exception(error, task.key)
+        raise failure
+
+    def _call(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
         if task.route.place is Place.CHILD:
             return self._call_in_child(task, data)
         if task.route.reason is not Reason.OTHER_EXECUTOR:
@@ -412,7 +423,9 @@ class Node(WorkerPlugin):
         views = self._values.own_views(task, data, self.config.kind == "process")
         if task.route.place is not Place.THREAD:
             result = task.spec(views)
-            return result if task.route.place is Place.LOOP else refuse_generator(result, task.key)
+            if task.route.place is Place.LOOP:
+                return awaited(result, task.key)
+            return refuse_generator(result, task.key)
         with self._tally.threads.run(task.key):
             return refuse_generator(task.spec(views), task.key)
 
