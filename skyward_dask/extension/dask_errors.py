@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from skyward_dask.errors import SkywardError
+from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.slots.pickling import members_of
 
 #: Causes, and frames, that are kept at most: together they take a third of the depth to which Python
@@ -34,20 +35,24 @@ def not_an_exception(error: BaseException, key: object) -> SkywardError:
 
 async def awaited(coroutine: Awaitable[Any], key: object) -> Any:
     """The value of a task's coroutine."""
-    try:
-        return await coroutine
-    except (Exception, SystemExit, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        failure = not_an_exception(error, key)
-    raise failure
+    with shortened():
+        try:
+            return await coroutine
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            shorten(error)
+            raise
+        except BaseException as error:
+            failure = not_an_exception(error, key)
+        raise failure
 
 
 def shorten(error: BaseException) -> None:
     """Leave frames and causes out of an exception that has too many of them for Dask."""
     depths, found = {id(error): 0}, [error]
     for each in found:  # it grows meanwhile
-        each.__traceback__ = _shortened(each.__traceback__)
+        each.__traceback__ = _both_ends(each.__traceback__)
         if depths[id(each)] == _LINKS:
             _skip_to_the_end(each)
         for other in (each.__cause__, each.__context__, *members_of(each)):
@@ -56,7 +61,7 @@ def shorten(error: BaseException) -> None:
                 found.append(other)
 
 
-def _shortened(trace: TracebackType | None) -> TracebackType | None:
+def _both_ends(trace: TracebackType | None) -> TracebackType | None:
     """The outermost and the innermost frames of a traceback."""
     links = []
     while trace is not None:
