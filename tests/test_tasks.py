@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import traceback
@@ -95,6 +96,88 @@ def test_exceptions_cross_as_themselves(shared_client: Client) -> None:
     assert caught.value.number == 5
     assert isinstance(caught.value.__cause__, KeyError)
     assert "in fails" in "".join(traceback.format_tb(future.traceback()))
+
+
+class Odd(BaseException):
+    """Not an Exception."""
+
+
+def recurse(n: int = 0) -> int:
+    return recurse(n + 1)
+
+
+def look_up_for_ever() -> None:
+    class Endless:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self, name + "_")
+
+    Endless().name
+
+
+def chain() -> None:
+    error: Exception | None = None
+    for number in range(1000):
+        try:
+            raise ValueError(number) from error
+        except ValueError as caught:
+            error = caught
+    raise KeyError("last") from error
+
+
+def group() -> None:
+    raise ExceptionGroup("several", [Custom("text", 5), ExceptionGroup("inner", [KeyError("a")])])
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+async def fail_on_the_loop(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("call", [fail, fail_on_the_loop])
+@pytest.mark.parametrize("error", [GeneratorExit("odd"), Odd("odd"), asyncio.CancelledError("odd")])
+def test_what_is_no_exception_is_an_error(shared_client: Client, call: Any, error: BaseException) -> None:
+    """Whoever waits for the result gets one; the slot runs on."""
+    future = shared_client.submit(call, error, pure=False)
+    with pytest.raises(sky.SkywardError, match=r"'odd'.*not an Exception") as caught:
+        future.result(timeout=60)
+    assert type(caught.value.__cause__) is type(error)
+    assert shared_client.submit(abs, -1, pure=False).result() == 1
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_would_end_a_worker_is_an_error(shared_client: Client, kind: type[BaseException]) -> None:
+    """In a thread too, where Dask's worker would end; in a group as well."""
+    pid = worker_pid(shared_client)
+    for make in (kind, lambda: BaseExceptionGroup("several", [kind()])):
+        future = shared_client.submit(lambda make: fail(make()), make, pure=False)
+        with pytest.raises(sky.SkywardError, match=r"not an Exception|ended with exit code"):
+            future.result(timeout=60)
+    assert worker_pid(shared_client) == pid
+
+
+@pytest.mark.parametrize("call", [recurse, look_up_for_ever])
+def test_recursion_without_end(shared_client: Client, call: Any) -> None:
+    """Arrives, with the frames at both ends."""
+    future = shared_client.submit(call, pure=False)
+    with pytest.raises(RecursionError):
+        future.result(timeout=60)
+    assert 10 < len(traceback.extract_tb(future.traceback())) < 100
+
+
+def test_long_chains_and_groups(shared_client: Client) -> None:
+    """Arrive, with what came first and what came last; members as themselves."""
+    error = shared_client.submit(chain).exception(timeout=60)
+    links = [error]
+    while links[-1].__cause__ is not None:
+        links.append(links[-1].__cause__)
+    assert isinstance(error, KeyError) and links[1].args == (999,) and links[-1].args == (0,)
+    assert any("left out" in note for link in links for note in getattr(link, "__notes__", ()))
+    several = shared_client.submit(group).exception(timeout=60)
+    assert isinstance(several, ExceptionGroup) and several.exceptions[0].number == 5
+    assert isinstance(several.exceptions[1].exceptions[0], KeyError)
 
 
 def test_retries(shared_client: Client, tmp_path: Any) -> None:

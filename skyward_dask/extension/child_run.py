@@ -18,10 +18,10 @@ from distributed.metrics import context_meter, time
 
 from skyward_dask.errors import SlotCrashed, SlotStartFailed, TaskTimeout
 from skyward_dask.extension.child import run_task
+from skyward_dask.extension.dask_errors import called
 from skyward_dask.extension.requests import Requests
 from skyward_dask.extension.routing import Limits
 from skyward_dask.extension.running import TaskRun
-from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.values import Values
 from skyward_dask.slots.aside import aside
 from skyward_dask.slots.forms import Form
@@ -128,14 +128,10 @@ class ChildRun:
     def _loaded(self, outcome: Form | BaseException | None) -> dict[str, Any]:
         """Dask's message for an outcome; its value is unpickled here."""
         try:
-            with shortened():
-                if not isinstance(outcome, Form):
-                    assert outcome is not None
-                    raise outcome
-                value = self._values.take(self._spec.key, outcome)
+            value = called(self._spec.key, partial(self._value, outcome))
         except RunEnded:  # nobody wants it any more, or its pool was ended with the worker
             return _failure(Reschedule())
-        except BaseException as error:  # the task's: Dask gives it to those who wait for it
+        except Exception as error:  # the task's: Dask gives it to those who wait for it
             if isinstance(error, (SlotCrashed, SlotStartFailed, TaskTimeout)):
                 error.worker = error.worker or self._address  # of a task within the task: that one's
             return _failure(error)
@@ -143,6 +139,12 @@ class ChildRun:
         return {
             "op": "task-finished", "status": "OK", "result": value, "nbytes": sizeof(value), "type": kind,
         }  # fmt: skip
+
+    def _value(self, outcome: Form | BaseException | None) -> Any:
+        if isinstance(outcome, Form):
+            return self._values.take(self._spec.key, outcome)
+        assert outcome is not None
+        raise outcome
 
     def _end(self, message: dict[str, Any]) -> None:
         if "result" in message:

@@ -18,7 +18,7 @@ import pickle
 import time
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -32,10 +32,12 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor as DaskThreads
 from skyward_dask.config import Worker, grace
 from skyward_dask.extension import private
 from skyward_dask.extension.child_run import ChildRun, failed
+from skyward_dask.extension.dask_errors import called
 from skyward_dask.extension.executor import SlotExecutor
 from skyward_dask.extension.facade import Introduction
 from skyward_dask.extension.introducing import introduce
 from skyward_dask.extension.logs import TaskLog
+from skyward_dask.extension.loop_task import LoopTask
 from skyward_dask.extension.memory import SharedMemory
 from skyward_dask.extension.pace import Pace
 from skyward_dask.extension.probing import probe
@@ -48,7 +50,6 @@ from skyward_dask.extension.scheduler import introduce_node, report_slots, slots
 from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.extension.tally import Tally
-from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.values import Values
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.pool import Pool
@@ -385,6 +386,8 @@ class Node(WorkerPlugin):
         ts = self.worker.state.tasks[key]
         if ts.run_spec is not None:
             found = self._route(ts.run_spec)
+            if found.place is Place.LOOP:
+                ts.run_spec = LoopTask.of(ts.run_spec)
             if found.place is Place.LOOP or found.reason is Reason.OTHER_EXECUTOR:
                 self._tally.count(found)
                 self._values.open(dependency.key for dependency in ts.dependencies)
@@ -438,10 +441,9 @@ class Node(WorkerPlugin):
         self._tally.count(found)
         current.set(self._runs.get(spec.key))
         views = self._values.own_views(found, data, self.config.kind == "process")
-        with shortened(), ExitStack() as stack:
-            if found.place is Place.THREAD:
-                stack.enter_context(self._tally.threads.run(spec.key))
-            return refuse_generator(spec(views), spec.key)
+        slot = self._tally.threads.run(spec.key) if found.place is Place.THREAD else nullcontext()
+        with slot:
+            return called(spec.key, lambda: refuse_generator(spec(views), spec.key))
 
     # --- looking ---------------------------------------------------------------------------------------
 

@@ -31,9 +31,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
 
-from skyward_dask.errors import SerializationError, WorkerUnreachable
+from skyward_dask.errors import WorkerUnreachable
 from skyward_dask.slots.channel import Channel, ChannelClosed
-from skyward_dask.slots.exchange import Call, Exchange
+from skyward_dask.slots.exchange import Exchange
 from skyward_dask.slots.exits import end_as_a_program_does, exit_now, flush, leave
 from skyward_dask.slots.forks import become_ordinary, forks_end_here
 from skyward_dask.slots.framing import Frame, Kind, Part
@@ -318,7 +318,7 @@ def _outcome(frame: Frame, link: Link, exchange: Exchange) -> _Outcome:
 
 def _call(frame: Frame, link: Link, exchange: Exchange) -> tuple[tuple[int | None, ...], list[Part]]:
     with forks_end_here():
-        function, args, kwargs = _unpickled(frame, exchange)
+        function, args, kwargs = exchange.call(frame)
         link.call_begins()
         value = function(*args, **kwargs)
     try:
@@ -326,13 +326,3 @@ def _call(frame: Frame, link: Link, exchange: Exchange) -> tuple[tuple[int | Non
     except Exception as error:
         raise unpicklable([("the result", value)], error) from error
     return exchange.result(parts, frame.number)
-
-
-def _unpickled(frame: Frame, exchange: Exchange) -> Call:
-    try:
-        return exchange.call(frame)
-    except Exception as error:
-        raise SerializationError(
-            f"a task's function or one of its arguments can't be unpickled in its slot's process: {error!r}. "
-            "A module may be missing there, or its class can't be built again from its pickle."
-        ) from error

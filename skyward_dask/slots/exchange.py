@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+from skyward_dask.errors import SharedMemoryError
 from skyward_dask.slots.borrowing import Borrower
 from skyward_dask.slots.channel import Channel, Quiet
 from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.heap import give_back
-from skyward_dask.slots.pickling import load_exception, loads
+from skyward_dask.slots.pickling import load_exception, loads, unloadable
 
 #: Seconds without a run after which memory goes back: longer than the pause between two tasks of a graph.
 _IDLE = 1
@@ -40,13 +41,19 @@ class Exchange:
     def call(self, frame: Frame) -> Call:
         """The call that a frame brings: what was attached to it comes after its own arguments."""
         layout, counts = frame.envelope or (None, ())
-        parts = self._borrower.borrow(layout, frame.parts, frame.descriptors)
+        try:
+            parts = self._borrower.borrow(layout, frame.parts, frame.descriptors)
+        except OSError as error:
+            raise SharedMemoryError(
+                f"a large argument of a task can't be mapped in its slot's process: {error!r}. A limit of "
+                "the system or of the process (RLIMIT_AS, vm.max_map_count) may be too low."
+            ) from error
         if not counts:
-            function, args, kwargs = loads(parts)
+            function, args, kwargs = _loaded(parts)
             return function, args, kwargs
         forms, start = [], 0
         for count in counts:
-            forms.append(loads(parts[start : start + count]))
+            forms.append(_loaded(parts[start : start + count]))
             start += count
         function, args, kwargs = forms[0]
         return function, (*args, *forms[1:]), kwargs
@@ -102,3 +109,11 @@ class Exchange:
         frame = self._runs.receive()
         self._runs.set_patience(_IDLE)
         return frame
+
+
+def _loaded(parts: list[Part]) -> Any:
+    try:
+        return loads(parts)
+    except Exception as error:
+        what = "a task's function or one of its arguments"
+        raise unloadable(what, "in its slot's process", parts, error) from error

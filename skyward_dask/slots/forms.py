@@ -64,11 +64,11 @@ class Form:
         SerializationError
             It can't be unpickled here.
         """
-        stream, *_ = parts = [part.view() if isinstance(part, Piece) else part for part in self.parts]
+        parts = [part.view() if isinstance(part, Piece) else part for part in self.parts]
         try:
             return loads(parts)
         except Exception as error:
-            raise unloadable(stream, error) from error
+            raise unloadable("the result", "in its worker", parts, error) from error
 
 
 def share(parts: Iterable[Part], segments: Segments | None) -> Form:

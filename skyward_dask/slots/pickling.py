@@ -6,8 +6,8 @@ of the chain that can't be pickled is replaced; what was raised keeps its type.
 
 from __future__ import annotations
 
+import io
 import pickle
-import pickletools
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -60,73 +60,126 @@ def unpicklable(what: Iterable[tuple[str, object]], error: BaseException) -> Ser
     )
 
 
-def unloadable(stream: Part, error: BaseException) -> SerializationError:
-    """The error of a result that can't be unpickled: it names what its pickle is made with first."""
+def unloadable(what: str, where: str, parts: Sequence[Part], error: BaseException) -> SerializationError:
+    """The error of something that can't be unpickled: it names what couldn't be built."""
     return SerializationError(
-        f"the result, made with {_first_global(bytes(stream))}, can't be unpickled in its worker: {error!r}. "
-        "A module may be missing there, or its class can't be built again from its pickle."
+        f"{what} can't be unpickled {where}, at {_culprit(parts)}: {error!r}. "
+        "A module may be missing there, or the class can't be built again from its pickle."
     )
 
 
-def _first_global(stream: bytes) -> str:
-    """The first class or function that a pickle refers to: the class of most objects."""
-    names: list[str] = []
-    for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name == "STACK_GLOBAL":
-            return ".".join(names[-2:])
-        if isinstance(argument, str):
-            names.append(argument)
-    return "nothing but plain values"
+def _culprit(parts: Sequence[Part]) -> str:
+    """The class or function at which unpickling fails: Python's own unpickler has frames that tell."""
+    try:
+        pickle._Unpickler(io.BytesIO(parts[0]), buffers=parts[1:]).load()
+    except BaseException as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        names = (_built(frame.f_code.co_name, frame.f_locals) for frame in reversed(frames))
+        return next((name for name in names if name), "an object")
+    return "an object"  # it has failed for a reason that is gone
+
+
+def _built(step: str, scope: dict[str, Any]) -> str:
+    """What a frame of the unpickler is about to build; empty if it isn't one of those that build."""
+    match step, scope:
+        case "find_class", {"module": module, "name": name}:
+            return f"{module}.{name}"
+        case "load_reduce", {"func": function, "args": arguments}:
+            return _named(function, arguments)
+        case "load_newobj" | "load_newobj_ex", {"cls": built}:
+            return _name(built)
+        case "load_build", {"inst": instance}:
+            return _name(type(instance))
+    return ""
+
+
+def _named(function: Any, arguments: tuple[Any, ...]) -> str:
+    if getattr(function, "__module__", "") not in ("cloudpickle.cloudpickle", "copyreg"):
+        return _name(function)
+    # these make classes, and their instances, out of the class or its name
+    own = (each for each in arguments if isinstance(each, type) and each.__module__ != "builtins")
+    return next(map(_name, own), "") or next((each for each in arguments if isinstance(each, str)), "")
+
+
+def _name(built: Any) -> str:
+    return f"{getattr(built, '__module__', '?')}.{getattr(built, '__qualname__', built)}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """One exception of a chain: itself in parts, its frames, and where the next ones stand."""
+    """One exception of those that hang together: in parts, its frames, and where the others stand."""
 
     parts: list[bytes]
     frames: list[tuple[str, str, int]]
     cause: int | None
     context: int | None
     suppress_context: bool
+    members: list[int]
 
 
 def dump_exception(error: BaseException) -> list[Part]:
-    """Pickle an exception with its chain; never fails for what the exception carries."""
-    links: list[_Link] = []
-    _add_link(error, links, {})
-    return [pickle.dumps(links)]
+    """Pickle an exception with its chain; never fails, whatever the exception carries."""
+    errors = connected(error)
+    positions = {id(each): position for position, each in enumerate(errors)}
+    return [pickle.dumps([_link(each, positions) for each in errors])]
 
 
-def _add_link(error: BaseException, links: list[_Link], seen: dict[int, int]) -> int:
-    if id(error) in seen:
-        return seen[id(error)]
-    position = seen[id(error)] = len(links)
-    links.append(_Link([], [], None, None, False))  # keeps the place while its chain is added
-    cause = None if error.__cause__ is None else _add_link(error.__cause__, links, seen)
-    context = None if error.__context__ is None else _add_link(error.__context__, links, seen)
-    frames = [(f.filename, f.name, f.lineno or 0) for f in traceback.extract_tb(error.__traceback__)]
-    links[position] = _Link(_dump_bare(error), frames, cause, context, error.__suppress_context__)
-    return position
+def connected(error: BaseException) -> list[BaseException]:
+    """The exception and all that it leads to by causes, contexts and groups, however long the way."""
+    found, seen = [error], {id(error)}
+    for each in found:  # it grows meanwhile
+        for other in (each.__cause__, each.__context__, *members_of(each)):
+            if other is not None and id(other) not in seen:
+                seen.add(id(other))
+                found.append(other)
+    return found
+
+
+def members_of(error: BaseException) -> tuple[BaseException, ...]:
+    return error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+
+
+def _link(error: BaseException, positions: dict[int, int]) -> _Link:
+    trace = traceback.walk_tb(error.__traceback__)
+    frames = [(frame.f_code.co_filename, frame.f_code.co_name, line or 0) for frame, line in trace]
+    return _Link(
+        _dump_bare(error),
+        frames,
+        positions.get(id(error.__cause__)),
+        positions.get(id(error.__context__)),
+        error.__suppress_context__,
+        [positions[id(member)] for member in members_of(error)],
+    )
 
 
 def _dump_bare(error: BaseException) -> list[bytes]:
     """The exception alone, tried out: some pickle well and then can't be built again."""
-    for attempt in (_as_itself, _as_its_type, _as_its_text):
+    members = members_of(error)
+    for attempt in (_as_itself, _as_its_type, _as_a_group, _as_its_text):
         try:
             parts = [bytes(part) for part in dumps(attempt(error))]
-            _rebuild(*loads(list(parts)))
-        except Exception:  # the next attempt carries less; the last can't fail
+            _rebuild(members, *loads(list(parts)))
+        except BaseException:  # what it carries may raise anything; the next attempt carries less
             continue
         return parts
     raise AssertionError("text can always be pickled")
 
 
 def _as_itself(error: BaseException) -> tuple[Any, ...]:
+    if isinstance(error, BaseExceptionGroup):
+        raise TypeError("its members go by themselves")
     return (error,)
 
 
 def _as_its_type(error: BaseException) -> tuple[Any, ...]:
-    return type(error), tuple(map(_or_text, error.args)), {k: _or_text(v) for k, v in vars(error).items()}
+    args = (error.message,) if isinstance(error, BaseExceptionGroup) else error.args
+    return type(error), tuple(map(_or_text, args)), {k: _or_text(v) for k, v in vars(error).items()}
+
+
+def _as_a_group(error: BaseException) -> tuple[Any, ...]:
+    if not isinstance(error, BaseExceptionGroup):
+        raise TypeError("it has no members")
+    return BaseExceptionGroup, (error.message,)
 
 
 def _as_its_text(error: BaseException) -> tuple[Any, ...]:
@@ -137,14 +190,28 @@ def _as_its_text(error: BaseException) -> tuple[Any, ...]:
 def _or_text(value: object) -> object:
     try:
         loads(dumps(value))
-    except Exception:  # shown as text in the exception that the user gets
-        return repr(value)
+    except BaseException:  # shown as text in the exception that the user gets
+        return _text(value)
     return value
 
 
-def _rebuild(first: Any, args: tuple[Any, ...] = (), attributes: dict[str, Any] | None = None) -> Any:
+def _text(value: object) -> str:
+    try:
+        return repr(value)
+    except BaseException:
+        return object.__repr__(value)
+
+
+def _rebuild(
+    members: Sequence[BaseException],
+    first: Any,
+    args: tuple[Any, ...] = (),
+    attributes: dict[str, Any] | None = None,
+) -> BaseException:
     if isinstance(first, BaseException):
         return first
+    if members:
+        args = args[0], list(members)
     error = _bare(first, args)
     error.args = args
     vars(error).update(attributes or {})
@@ -163,19 +230,33 @@ def _bare(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
 def load_exception(parts: Sequence[Part]) -> BaseException:
     """The exception that `dump_exception` pickled, with its chain and its remote frames."""
     links: list[_Link] = pickle.loads(parts[0])
-    errors = [_load_link(link) for link in links]
-    for error, link in zip(errors, links, strict=True):
+    errors = _load_links(links)
+    for position, link in enumerate(links):
+        error = errors[position]
         error.__cause__ = None if link.cause is None else errors[link.cause]
         error.__context__ = None if link.context is None else errors[link.context]
         error.__suppress_context__ = link.suppress_context
     return errors[0]
 
 
-def _load_link(link: _Link) -> BaseException:
+def _load_links(links: list[_Link]) -> dict[int, BaseException]:
+    """The exceptions by their position, members before the groups that hold them."""
+    errors: dict[int, BaseException] = {}
+    left = list(range(len(links)))
+    while left:
+        link = links[left[-1]]
+        if missing := [member for member in link.members if member not in errors]:
+            left += missing
+        elif (position := left.pop()) not in errors:
+            errors[position] = _load_link(link, [errors[member] for member in link.members])
+    return errors
+
+
+def _load_link(link: _Link, members: list[BaseException]) -> BaseException:
     try:
-        error: BaseException = _rebuild(*loads(list(link.parts)))
-    except Exception as reason:  # its class may exist at the other end only; the user reads why
-        error = SerializationError(f"a task's exception can't be unpickled here: {reason!r}")
+        error = _rebuild(members, *loads(list(link.parts)))
+    except BaseException as reason:  # its class may exist at the other end only; the user reads why
+        error = unloadable("a task's exception", "here", link.parts, reason)
     return error.with_traceback(_traceback_of(link.frames))
 
 

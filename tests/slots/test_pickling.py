@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unpicklable
+from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unloadable, unpicklable
 
 
 class NeedsTwo(Exception):
@@ -94,6 +94,108 @@ def test_a_cycle_of_causes_crosses() -> None:
     first.__context__, second.__context__ = second, first
     got = cross(first)
     assert got.__context__ is not None and got.__context__.__context__ is got
+
+
+def test_a_long_chain_crosses() -> None:
+    """A retry loop may have made it: far longer than the interpreter's stack is deep."""
+    error: BaseException | None = None
+    for number in range(1500):
+        try:
+            raise ValueError(number) from error
+        except ValueError as caught:
+            error = caught
+    assert error is not None
+    got: BaseException | None = cross(error)
+    for number in reversed(range(1500)):
+        assert type(got) is ValueError and got.args == (number,)
+        assert "test_a_long_chain" in "".join(traceback.format_tb(got.__traceback__))
+        got = got.__cause__
+    assert got is None
+
+
+class Several(ExceptionGroup):
+    """A group with more than a group has."""
+
+    def __new__(cls, text: str, errors: list[Exception], code: int) -> Several:
+        made = super().__new__(cls, text, errors)
+        made.code = code  # type: ignore[attr-defined]
+        return made
+
+    def __init__(self, text: str, errors: list[Exception], code: int) -> None:
+        pass
+
+
+def test_a_group_keeps_its_members() -> None:
+    """As themselves, each with its cause, frames and notes; groups in groups too."""
+    member = raised(NeedsTwo("a", "b"))
+    member.__cause__, member.__notes__ = KeyError("cause"), ["a note"]  # type: ignore[attr-defined]
+    got = cross(raised(Several("outer", [ExceptionGroup("inner", [member, OSError(2, "no")])], 7)))
+    assert type(got) is Several and (got.message, got.code) == ("outer", 7)  # type: ignore[attr-defined]
+    (inner,) = got.exceptions
+    first, second = inner.exceptions  # type: ignore[attr-defined]
+    assert type(first) is NeedsTwo and first.second == "b" and type(first.__cause__) is KeyError
+    assert first.__notes__ == ["a note"] and "in raised" in "".join(traceback.format_exception(got))
+    assert type(second) is FileNotFoundError and second.errno == 2
+    assert type(cross(BaseExceptionGroup("x", [GeneratorExit()]))) is BaseExceptionGroup
+
+
+class Nasty:
+    """Whatever is asked of it, it raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> Any:
+        raise self.error
+
+    def __repr__(self) -> str:
+        raise self.error
+
+
+class Endless:
+    """Asks itself for ever."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self, name + "_")
+
+    def __repr__(self) -> str:
+        return repr(self)
+
+
+def test_an_exception_may_carry_anything() -> None:
+    """It keeps its type, and harms nobody on its way."""
+    for carried in (Nasty(ValueError()), Nasty(SystemExit()), Nasty(KeyboardInterrupt()), Endless()):
+        error = raised(ValueError("reason", carried))
+        error.carried = carried  # type: ignore[attr-defined]
+        got = cross(error)
+        assert type(got) is ValueError and got.args[0] == "reason"
+
+
+def by_value(name: str, **methods: Any) -> Any:
+    """An instance of a class that no module has."""
+    made = type(name, (), methods | {"__module__": "__main__"})
+    return made()
+
+
+def fails(*args: Any) -> Any:
+    raise ZeroDivisionError
+
+
+def test_what_cannot_be_built_again_is_named() -> None:
+    """Not what cloudpickle or copyreg would have built it with."""
+    for value, name in (
+        (by_value("Mine", __setstate__=fails, __getstate__=lambda self: 1), "__main__.Mine"),
+        (by_value("Mine", __reduce__=lambda self: (fails, ())), "tests.slots.test_pickling.fails"),
+        ([by_value("Outer"), by_value("Mine", __setstate__=fails, __getstate__=lambda self: 1)], "Mine"),
+    ):
+        parts = dumps(value)
+        with pytest.raises(ZeroDivisionError) as caught:
+            loads(list(parts))
+        assert f"{name}: ZeroDivisionError()" in str(unloadable("it", "here", parts, caught.value))
+    gone = [b"\x80\x04\x8c\x07no_such\x8c\x05Thing\x93."]
+    with pytest.raises(ImportError) as missing:
+        loads(list(gone))
+    assert "no_such.Thing" in str(unloadable("it", "here", gone, missing.value))
 
 
 def test_what_cannot_be_pickled_is_named() -> None:

@@ -1,0 +1,112 @@
+"""What a task raises, in a shape that Dask can carry to whoever waits for it.
+
+Dask pickles an exception with its causes and its frames, one inside the other: a long chain of these ends
+the worker, and a deep traceback never arrives. What isn't an `Exception` it carries, but a client that raises
+it on its event loop waits for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import TypeVar
+
+from skyward_dask.errors import SkywardError
+from skyward_dask.extension.tracebacks import shortened
+from skyward_dask.slots.pickling import members_of
+
+T = TypeVar("T")
+
+#: Causes, and frames, that are kept at most: together they take a third of the depth to which Python
+#: pickles, and less than the 10,000 bytes that Dask gives a traceback (admin.max-error-length).
+_LINKS, _FRAMES = 50, 50
+
+
+def not_an_exception(error: BaseException, key: object) -> SkywardError:
+    """What a client raises in the place of an error that it can't; to be raised where none is handled."""
+    shorten(error)
+    instead = SkywardError(
+        f"task {key!r} raised {error!r}, which is not an Exception: event loops and threads take it for an "
+        "order to themselves. Have the task raise a subclass of Exception."
+    )
+    if not isinstance(error, BaseExceptionGroup):  # which Dask can't carry
+        instead.__cause__ = error
+    return instead
+
+
+def called(key: object, function: Callable[[], T]) -> T:
+    """What a task's function returns."""
+    try:
+        with shortened():
+            return function()
+    except Exception as error:
+        shorten(error)
+        raise
+    except BaseException as error:
+        failure = not_an_exception(error, key)
+    raise failure
+
+
+async def awaited(key: object, coroutine: Awaitable[T]) -> T:
+    """The value of a task's coroutine; what is meant for the loop itself goes on to it."""
+    try:
+        with shortened():
+            return await coroutine
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        shorten(error)
+        raise
+    except BaseException as error:
+        failure = not_an_exception(error, key)
+    raise failure
+
+
+def shorten(error: BaseException) -> None:
+    """Leave frames and causes out of an exception that has too many of them for Dask."""
+    depths, found = {id(error): 0}, [error]
+    for each in found:  # it grows meanwhile
+        each.__traceback__ = _both_ends(each.__traceback__)
+        if depths[id(each)] == _LINKS:
+            _skip_to_the_end(each)
+        for other in (each.__cause__, each.__context__, *members_of(each)):
+            if other is not None and id(other) not in depths:
+                depths[id(other)] = depths[id(each)] + 1
+                found.append(other)
+
+
+def _both_ends(trace: TracebackType | None) -> TracebackType | None:
+    """The outermost and the innermost frames of a traceback."""
+    links = []
+    while trace is not None:
+        links.append(trace)
+        trace = trace.tb_next
+    if len(links) <= _FRAMES:
+        return links[0] if links else None
+    shown: TracebackType | None = None
+    for link in reversed(links[: _FRAMES // 2] + links[-_FRAMES // 2 :]):
+        shown = TracebackType(shown, link.tb_frame, link.tb_lasti, link.tb_lineno)
+    return shown
+
+
+def _skip_to_the_end(error: BaseException) -> None:
+    """Have the last of an exception's causes follow it at once."""
+    last = _last_cause(error)
+    suppressed = error.__suppress_context__
+    error.__cause__ = last if error.__cause__ is not None else None
+    error.__context__ = last if error.__context__ is not None else None
+    error.__suppress_context__ = suppressed
+    with suppress(TypeError):  # notes of the user's that are no list
+        error.add_note(f"(Causes between this exception and the last one are left out: {_LINKS} are shown.)")
+
+
+def _last_cause(error: BaseException) -> BaseException | None:
+    """Where the chain ends; None if it leads back into itself."""
+    seen = {id(error)}
+    while (other := error.__cause__ or error.__context__) is not None:
+        if id(other) in seen:
+            return None
+        seen.add(id(other))
+        error = other
+    return error
