@@ -22,6 +22,7 @@ from skyward_dask.extension.dask_errors import called
 from skyward_dask.extension.requests import Requests
 from skyward_dask.extension.routing import Limits
 from skyward_dask.extension.running import TaskRun
+from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.values import Values
 from skyward_dask.slots.aside import aside
 from skyward_dask.slots.forms import Form
@@ -128,7 +129,8 @@ class ChildRun:
     def _loaded(self, outcome: Form | BaseException | None) -> dict[str, Any]:
         """Dask's message for an outcome; its value is unpickled here."""
         try:
-            value = called(self._spec.key, partial(self._value, outcome))
+            with shortened():
+                value = called(self._spec.key, partial(self._value, outcome))
         except RunEnded:  # nobody wants it any more, or its pool was ended with the worker
             return _failure(Reschedule())
         except Exception as error:  # the task's: Dask gives it to those who wait for it

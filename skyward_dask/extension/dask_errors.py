@@ -38,8 +38,7 @@ def not_an_exception(error: BaseException, key: object) -> SkywardError:
 def called(key: object, function: Callable[[], T]) -> T:
     """What a task's function returns."""
     try:
-        with shortened():
-            return function()
+        return function()
     except Exception as error:
         shorten(error)
         raise

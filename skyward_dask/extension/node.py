@@ -50,6 +50,7 @@ from skyward_dask.extension.scheduler import introduce_node, report_slots, slots
 from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.extension.tally import Tally
+from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.values import Values
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.pool import Pool
@@ -442,7 +443,7 @@ class Node(WorkerPlugin):
         current.set(self._runs.get(spec.key))
         views = self._values.own_views(found, data, self.config.kind == "process")
         slot = self._tally.threads.run(spec.key) if found.place is Place.THREAD else nullcontext()
-        with slot:
+        with shortened(), slot:
             return called(spec.key, lambda: refuse_generator(spec(views), spec.key))
 
     # --- looking ---------------------------------------------------------------------------------------
