@@ -41,8 +41,9 @@ def refuse_closed(client: Client) -> None:
     """Raise, if the client has no connection to a scheduler, and won't have one."""
     if client.scheduler is None or client.status not in ("running", "connecting", "newly-created"):
         raise ConfigurationError(
-            f"the client is {client.status}, and has no connection to a scheduler: use it, and the collections "
-            "of its cluster, after its start (`await` it if it is asynchronous) and before its end."
+            f"the client is {client.status}, and has no connection to a scheduler: use it, and the "
+            "collections of its cluster, after its start (`await` it if it is asynchronous) and before its "
+            "end."
         )
 
 
