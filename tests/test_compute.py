@@ -149,30 +149,11 @@ def test_operators_wait_on_any_loop_but_their_own(module_compute: sky.Compute) -
         assert value == 42 and "await asyncio.wrap_future(f(x) > compute)" in refusal
 
 
-def test_a_script_with_functions_of_its_own(tmp_path: Path) -> None:
-    """``__main__`` travels by value, in both directions."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        """
-import skyward_dask as sky
-class Point:
-    def __init__(self, x): self.x = x
-@sky.function
-def move(point): return Point(point.x + 1)
-if __name__ == "__main__":
-    with sky.Compute(worker=sky.Worker(concurrency=1, executor="process")) as compute:
-        print((move(Point(1)) >> compute).x)
-"""
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "2\n"
-
-
-def ends(tmp_path: Path, script: str, **environment: str) -> list[str]:
-    """The lines that a script prints, which fails, and whose warnings are errors."""
+def run(tmp_path: Path, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script, whose warnings are errors; all that it prints is in `stdout`."""
     path = tmp_path / "script.py"
     path.write_text(f"import skyward_dask as sky\n{script}\n")
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-W", "error", path],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -181,14 +162,40 @@ def ends(tmp_path: Path, script: str, **environment: str) -> list[str]:
         check=False,
         env=os.environ | environment,
     )
-    assert done.returncode == 1, done.stdout
-    return done.stdout.splitlines()
+
+
+def test_a_script_with_functions_of_its_own(tmp_path: Path) -> None:
+    """``__main__`` travels by value, in both directions."""
+    script = """
+class Point:
+    def __init__(self, x): self.x = x
+@sky.function
+def move(point): return Point(point.x + 1)
+if __name__ == "__main__":
+    with sky.Compute(worker=sky.Worker(concurrency=1, executor="process")) as compute:
+        print((move(Point(1)) >> compute).x)
+"""
+    assert run(tmp_path, script).stdout == "2\n"
+
+
+def test_a_script_that_closes_nothing_ends_silently(tmp_path: Path) -> None:
+    """Its threads are gone when the slots are ended."""
+    script = """
+from distributed import Client
+if __name__ == "__main__":
+    client = Client(processes=False, n_workers=1, dashboard_address=None)
+    sky.install(client, sky.Worker(concurrency=1, executor="process"))
+    print(client.submit(abs, -1).result())
+"""
+    done = run(tmp_path, script)
+    assert (done.returncode, done.stdout) == (0, "1\n")
 
 
 def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
     """Its worker processes import it again; they are silent, and the script itself says why it ends."""
-    lines = ends(tmp_path, "with sky.Compute(nodes=2) as compute: pass")
-    assert 'under `if __name__ == "__main__":`' in lines[-1]
+    done = run(tmp_path, "with sky.Compute(nodes=2) as compute: pass")
+    lines = done.stdout.splitlines()
+    assert done.returncode and 'under `if __name__ == "__main__":`' in lines[-1]
     assert not any("Nanny" in line for line in lines) and len(lines) < 10
 
 
@@ -206,8 +213,9 @@ def test_the_last_line_says_why_it_cannot_open(
 ) -> None:
     """Whoever has found out; and the interpreter ends at once."""
     script = f"if __name__ == '__main__':\n    with sky.Compute({opening}): pass"
-    last = ends(tmp_path, script, **environment)[-1]
-    assert last.startswith("skyward_dask.errors.ConfigurationError: ") and reason in last
+    done = run(tmp_path, script, **environment)
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode and last.startswith("skyward_dask.errors.ConfigurationError: ") and reason in last
 
 
 def test_dashboards_do_not_clash(module_compute: sky.Compute) -> None:

@@ -208,7 +208,13 @@ class Node(WorkerPlugin):
         await self._end()
 
     async def _end(self) -> None:
-        await asyncio.gather(*(asyncio.to_thread(pool.end) for pool in self._pools))
+        ends = []
+        for pool in self._pools:
+            try:
+                ends.append(asyncio.get_running_loop().run_in_executor(None, pool.end))
+            except RuntimeError:  # the interpreter ends, and its threads take nothing any more
+                pool.end()
+        await asyncio.gather(*ends)
         await asyncio.gather(*self._background)
         self._executor.retire()
         self._forget_memory()
