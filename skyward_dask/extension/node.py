@@ -41,6 +41,7 @@ from skyward_dask.extension.introducing import introduce
 from skyward_dask.extension.logs import TaskLog
 from skyward_dask.extension.memory import SharedMemory
 from skyward_dask.extension.pace import Pace
+from skyward_dask.extension.parcel import type_of
 from skyward_dask.extension.probing import probe
 from skyward_dask.extension.profiling import Profiling
 from skyward_dask.extension.records import Levels
@@ -435,7 +436,7 @@ class Node(WorkerPlugin):
         try:
             with self._profiling.away(task.key, task_run):
                 form = self._carry_out(Run(request), task_run)
-            result = self._values.take(task.key, form)
+            result = self._values.take(task.key, form, partial(self._type_in_slot, str(task.key)))
             requests.bind(result)
             return result
         except (SlotCrashed, SlotStartFailed, TaskTimeout) as error:
@@ -448,6 +449,12 @@ class Node(WorkerPlugin):
             task_run.leave()
             shuffled = requests.shuffled and task.route.reason is Reason.PLAIN
             self._tally.count(Route(Place.CHILD, Reason.P2P if shuffled else task.route.reason))
+
+    def _type_in_slot(self, key: str, form: Form) -> str:
+        """The type of a result; raises what is raised if a slot's process can't unpickle it either."""
+        parts = map(pickle.PickleBuffer, form.views())
+        found: str = self._present_pool().carry_out(Run(Request(key, type_of, tuple(parts))))
+        return found
 
     def _carry_out(self, run: Run, task_run: TaskRun) -> Form:
         while True:

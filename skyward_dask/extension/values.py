@@ -17,9 +17,9 @@ from typing import Any
 from distributed import Worker as DaskWorker
 from distributed.comm.core import Comm
 
-from skyward_dask.errors import SkywardError
+from skyward_dask.errors import SerializationError, SkywardError
 from skyward_dask.extension.memory import SharedMemory
-from skyward_dask.extension.parcel import Parcel
+from skyward_dask.extension.parcel import Foreign, Parcel
 from skyward_dask.extension.routing import Place, Reason, RoutedTask
 from skyward_dask.extension.shelf import may_have_buffers
 from skyward_dask.slots.forms import Form
@@ -70,17 +70,33 @@ class Values:
         except Exception as error:
             raise unpicklable([(f"the result of task {key!r}, an argument", value)], error) from error
 
-    def take(self, key: Any, form: Form) -> Any:
-        """The value of a result that came from a child."""
-        value = form.load()
+    def take(self, key: Any, form: Form, type_in_slot: Callable[[Form], str]) -> Any:
+        """The value of a result that came from a child.
+
+        What can't be unpickled here stays closed, if `type_in_slot` can tell its type: then other tasks can
+        have it.
+        """
+        try:
+            value = form.load()
+        except SerializationError as error:
+            value = self._foreign(key, form, type_in_slot, error)
         if not isinstance(value, Parcel):
             if form.is_shared:
                 self._memory.shelf.keep(key, value, form)
             return value
         if not self._is_routing():
-            return value.open()
+            return _open_if_possible(value)
         self._parcels.add(key)
         return value
+
+    def _foreign(
+        self, key: Any, form: Form, type_in_slot: Callable[[Form], str], error: SerializationError
+    ) -> Foreign:
+        if not self._worker.address.startswith("inproc"):  # whose client would be handed the closed one
+            with suppress(Exception):  # a slot's process can't unpickle it either: the error stands
+                name = f"the result of task {key!r}, of type {type_in_slot(form)},"
+                return Foreign(name, form.nbytes, form.views())
+        raise error
 
     # --- to tasks of this process ------------------------------------------------------------------------
 
@@ -123,5 +139,11 @@ class Values:
         data = self._worker.data
         for key in keys:
             if isinstance(value := data.get(key), Parcel):
-                data[key] = value.open()
+                data[key] = _open_if_possible(value)
         self._parcels.difference_update(keys)
+
+
+def _open_if_possible(parcel: Parcel) -> Any:
+    with suppress(SerializationError):  # nobody here can have it; who fetches it sees the error
+        return parcel.open()
+    return parcel
