@@ -139,7 +139,7 @@ class ChildRun:
             self._end(message)
 
     async def _take_foreign(self, form: Form, message: dict[str, Any]) -> None:
-        """Keep what can't be unpickled here for other tasks, if a slot's process can; else the error stands."""
+        """Keep what can't be unpickled here for other tasks, if a slot can; else the error stands."""
         key = self._spec.key
         asked = await self._ask(Request(str(key), type_of, tuple(map(PickleBuffer, form.views()))))
         if isinstance(asked, Form):
