@@ -321,6 +321,7 @@ class Node(WorkerPlugin):
             share_from=None,
             segments=self._shared.pages,
             on_output=self._log.write,
+            on_text=self._log.console.write,
             on_event=self._log_event,
         )
         self._pools.add(pool)
@@ -457,6 +458,7 @@ class Node(WorkerPlugin):
         except RunEnded:
             raise Reschedule from None  # nobody wants it any more, or its pool was ended with the worker
         finally:
+            self._log.console.wait_written()
             requests.end()
             task_run.leave()
             shuffled = requests.shuffled and task.route.reason is Reason.PLAIN

@@ -108,11 +108,7 @@ class _Slot:
     kills: int = 0
 
 
-def _discard(key: str, stream: str, line: str) -> None:
-    pass
-
-
-def _ignore(event: str, slot: int, pid: int) -> None:
+def _ignore(*args: object) -> None:
     pass
 
 
@@ -149,6 +145,8 @@ class SlotPool(Executor):
         The shared memory of somebody else, in place of one of the pool's own.
     on_output : callable
         Takes ``(key, "stdout" or "stderr", line)``.
+    on_text : callable
+        Takes ``("stdout" or "stderr", text)``, as it comes.
     on_event : callable
         Takes ``("start", "crash", "kill", "replace" or "failed-start", slot, pid)``.
 
@@ -184,7 +182,8 @@ class SlotPool(Executor):
         eager: bool = True,
         share_from: int | None = SHARE_FROM,
         segments: Segments | None = None,
-        on_output: Sink = _discard,
+        on_output: Callable[[str, str, str], None] = _ignore,
+        on_text: Callable[[str, str], None] = _ignore,
         on_event: Callable[[str, int, int], None] = _ignore,
     ) -> None:
         if slots < 1:
@@ -193,7 +192,7 @@ class SlotPool(Executor):
             env or {}, pre_import, initializer, backend, backend_argument, health_check
         )
         self._max_tasks, self._grace = max_tasks, grace
-        self._sink, self._on_event = on_output, on_event
+        self._sink, self._on_event = Sink(on_output, on_text), on_event
         self._changed = threading.Condition()
         self._slots = [_Slot(index, wanted=eager) for index in range(slots)]
         self._size = slots
@@ -209,7 +208,7 @@ class SlotPool(Executor):
         self._own_segments = None if segments is not None else shared_memory.create(share_from)
         self._segments = segments or self._own_segments
         self._submitted: WeakKeyDictionary[Future[Any], Run] = WeakKeyDictionary()
-        listener = Listener(self._ready, self._died, on_output)
+        listener = Listener(self._ready, self._died, self._sink)
         self._supervisor = Supervisor(self._preparation, self._pickled_initializer(), listener)
         with self._changed:
             for slot in self._slots:

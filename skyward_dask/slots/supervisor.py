@@ -27,6 +27,7 @@ from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.channel import Part
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.guardian import PATIENCE, Guardian, GuardianLost
+from skyward_dask.slots.output import PATIENCE as LINE_PATIENCE
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.process import ChildProcess
@@ -210,6 +211,8 @@ class Supervisor:
     def _written(self, output: Output, fd: int) -> None:
         if not output.drain(fd):
             self._forget(fd)
+        if output.waits():
+            self._set_timer(time.monotonic() + LINE_PATIENCE, output.pass_on)
 
     # --- children end ----------------------------------------------------------------------------
 
