@@ -19,6 +19,7 @@ from distributed.metrics import context_meter, time
 
 from skyward_dask.errors import SerializationError, SlotCrashed, SlotStartFailed, TaskTimeout
 from skyward_dask.extension.child import run_task
+from skyward_dask.extension.console import Console
 from skyward_dask.extension.dask_errors import called
 from skyward_dask.extension.parcel import type_of
 from skyward_dask.extension.requests import Requests
@@ -51,6 +52,8 @@ class ChildRun:
     requests : Requests
         What the task may ask its worker for.
     values : Values
+    console : Console
+        What the task has printed is written before its result is there.
     helpers : concurrent.futures.Executor
     on_end : callable
         Called when the run is over, before its future is done.
@@ -70,6 +73,7 @@ class ChildRun:
         task_run: TaskRun,
         requests: Requests,
         values: Values,
+        console: Console,
         helpers: Executor,
         on_end: Callable[[], None],
     ) -> None:
@@ -77,7 +81,8 @@ class ChildRun:
         self.future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._spec, self._data, self._delay, self._address = spec, data, delay, address
         self._task_run, self._requests = task_run, requests
-        self._values, self._helpers, self._on_end = values, helpers, on_end
+        self._values, self._console = values, console
+        self._helpers, self._on_end = helpers, on_end
         self._context = copy_context()  # the task's: metrics go to whoever measures it
         self._begun, self._measured = time(), 0.0
         self._slot = 0
@@ -178,6 +183,16 @@ class ChildRun:
         raise outcome
 
     def _end(self, message: dict[str, Any]) -> None:
+        if self._console.is_behind:
+            self._loading = self._loop.create_task(self._end_when_written(message))
+        else:
+            self._end_now(message)
+
+    async def _end_when_written(self, message: dict[str, Any]) -> None:
+        await aside(self._helpers, self._console.wait_written)
+        self._end_now(message)
+
+    def _end_now(self, message: dict[str, Any]) -> None:
         if "result" in message:
             self._requests.bind(message["result"])
         self._requests.end()

@@ -53,6 +53,7 @@ from skyward_dask.extension.tally import Tally
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.values import Values
 from skyward_dask.slots.features import Feature, available
+from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.preparation import Preparation
 
@@ -326,7 +327,7 @@ class Node(WorkerPlugin):
             max_tasks=config.max_tasks_per_child,
             grace=grace(),
             eager=eager,
-            on_output=self._log.write,
+            sink=Sink(self._log.write, self._log.console.write),
             on_event=self._log_event,
         )
         self._pools.add(pool)
@@ -430,7 +431,18 @@ class Node(WorkerPlugin):
             self._tally.count(Route(Place.CHILD, Reason.P2P if shuffled else found.reason))
 
         address = self.worker.address
-        return ChildRun(spec, data, delay, address, task_run, requests, self._values, self._helpers, count)
+        return ChildRun(
+            spec,
+            data,
+            delay,
+            address,
+            task_run,
+            requests,
+            self._values,
+            self._log.console,
+            self._helpers,
+            count,
+        )
 
     def _present_pool(self) -> Pool:
         if self._pool is None:  # a node of threads, and the first task that asks for a process

@@ -40,6 +40,7 @@ from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.heap import keep_warm
 from skyward_dask.slots.page import Page
 from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unpicklable
+from skyward_dask.slots.prompt import print_promptly
 from skyward_dask.slots.trees import become_subreaper, end_descendants, wake_at_parents_death
 
 #: Has faulthandler write all threads' stacks to the shared page, whoever holds the GIL. A real-time signal,
@@ -175,6 +176,7 @@ def main(runs: int, answers: int, page: int) -> None:
     for fd in (runs, answers, page):
         os.set_inheritable(fd, False)
     reset_signals()
+    print_promptly()
     become_subreaper()
     wake_at_parents_death()
     _be_taken_first()
@@ -182,9 +184,6 @@ def main(runs: int, answers: int, page: int) -> None:
     shared = Page(page)
     faulthandler.enable(page)
     faulthandler.register(STACK_SIGNAL, page)
-    # one record a line; a lone surrogate in a print is not worth a failed task
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     # tasks must not find this program in `__main__`, nor must multiprocessing in a task
     sys.modules["__main__"] = types.ModuleType("__main__")
     channel = Channel(socket.socket(fileno=runs))

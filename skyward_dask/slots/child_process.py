@@ -101,7 +101,7 @@ class ChildProcess:
         self._number = 0
         self.page = Page()
         self._told = self.page.written()  # what faulthandler wrote before was asked for
-        self.output = Output(sink)
+        self.output = Output(loop, sink)
         ours, self._theirs = socket.socketpair()
         answers, self._answered = socket.socketpair()
         self.runs = LoopChannel(loop, ours, partial(on_frame, self), partial(on_end, self))
@@ -125,8 +125,7 @@ class ChildProcess:
         self._close_theirs()
         self.pid, self.pidfd = pid, pidfd
         self.runs.listen()
-        for fd in self.output.readers:
-            self._loop.add_reader(fd, self._written, fd)
+        self.output.listen()
         if self.doomed:
             self.kill()
 
@@ -134,10 +133,6 @@ class ChildProcess:
         """Tell the child what to do before its first run; it answers with READY."""
         envelope = (preparation.path(), preparation.backend, preparation.pre_import, self.lender.share_from)
         self.runs.send(Frame(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *initializer]))
-
-    def _written(self, fd: int) -> None:
-        if not self.output.drain(fd):
-            self._loop.remove_reader(fd)
 
     def _close_theirs(self) -> None:
         self._theirs.close()
@@ -230,8 +225,6 @@ class ChildProcess:
         """Take note of how the child died; its template has reaped it, or is gone itself."""
         self.runs.drain()  # what it said before counts
         self._close_theirs()
-        for fd in self.output.readers:
-            self._loop.remove_reader(fd)
         self.output.close()
         name = _signal_name(-code) if code is not None and code < 0 else None
         self.death = Death(None if name else code, name, self.page.stack(self._told), self.output.tail())

@@ -121,8 +121,8 @@ class Pool:
         Seconds between the interruption of a call that is stopped and its kill.
     eager : bool
         Start the children now; else each when it is first wanted.
-    on_output : callable
-        Takes ``(key, "stdout" or "stderr", line)``.
+    sink : Sink
+        Takes what children write.
     on_event : callable
         Takes ``("start", "crash", "kill", "replace" or "failed-start", slot, pid)``.
     """
@@ -137,15 +137,15 @@ class Pool:
         max_tasks: int | None,
         grace: float,
         eager: bool,
-        on_output: Sink,
+        sink: Sink,
         on_event: Callable[[str, int, int], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._preparation, self._segments, self._helpers = preparation, segments, helpers
         self._max_tasks, self._grace = max_tasks, grace
-        self._sink, self._on_event = on_output, on_event
+        self._sink, self._on_event = sink, on_event
         initializer = _pickled_initializer(preparation)
-        self._nursery = Nursery(self._loop, preparation, initializer, on_output, helpers, self._buried)
+        self._nursery = Nursery(self._loop, preparation, initializer, sink, helpers, self._buried)
         self._slots = [_Slot(index, wanted=eager) for index in range(slots)]
         self._size = slots
         self._children: set[ChildProcess] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import queue
 import random
 import signal
 import subprocess
@@ -419,6 +420,54 @@ def test_lines_carry_their_call() -> None:
         for line in ((f"task-{n}", "stdout", f"line {n}"), (f"raw-{n}", "stderr", "no end"))
     ]
     assert lines == expected
+
+
+def test_text_without_line_ends_is_seen_while_its_call_runs(fifos: tuple[str, str]) -> None:
+    """As it comes, and as lines soon; of a progress bar the last state; no character is ever cut in two."""
+    texts: list[str] = []
+    lines: queue.Queue[str] = queue.Queue()
+
+    def draw(started: str, release: str) -> None:
+        print("a dot.", end="")
+        Path(release).read_text()
+        for percent in range(10):
+            sys.stderr.write(f"\r{percent} %")
+        Path(release).read_text()
+        print("ä" * 200_000)
+
+    with SlotPool(
+        1,
+        on_output=lambda key, stream, line: lines.put(line),
+        on_text=lambda stream, text: texts.append(text),
+    ) as pool:
+        future = pool.submit(draw, *fifos)
+        assert lines.get(timeout=30) == "a dot."
+        Path(fifos[1]).write_text("")
+        while (progress := lines.get(timeout=30)) != "9 %":
+            assert progress.endswith(" %")
+        Path(fifos[1]).write_text("")
+        future.result()
+    assert "".join(iter(lambda: lines.get() if lines.qsize() else "", "")) == "ä" * 200_000
+    shown = "".join(texts)
+    assert shown.startswith("a dot.") and "\r9 %" in shown and shown.count("ä") == 200_000
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_whatever_stands_for_stdout_costs_no_result(error: type[BaseException]) -> None:
+    """A task may have put something in its place whose flush raises anything."""
+
+    class Stream:
+        def flush(self) -> None:
+            raise error
+
+    def replace() -> str:
+        sys.stdout = sys.stderr = Stream()  # type: ignore[assignment]
+        return "done"
+
+    with SlotPool(1) as pool:
+        before = pool.submit(os.getpid).result()
+        assert pool.submit(replace).result() == "done"
+        assert pool.submit(os.getpid).result() == before
 
 
 def test_a_flood_of_output_blocks_nobody() -> None:
