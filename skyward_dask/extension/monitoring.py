@@ -10,6 +10,7 @@ from distributed import Client
 
 from skyward_dask.extension.introducing import connected
 from skyward_dask.extension.listing import Collection, listed
+from skyward_dask.extension.prefixes import PrefixStatistics, added_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,14 @@ class Statistics:
         How many tasks have run, by (place, reason), on the current workers.
     collections : dict
         `Collection` by name.
+    prefixes : dict
+        `PrefixStatistics` by the prefix of the tasks' keys, on the current workers.
     """
 
     workers: dict[str, WorkerStatistics]
     tasks: dict[tuple[str, str], int]
     collections: dict[str, Collection]
+    prefixes: dict[str, PrefixStatistics]
 
 
 def statistics(client: Client) -> Any:
@@ -114,7 +118,8 @@ async def _statistics(client: Client) -> Statistics:
         for place, reason, count in answer["tasks"]:
             tasks[place, reason] += count
     workers = {worker: _worker(answer) for worker, answer in answers.items()}
-    return Statistics(workers, dict(tasks), await listed(client))
+    prefixes = added_up(answer["prefixes"] for answer in answers.values())
+    return Statistics(workers, dict(tasks), await listed(client), prefixes)
 
 
 def _worker(answer: dict[str, Any]) -> WorkerStatistics:
