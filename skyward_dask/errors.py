@@ -55,7 +55,7 @@ class OperatorError(SkywardError, TypeError):
 
 
 class SerializationError(SkywardError, TypeError):
-    """An argument or a result can't be pickled or unpickled; the message names it and its type."""
+    """A value can't go from one process to another; the message says which, and why."""
 
 
 class SharedMemoryError(SkywardError, MemoryError):

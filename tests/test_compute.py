@@ -150,7 +150,7 @@ def test_operators_wait_on_any_loop_but_their_own(module_compute: sky.Compute) -
 
 
 def run(tmp_path: Path, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a script, whose warnings are errors, with all that it prints in its stdout."""
+    """Run a script, whose warnings are errors; all that it prints is in `stdout`."""
     path = tmp_path / "script.py"
     path.write_text(f"import skyward_dask as sky\n{script}\n")
     return subprocess.run(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextvars import copy_context
 from functools import partial
+from pickle import PickleBuffer
 from typing import Any
 
 from dask._task_spec import GraphNode
@@ -16,9 +17,10 @@ from distributed import Reschedule
 from distributed.core import error_message
 from distributed.metrics import context_meter, time
 
-from skyward_dask.errors import SlotCrashed, SlotStartFailed, TaskTimeout
+from skyward_dask.errors import SerializationError, SlotCrashed, SlotStartFailed, TaskTimeout
 from skyward_dask.extension.child import run_task
 from skyward_dask.extension.dask_errors import called
+from skyward_dask.extension.parcel import type_of
 from skyward_dask.extension.requests import Requests
 from skyward_dask.extension.routing import Limits
 from skyward_dask.extension.running import TaskRun
@@ -26,7 +28,7 @@ from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.values import Values
 from skyward_dask.slots.aside import aside
 from skyward_dask.slots.forms import Form
-from skyward_dask.slots.pool import Pool, RunEnded
+from skyward_dask.slots.pool import Pool, PoolClosed, RunEnded
 from skyward_dask.slots.runs import Request, Run
 
 #: Bytes of a task, its small inputs included, that take a millisecond to be pickled.
@@ -99,6 +101,7 @@ class ChildRun:
         )
         run = Run(request)
         run.when_over(self._over)
+        self._pool = pool
         self._task_run.enter(pool, run)
         pool.start(run)
         if self._task_run.stopped:
@@ -121,16 +124,43 @@ class ChildRun:
         if isinstance(outcome, Form) and outcome.is_long:
             self._loading = self._loop.create_task(self._load_aside(outcome))
         else:
-            self._end(self._loaded(outcome))
+            self._loaded(outcome, self._message(partial(self._value, outcome)))
 
     async def _load_aside(self, outcome: Form) -> None:
-        self._end(await aside(self._helpers, self._loaded, outcome))
+        value = partial(self._value, outcome)
+        self._loaded(outcome, await aside(self._helpers, self._message, value))
 
-    def _loaded(self, outcome: Form | BaseException | None) -> dict[str, Any]:
+    def _loaded(self, outcome: Form | BaseException | None, message: dict[str, Any]) -> None:
+        is_foreign = isinstance(message.get("actual_exception"), SerializationError)
+        # in one process with its client, that one would be handed the closed result
+        if isinstance(outcome, Form) and is_foreign and not self._address.startswith("inproc"):
+            self._loading = self._loop.create_task(self._take_foreign(outcome, message))
+        else:
+            self._end(message)
+
+    async def _take_foreign(self, form: Form, message: dict[str, Any]) -> None:
+        """Keep what can't be unpickled here for other tasks, if a slot can; else the error stands."""
+        key = self._spec.key
+        asked = await self._ask(Request(str(key), type_of, tuple(map(PickleBuffer, form.views()))))
+        if isinstance(asked, Form):
+            message = self._message(lambda: self._values.foreign(key, form, asked.load()))
+        self._end(message)
+
+    async def _ask(self, request: Request) -> Form | BaseException | None:
+        run, over = Run(request), asyncio.Event()
+        run.when_over(lambda _: over.set())
+        try:
+            self._pool.start(run)
+        except PoolClosed as closed:
+            return closed
+        await over.wait()
+        return run.outcome
+
+    def _message(self, value_of: Callable[[], Any]) -> dict[str, Any]:
         """Dask's message for an outcome; its value is unpickled here."""
         try:
             with shortened():
-                value = called(self._spec.key, partial(self._value, outcome))
+                value = called(self._spec.key, value_of)
         except RunEnded:  # nobody wants it any more, or its pool was ended with the worker
             return _failure(Reschedule())
         except Exception as error:  # the task's: Dask gives it to those who wait for it
@@ -138,9 +168,8 @@ class ChildRun:
                 error.worker = error.worker or self._address  # of a task within the task: that one's
             return _failure(error)
         kind = type(value) if value is not None else None
-        return {
-            "op": "task-finished", "status": "OK", "result": value, "nbytes": sizeof(value), "type": kind,
-        }  # fmt: skip
+        size = sizeof(value)
+        return {"op": "task-finished", "status": "OK", "result": value, "nbytes": size, "type": kind}
 
     def _value(self, outcome: Form | BaseException | None) -> Any:
         if isinstance(outcome, Form):

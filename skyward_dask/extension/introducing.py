@@ -42,8 +42,7 @@ def refuse_closed(client: Client) -> None:
     if client.scheduler is None or client.status not in ("running", "connecting", "newly-created"):
         raise ConfigurationError(
             f"the client is {client.status}, and has no connection to a scheduler: use it, and the "
-            "collections of its cluster, after its start (`await` it if it is asynchronous) and before its "
-            "end."
+            "collections of its cluster, after its start (`await` an asynchronous one) and before its end."
         )
 
 

@@ -241,8 +241,12 @@ class Switchboard:
         elif worker == self._address:
             self._take_answer(begun, route, _MOVED)
         elif self._binds(begun):
-            call = _pickled(begun.call(self._present(begun.caller)))
-            self._post(worker, key, call, partial(self._take_answer, begun, route))
+            try:
+                call = _pickled(begun.call(self._present(begun.caller)))
+            except Exception as error:  # keys are nested too deeply, say; the caller's to see
+                begun.fail(error)
+            else:
+                self._post(worker, key, call, partial(self._take_answer, begun, route))
 
     def _take_answer(self, begun: _Begun, route: Route, data: bytes | None) -> None:
         answer: Answer = (False, _lost(begun.spec, route)) if data is None else pickle.loads(data)

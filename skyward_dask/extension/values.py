@@ -17,9 +17,9 @@ from typing import Any
 from distributed import Worker as DaskWorker
 from distributed.comm.core import Comm
 
-from skyward_dask.errors import SkywardError
+from skyward_dask.errors import SerializationError, SkywardError
 from skyward_dask.extension.memory import SharedMemory
-from skyward_dask.extension.parcel import Parcel
+from skyward_dask.extension.parcel import Foreign, Parcel
 from skyward_dask.extension.routing import Place, Reason, Route
 from skyward_dask.extension.shelf import may_have_buffers
 from skyward_dask.slots.forms import Form
@@ -77,14 +77,22 @@ class Values:
             raise unpicklable([(f"the result of task {key!r}, an argument", value)], error) from error
 
     def take(self, key: Any, form: Form) -> Any:
-        """The value of a result that came from a child."""
+        """The value of a result that came from a child; raises what `Form.load` raises."""
         value = form.load()
         if not isinstance(value, Parcel):
             if form.is_shared:
                 self._memory.shelf.keep(key, value, form)
             return value
+        return self._closed(key, value)
+
+    def foreign(self, key: Any, form: Form, kind: str) -> Any:
+        """A result that can't be unpickled here stays closed: other tasks can have it."""
+        name = f"the result of task {key!r}, of type {kind},"
+        return self._closed(key, Foreign(name, form.nbytes, form.views()))
+
+    def _closed(self, key: Any, value: Parcel) -> Any:
         if not self._is_routing():
-            return value.open()
+            return _open_if_possible(value)
         self._parcels.add(key)
         return value
 
@@ -132,5 +140,11 @@ class Values:
         data = self._worker.data
         for key in keys:
             if isinstance(value := data.get(key), Parcel):
-                data[key] = value.open()
+                data[key] = _open_if_possible(value)
         self._parcels.difference_update(keys)
+
+
+def _open_if_possible(parcel: Parcel) -> Any:
+    with suppress(SerializationError):  # nobody here can have it; who fetches it sees the error
+        return parcel.open()
+    return parcel

@@ -64,11 +64,15 @@ class Form:
         SerializationError
             It can't be unpickled here.
         """
-        parts = [part.view() if isinstance(part, Piece) else part for part in self.parts]
+        parts = self.views()
         try:
             return loads(parts)
         except Exception as error:
             raise unloadable("the result", "in its worker", parts, error) from error
+
+    def views(self) -> list[Part]:
+        """All parts, those in shared memory over the worker's own mapping."""
+        return [part.view() if isinstance(part, Piece) else part for part in self.parts]
 
 
 def share(parts: Iterable[Part], segments: Segments | None) -> Form:
