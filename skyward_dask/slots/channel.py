@@ -64,6 +64,8 @@ class Frame:
     envelope: tuple[Any, ...]
     parts: list[Part]
     descriptors: list[int]
+    #: Descriptors that it came without: this process has too many open.
+    missing: int = 0
 
 
 class Channel:
@@ -137,11 +139,17 @@ class Channel:
         lengths = struct.unpack(f"<{count}Q", self._read(8 * count)) if count else ()
         envelope = marshal.loads(self._read(size)) if size else ()
         parts: list[Part] = [self._read(length) for length in lengths]
-        return Frame(_KINDS[kind], number, envelope, parts, self._taken(descriptors) if descriptors else [])
+        taken = self._taken(descriptors) if descriptors else []
+        return Frame(_KINDS[kind], number, envelope, parts, taken, descriptors - len(taken))
 
     def _taken(self, count: int) -> list[int]:
+        """The descriptors of a frame: all of them, or none."""
         taken = self._descriptors[:count]
         del self._descriptors[:count]
+        if len(taken) < count:
+            for fd in taken:
+                os.close(fd)
+            return []
         return taken
 
     def _read_ahead(self, size: int) -> None:

@@ -148,7 +148,7 @@ class SlotPool(Executor):
     on_text : callable
         Takes ``("stdout" or "stderr", text)``, as it comes.
     on_event : callable
-        Takes ``("start", "crash", "kill", "replace" or "failed-start", slot, pid)``.
+        Takes ``("start", "crash", "kill", "unhealthy", "replace" or "failed-start", slot, pid)``.
 
     Raises
     ------
@@ -209,18 +209,18 @@ class SlotPool(Executor):
         self._segments = segments or self._own_segments
         self._submitted: WeakKeyDictionary[Future[Any], Run] = WeakKeyDictionary()
         listener = Listener(self._ready, self._died, self._sink)
-        self._supervisor = Supervisor(self._preparation, self._pickled_initializer(), listener)
+        self._supervisor = Supervisor(self._preparation, self._pickled_calls(), listener)
         with self._changed:
             for slot in self._slots:
                 self._settle(slot)
 
-    def _pickled_initializer(self) -> list[Part]:
-        if self._preparation.initializer is None:
-            return []
+    def _pickled_calls(self) -> list[Part]:
+        calls = self._preparation.initializer, self._preparation.health_check
         try:
-            return dumps(self._preparation.initializer)
+            return dumps(calls)
         except Exception as error:
-            raise unpicklable([("the initializer", self._preparation.initializer)], error) from error
+            named = ("the initializer", calls[0]), ("the health check", calls[1])
+            raise unpicklable(named, error) from error
 
     # --- running -----------------------------------------------------------------------------------
 
@@ -432,6 +432,9 @@ class SlotPool(Executor):
             child.runs_done += 1
             if over:
                 slot.tasks_done += 1
+            if not child.is_healthy and not child.last:
+                child.last = True
+                self._supervisor.call(self._on_event, "unhealthy", child.slot, child.pid)
             if answered:
                 self._apply(child, Event.CHECK_IN)
             if child.state is State.GONE:

@@ -72,6 +72,8 @@ class ChildProcess:
         What it runs; guarded by the pool's lock.
     last : bool
         It is not to have another run.
+    is_healthy : bool
+        What its health check said after its last run.
     failure : SlotStartFailed or None
         Why it couldn't be started.
     orphaned : bool
@@ -96,6 +98,7 @@ class ChildProcess:
         self.orphaned = False
         self.run: Run | None = None
         self.runs_done = 0
+        self.is_healthy = True
         self.doomed = False
         self.pid = 0
         self.pidfd: int | None = None
@@ -136,7 +139,7 @@ class ChildProcess:
         self._answered.close()
         self.output.close_writers()
 
-    def prepare(self, preparation: Preparation, initializer: list[Part]) -> None:
+    def prepare(self, preparation: Preparation, calls: list[Part]) -> None:
         """Tell the child what to do before its first run; it answers with READY."""
         envelope = (
             preparation.path(),
@@ -146,7 +149,7 @@ class ChildProcess:
         )
         # a child that is dead already is heard of from its template
         with suppress(ChannelClosed):
-            self.runs.send(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *initializer])
+            self.runs.send(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *calls])
 
     def is_ready(self) -> bool:
         """Take the word that came on `runs` while the child was starting; False: it is about to die."""
@@ -184,7 +187,9 @@ class ChildProcess:
             self.kill()  # the run goes on in there, and its answer would be taken for the next one's
             raise
         self.output.end()
-        report, sizes = reply.envelope or ((), ())
+        report, sizes, self.is_healthy, is_short = reply.envelope or ((), (), True, False)
+        if is_short:
+            self._lender.forget()
         if run.request.report is not None and report:
             run.request.report(*report)
         return reply.kind, self._lender.collect(sizes, reply.parts)

@@ -52,14 +52,14 @@ class Supervisor:
     Parameters
     ----------
     preparation : Preparation
-    initializer : list
-        The pickled initializer, if there is one.
+    calls : list
+        The initializer and the health check, pickled.
     listener : Listener
         At `on_death` the child is dead, with all that it started.
     """
 
-    def __init__(self, preparation: Preparation, initializer: list[Part], listener: Listener) -> None:
-        self._preparation, self._initializer = preparation, initializer
+    def __init__(self, preparation: Preparation, calls: list[Part], listener: Listener) -> None:
+        self._preparation, self._pickled_calls = preparation, calls
         self._listener = listener
         self._calling = threading.Lock()
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
@@ -196,7 +196,7 @@ class Supervisor:
         self._read(child.output)
         if child.pidfd is not None:
             self._selector.register(child.pidfd, selectors.EVENT_READ, (self._seen_dead, (child,)))
-        child.prepare(self._preparation, self._initializer)
+        child.prepare(self._preparation, self._pickled_calls)
 
     def _read(self, output: Output) -> None:
         for fd in output.readers:
