@@ -19,7 +19,7 @@ import dask
 from dask.distributed import Client, WorkerPlugin, wait
 
 from benchmarks.clusters import dask_workers, skyward_worker
-from skyward_dask.slots.pool import SlotPool
+from skyward_dask.slots.executor import SlotPool
 
 POOL = "skyward_dask, the pool alone"
 FORKSERVER = "ProcessPoolExecutor, forkserver"

@@ -160,6 +160,12 @@ class Worker:
         return cls(**{**_converted(values), **overrides})
 
 
+def check_worker(worker: object) -> None:
+    """Refuse what isn't a `Worker`, such as the name of an executor."""
+    if not isinstance(worker, Worker):
+        raise _invalid("worker", worker, "a skyward_dask.Worker, such as Worker(executor='process')")
+
+
 def _plain(key: object) -> str:
     return str(key).replace("-", "_")
 

@@ -55,7 +55,7 @@ class OperatorError(SkywardError, TypeError):
 
 
 class SerializationError(SkywardError, TypeError):
-    """An argument or a result can't be pickled or unpickled; the message names it and its type."""
+    """A value can't go from one process to another; the message says which, and why."""
 
 
 class SharedMemoryError(SkywardError, MemoryError):
@@ -106,6 +106,8 @@ class SlotStartFailed(SkywardError, RuntimeError):
     def __init__(self, message: str, stderr: str = "") -> None:
         super().__init__(message, stderr)
         self.stderr = stderr
+
+    __repr__ = Exception.__repr__  # `install` shows it: the stderr tells why
 
     def __str__(self) -> str:
         message = f"{self.worker}: {self.args[0]}" if self.worker else str(self.args[0])

@@ -128,8 +128,21 @@ def test_large_arguments_are_shown_briefly() -> None:
 @pytest.mark.parametrize("nodes", [0, -1, True, "2", (8, 2), (0, 2), (1, 2, 3)])
 def test_nodes_are_checked(nodes: object) -> None:
     """Before anything is started."""
-    with pytest.raises(sky.ConfigurationError, match="whole number from 1"):
+    with pytest.raises(sky.ConfigurationError, match="nodes must be a positive integer, or a pair"):
         sky.Compute(nodes=nodes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("worker", ["process", {"concurrency": 2}, sky.Worker])
+def test_the_worker_is_checked(worker: object) -> None:
+    """When the Compute is made, not when it is opened."""
+    with pytest.raises(sky.ConfigurationError, match=r"worker must be a skyward_dask\.Worker"):
+        sky.Compute(1, worker)  # type: ignore[arg-type]
+
+
+def test_the_cluster_is_checked() -> None:
+    """What has no address is none."""
+    with pytest.raises(sky.ConfigurationError, match="cluster must be a Dask cluster or the address"):
+        sky.Compute(cluster=8786)
 
 
 def test_nodes_and_a_cluster_exclude_each_other() -> None:

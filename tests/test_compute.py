@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from distributed import Client, LocalCluster, Worker, get_worker
@@ -17,6 +19,7 @@ from distributed import Client, LocalCluster, Worker, get_worker
 import skyward_dask as sky
 
 PACKAGE = str(Path(sky.__file__).parent)
+PRELOAD = {"DASK_DISTRIBUTED__WORKER__PRELOAD": "skyward_dask"}
 
 
 @sky.function
@@ -146,12 +149,24 @@ def test_operators_wait_on_any_loop_but_their_own(module_compute: sky.Compute) -
         assert value == 42 and "await asyncio.wrap_future(f(x) > compute)" in refusal
 
 
+def run(tmp_path: Path, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script, whose warnings are errors; all that it prints is in `stdout`."""
+    path = tmp_path / "script.py"
+    path.write_text(f"import skyward_dask as sky\n{script}\n")
+    return subprocess.run(
+        [sys.executable, "-W", "error", path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=50,  # seconds: half-made clients once held the interpreter's end up for 60
+        check=False,
+        env=os.environ | environment,
+    )
+
+
 def test_a_script_with_functions_of_its_own(tmp_path: Path) -> None:
     """``__main__`` travels by value, in both directions."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        """
-import skyward_dask as sky
+    script = """
 class Point:
     def __init__(self, x): self.x = x
 @sky.function
@@ -160,17 +175,72 @@ if __name__ == "__main__":
     with sky.Compute(worker=sky.Worker(concurrency=1, executor="process")) as compute:
         print((move(Point(1)) >> compute).x)
 """
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "2\n"
+    assert run(tmp_path, script).stdout == "2\n"
+
+
+def test_a_script_that_closes_nothing_ends_silently(tmp_path: Path) -> None:
+    """Its threads are gone when the slots are ended."""
+    script = """
+from distributed import Client
+if __name__ == "__main__":
+    client = Client(processes=False, n_workers=1, dashboard_address=None)
+    sky.install(client, sky.Worker(concurrency=1, executor="process"))
+    print(client.submit(abs, -1).result())
+"""
+    done = run(tmp_path, script)
+    assert (done.returncode, done.stdout) == (0, "1\n")
 
 
 def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
-    """Its worker processes import it again."""
-    script = tmp_path / "script.py"
-    script.write_text("import skyward_dask as sky\nwith sky.Compute() as compute: pass\n")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode and 'if __name__ == "__main__"' in done.stderr
+    """Its worker processes import it again; they are silent, and the script itself says why it ends."""
+    done = run(tmp_path, "with sky.Compute(nodes=2) as compute: pass")
+    lines = done.stdout.splitlines()
+    assert done.returncode and 'under `if __name__ == "__main__":`' in lines[-1]
+    assert not any("Nanny" in line for line in lines) and len(lines) < 10
+
+
+@pytest.mark.parametrize(
+    ("opening", "environment", "reason"),
+    [
+        ("cluster='127.0.0.1'", {}, "not the address of a scheduler: missing port number"),
+        ("cluster='nothing://127.0.0.1:80'", {}, "not the address of a scheduler: unknown address scheme"),
+        ("", {"DASK_SKYWARD__WORKER__EXECUTOR": "processes"}, "executor must be one of"),
+        ("worker=sky.Worker()", PRELOAD | {"DASK_SKYWARD__WORKER__TIMEOUT": "soon"}, "timeout must be"),
+    ],
+)
+def test_the_last_line_says_why_it_cannot_open(
+    tmp_path: Path, opening: str, environment: dict[str, str], reason: str
+) -> None:
+    """Whoever has found out; and the interpreter ends at once."""
+    script = f"if __name__ == '__main__':\n    with sky.Compute({opening}): pass"
+    done = run(tmp_path, script, **environment)
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode and last.startswith("skyward_dask.errors.ConfigurationError: ") and reason in last
+
+
+def test_dashboards_do_not_clash(module_compute: sky.Compute) -> None:
+    """Each has its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with sky.Compute() as other:
+            links = [compute.client.dashboard_link for compute in (module_compute, other)]
+            assert len(set(links)) == 2
+            for link in links:
+                with urlopen(link) as page:
+                    assert page.status == 200
+            assert links[1] in other._repr_html_() and "processes=1" in repr(other)
+    assert repr(other) == "<Compute, not open>"
+
+
+def test_a_cluster_of_this_very_loop_is_refused() -> None:
+    """It could never answer."""
+
+    async def main() -> None:
+        async with LocalCluster(n_workers=0, asynchronous=True, dashboard_address=None) as cluster:
+            with pytest.raises(sky.ConfigurationError, match="event loop"), sky.Compute(cluster=cluster):
+                pass
+
+    asyncio.run(main())
 
 
 def test_somebody_elses_cluster_is_given_back() -> None:
@@ -179,6 +249,8 @@ def test_somebody_elses_cluster_is_given_back() -> None:
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
+        with pytest.raises(sky.ConfigurationError, match=r"not <Client.*client\.scheduler\.address"):
+            sky.Compute(cluster=client)
         with sky.Compute(cluster=cluster) as compute:
             assert double(2) >> compute == 4
             assert list(client.nthreads().values()) == [1]

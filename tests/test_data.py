@@ -142,6 +142,42 @@ def test_a_bag_with_arrays_arrives_whole(shared_client: Client) -> None:
     assert back[:200_000] == mixed[:200_000] and is_all(back[-2], 1) and back[-1]["last"].shape == (5,)
 
 
+class Shy:
+    """Can't be unpickled in some processes; with an array, which may be shared."""
+
+    def __init__(self, fled: set[int]) -> None:
+        self.fled, self.array = fled, np.ones(MIB)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if not state["fled"] or os.getpid() in state["fled"]:
+            raise ZeroDivisionError("never here")
+        vars(self).update(state)
+
+
+def total(shy: Shy) -> float:
+    return float(shy.array.sum())
+
+
+def test_what_the_worker_cannot_unpickle_serves_those_who_can(shared_client: Client) -> None:
+    """Other slots, here and elsewhere, and the client; a thread of the worker says what it can't have."""
+    client = shared_client
+    here, other = sorted(client.nthreads())
+    shy = client.submit(Shy, {client.run(os.getpid)[here]}, workers=[here], pure=False)
+    assert client.submit(total, shy, workers=[here], pure=False).result() == MIB
+    with dask.annotate(executor="thread"):
+        thread = client.submit(total, shy, workers=[here], pure=False)
+    with pytest.raises(sky.SerializationError, match=f"result of task '{shy.key}', of type .*Shy"):
+        thread.result()
+    assert total(shy.result()) == MIB
+    assert client.submit(total, shy, workers=[other], pure=False).result() == MIB
+
+
+def test_what_nobody_can_unpickle_is_named(shared_client: Client) -> None:
+    """The task that made it fails."""
+    with pytest.raises(sky.SerializationError, match=r"the result.*never here"):
+        shared_client.submit(Shy, set(), pure=False).result()
+
+
 def test_a_bad_threshold_is_named(shared_client: Client) -> None:
     """The configuration is judged where it is read."""
     from skyward_dask.extension.memory import share_from

@@ -111,6 +111,8 @@ def test_secede_and_rejoin(shared_client: Client) -> None:
     """Twice over, and a second secede in a row is a KeyError, as in Dask."""
 
     def task() -> list[str]:
+        from distributed.threadpoolexecutor import thread_state
+
         found = []
         for _ in range(2):
             secede()
@@ -119,7 +121,7 @@ def test_secede_and_rejoin(shared_client: Client) -> None:
             except KeyError:
                 found.append("seceded")
             rejoin()
-            found.append(str(threading.current_thread() in get_worker().executor._threads))
+            found.append(str(threading.current_thread() in thread_state.executor._threads))
         return found
 
     assert run(shared_client, task) == ["seceded", "True"] * 2

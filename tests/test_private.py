@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Executor
 from typing import Any
 
+import dask
 from distributed import Actor, Client, Future, Scheduler, Worker, get_worker
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin
 from distributed.spill import SpillBuffer
 from distributed.utils_test import gen_cluster
 
 from skyward_dask.extension import private
-from skyward_dask.extension.executor import SlotThreadPoolExecutor
 
 
-def test_the_executors_name() -> None:
-    """`Worker.execute` looks for this in the name of the class itself."""
-    assert "ThreadPoolExecutor" in str(SlotThreadPoolExecutor)
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_what_execute_hands_to_an_executor(c: Client, s: Scheduler, a: Worker) -> None:
+    """`Worker.execute` submits one call, on its loop, to an executor that isn't named a thread pool."""
+    seen: list[tuple[Any, ...]] = []
+
+    class Seeing(Executor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            assert asyncio.get_running_loop() is a.loop.asyncio_loop
+            seen.append((fn, *args))
+            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            future.set_result(fn(*args))
+            return future
+
+    a.executors["seeing"] = Seeing()
+    with dask.annotate(executor="seeing"):
+        assert await c.submit(lambda: 3, key="there") == 3
+    ((function, spec, data, delay),) = seen
+    assert function is private.run_task_simple and spec.key == "there"
+    assert data == {} and isinstance(delay, float | int)
 
 
 @gen_cluster(nthreads=[("127.0.0.1", 1)])

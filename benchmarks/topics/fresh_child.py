@@ -10,7 +10,7 @@ from functools import partial
 from benchmarks.goals import Goal, figure
 from benchmarks.peers import POOL
 from benchmarks.timing import Enter, Work, seconds
-from skyward_dask.slots.pool import SlotPool
+from skyward_dask.slots.executor import SlotPool
 
 UNIT = "ms"
 HIGHER_IS_BETTER = False

@@ -8,7 +8,7 @@ import statistics
 
 from benchmarks.peers import FLOOR, Peer, floor, pools
 from benchmarks.timing import each, seconds
-from skyward_dask.slots.pool import SlotPool
+from skyward_dask.slots.executor import SlotPool
 from skyward_dask.slots.runs import Request
 
 UNIT = "µs"

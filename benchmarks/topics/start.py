@@ -12,7 +12,7 @@ from functools import partial
 from benchmarks.goals import Goal, figure
 from benchmarks.peers import FORKSERVER, POOL, pools
 from benchmarks.timing import seconds
-from skyward_dask.slots.pool import SlotPool
+from skyward_dask.slots.executor import SlotPool
 
 UNIT = "ms"
 HIGHER_IS_BETTER = False

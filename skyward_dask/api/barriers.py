@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skyward_dask.api.handles import Handle, Steps, both, check_timeout, one
+from skyward_dask.api.handles import Handle, Steps, both, checked_timeout, one
 from skyward_dask.errors import BrokenBarrierError
 from skyward_dask.shared.asks import Ask
 from skyward_dask.shared.home import Withdrawn
@@ -22,7 +22,7 @@ class Barrier(Handle):
             The barrier was broken, or is: so it is, for all, when somebody's `timeout` (seconds) is over.
         """
         try:
-            index: int = yield Ask("wait", binds=True, timeout=check_timeout(timeout))
+            index: int = yield Ask("wait", binds=True, timeout=checked_timeout(timeout))
         except Withdrawn:
             raise BrokenBarrierError(
                 f"not all parties of {self!r} came in {timeout} s: the barrier is broken for all until "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -15,35 +16,41 @@ from skyward_dask.api.dicts import Dict
 from skyward_dask.api.locks import Lock
 from skyward_dask.api.queues import Queue
 from skyward_dask.api.sets import Set
-from skyward_dask.config import Worker
+from skyward_dask.config import Worker, check_worker
 from skyward_dask.errors import ConfigurationError, OperatorError
-from skyward_dask.extension.session import Session, open_session
+from skyward_dask.extension.session import Client, Session, check_cluster, open_session
+from skyward_dask.extension.tracebacks import shortened
 
 T = TypeVar("T")
 
 
 class Compute(Target):
-    """Nodes to run calls on: a local cluster, or one that is there already.
+    """Nodes to run calls on: a local cluster, or one that exists already.
+
+    Without `worker`, slots are threads: for pure Python that keeps a CPU busy, give
+    ``worker=Worker(executor="process")``.
 
     Parameters
     ----------
     nodes : int or (int, int)
-        Worker processes of a local cluster (default 1); of two numbers, the fewest and the most: the cluster
-        adapts to its load. Not with `cluster`, which has its own.
+        Worker processes of a local cluster (default 1), or the fewest and the most: then it adapts to its
+        load. Leave it out with `cluster`, which has its own.
     worker : Worker, optional
-        What each node has. Its ``concurrency=None`` means cores // nodes on a local cluster. With
-        `cluster`, slots change only if it is given, and are put back at the end.
+        The slots of each node; defaults to what Dask's configuration says. Its ``concurrency=None`` means
+        cores // nodes on a local cluster. With `cluster`, slots change only if it is given, and are put back
+        at the end.
     cluster : optional
         A Dask cluster object, or the address of a scheduler.
 
     Attributes
     ----------
     client : distributed.Client
+        Its dashboard is at ``client.dashboard_link``, if bokeh is installed.
 
     Raises
     ------
     ConfigurationError
-        Arguments that can't be meant, or a script without ``if __name__ == "__main__"``.
+        An argument is invalid, or a script has no ``if __name__ == "__main__"``.
 
     Examples
     --------
@@ -59,6 +66,10 @@ class Compute(Target):
         cluster: object | None = None,
     ) -> None:
         _check_nodes(nodes, cluster)
+        if worker is not None:
+            check_worker(worker)
+        if cluster is not None:
+            check_cluster(cluster)
         self._nodes = nodes or 1
         self._worker = worker
         self._cluster = cluster
@@ -67,7 +78,8 @@ class Compute(Target):
     def __enter__(self) -> Compute:
         if self._session is not None:
             raise OperatorError("this Compute is open already: make another one for a second block.")
-        self._session = open_session(self._nodes, self._worker, self._cluster)
+        with shortened():
+            self._session = open_session(self._nodes, self._worker, self._cluster)
         return self
 
     def __exit__(
@@ -83,7 +95,7 @@ class Compute(Target):
         return self._session
 
     @property
-    def client(self) -> Any:
+    def client(self) -> Client:
         """The Dask client."""
         return self._open.client
 
@@ -132,7 +144,10 @@ class Compute(Target):
         return self._open.stream(calls, ordered)
 
     def __repr__(self) -> str:
-        return f"<Compute, {'open' if self._session else 'closed'}>"
+        return f"<Compute, open: {self.client!r}>" if self._session else "<Compute, not open>"
+
+    def _repr_html_(self) -> str:
+        return self.client._repr_html_() if self._session else html.escape(repr(self))
 
 
 def _check_nodes(nodes: Any, cluster: object) -> None:
@@ -143,7 +158,7 @@ def _check_nodes(nodes: Any, cluster: object) -> None:
     counts = nodes if isinstance(nodes, tuple) and len(nodes) == 2 else (nodes, nodes)
     if nodes is not None and not (all(map(_is_count, counts)) and counts[0] <= counts[1]):
         raise ConfigurationError(
-            f"nodes={nodes!r} can't be meant: it is a whole number from 1, or (fewest, most) of them."
+            f"nodes must be a positive integer, or a pair of them, (fewest, most), not {nodes!r}."
         )
 
 

@@ -184,10 +184,20 @@ class Dict(Handle, MutableMapping[K, V]):
         async for key, _ in pages_async(self, _keys):
             yield key
 
+    async def keys_async(self) -> AsyncIterator[K]:
+        """Keys, for ``async for``."""
+        async for key in self:
+            yield key
+
     async def items_async(self) -> AsyncIterator[tuple[K, V]]:
         """Keys with their values, for ``async for``."""
         async for item in pages_async(self, _items):
             yield item
+
+    async def values_async(self) -> AsyncIterator[V]:
+        """Values, for ``async for``."""
+        async for _, value in pages_async(self, _items):
+            yield value
 
 
 class _Items(ItemsView[K, V]):

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import suppress
 from functools import wraps
+from operator import index
+from threading import TIMEOUT_MAX
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from skyward_dask.errors import ConfigurationError, OperatorError
@@ -24,6 +27,8 @@ Step = Ask | Sequence[Ask] | Awaitable[Any]
 Steps = Generator[Step, Any, T]
 #: Characters of a name at the most.
 _LONGEST_NAME = 200
+#: Of anything that is counted: what fits 64 bits, as messages of Dask's must.
+MOST = 2**63 - 1
 
 
 class Handle:
@@ -41,12 +46,8 @@ class Handle:
     kind: ClassVar[str]
 
     def __init__(self, name: str, client: Any = None, **options: Any) -> None:
-        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
-            raise ConfigurationError(
-                f"{name!r} can't be the name of a collection: that is a text of 1 to {_LONGEST_NAME} letters."
-            )
         given = {option: value for option, value in options.items() if value is not None}
-        self._spec = Spec(self.kind, name, tuple(sorted(given.items())))
+        self._spec = Spec(self.kind, _checked_name(name), tuple(sorted(given.items())))
         self._client = client
         self._transport: Transport | None = None
 
@@ -63,7 +64,7 @@ class Handle:
 
     def destroy(self) -> None:
         """End the collection: whoever waits gets `CollectionLost`; the next operation makes a new one."""
-        refuse_on_loop(self, "destroy", "destroy_async")
+        refuse_on_loop(self, "destroy", "await destroy_async()")
         transport(self).destroy(self._spec).result()
 
     async def destroy_async(self) -> None:
@@ -86,12 +87,12 @@ def transport(handle: Handle) -> Transport:
     return handle._transport
 
 
-def refuse_on_loop(handle: Handle, operation: str, twin: str) -> None:
+def refuse_on_loop(handle: Handle, operation: str, instead: str) -> None:
     """Raise, where waiting would stop the loop that brings the answer."""
     if transport(handle).is_on_loop():
         raise OperatorError(
             f"{operation} of {handle!r} waits, and would stop the event loop that runs in this thread: use "
-            f"`await {twin}(...)`."
+            f"`{instead}`."
         )
 
 
@@ -120,7 +121,7 @@ def both(
 
     @wraps(steps)
     def wait(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        refuse_on_loop(self, own, twin)
+        refuse_on_loop(self, own, f"await {twin}(...)")
         return _run(self, steps(self, *args, **kwargs))
 
     @wraps(steps)
@@ -253,12 +254,34 @@ async def pages_async(
                 yield entry
 
 
-def check_timeout(timeout: float | None) -> float | None:
+# --- what callers give -------------------------------------------------------------------------------------
+
+
+def _checked_name(name: object) -> str:
+    if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME:
+        with suppress(UnicodeEncodeError):
+            return name.encode().decode()  # of a subclass of str, the text
+    raise ConfigurationError(
+        f"the name of a collection must be text of 1 to {_LONGEST_NAME} characters, each of which UTF-8 can "
+        f"encode, not {name!r}."
+    )
+
+
+def checked_count(option: str, value: object, most: int = MOST) -> int:
+    """A whole number from 1."""
+    with suppress(TypeError):
+        if not isinstance(value, bool) and 1 <= (count := index(value)) <= most:  # type: ignore[arg-type]
+            return count
+    raise ConfigurationError(f"{option} must be a whole number from 1 to {most:,}, not {value!r}.")
+
+
+def checked_timeout(timeout: float | None) -> float | None:
     """Seconds from 0, or None for ever."""
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise ConfigurationError(
-            f"timeout={timeout!r} can't be meant: it is seconds from 0, or None for ever."
-        )
-    return float(timeout)
+    with suppress(TypeError, ValueError, OverflowError):
+        if not isinstance(timeout, (bool, str)) and 0 <= (seconds := float(timeout)) <= TIMEOUT_MAX:
+            return seconds
+    raise ConfigurationError(
+        f"timeout must be seconds from 0 to {TIMEOUT_MAX:,.0f}, or None for ever, not {timeout!r}."
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skyward_dask.api.handles import Handle, Steps, both, check_timeout, one
+from skyward_dask.api.handles import Handle, Steps, both, checked_timeout, one
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.shared.asks import Ask
 from skyward_dask.shared.home import Withdrawn
@@ -59,7 +59,7 @@ class Lock(Handle):
             if timeout != -1:
                 raise ConfigurationError("a timeout can't be meant with blocking=False, which doesn't wait.")
             return (yield Ask("acquire_nowait", binds=True)) is not None
-        seconds = None if timeout == -1 else check_timeout(timeout)
+        seconds = None if timeout == -1 else checked_timeout(timeout)
         try:
             yield Ask("acquire", binds=True, timeout=seconds)
         except Withdrawn:

@@ -6,12 +6,12 @@ means: as it is, and for a new collection the default.
 
 from __future__ import annotations
 
-import builtins
 from typing import Any, Literal
 
 from skyward_dask.api.barriers import Barrier
 from skyward_dask.api.counters import Counter
 from skyward_dask.api.dicts import Dict
+from skyward_dask.api.handles import MOST, checked_count
 from skyward_dask.api.locks import Lock
 from skyward_dask.api.queues import Queue
 from skyward_dask.api.sets import Set
@@ -19,6 +19,8 @@ from skyward_dask.errors import ConfigurationError
 
 Consistency = Literal["strong", "eventual"]
 _CONSISTENCIES = ("strong", "eventual")
+#: A thousand are made in a second, and meanwhile the scheduler has time for others; more workers are rare.
+_MOST_SHARDS = 1000
 
 
 def dict(
@@ -31,8 +33,8 @@ def dict(
     name : str
         1 to 200 characters.
     shards : int, optional
-        Over how many workers' memory it spreads; default 1. Operations on one key are linearizable whatever
-        it is, those on many keys only with one shard.
+        Over how many workers' memory it spreads, up to 1,000; default 1. Operations on one key are
+        linearizable whatever it is, those on many keys only with one shard.
     consistency : str, optional
         ``"strong"``, or ``"eventual"``: then what is read may be up to ``skyward.collections.staleness``
         (100 ms) old, but for what was written from the same process.
@@ -50,7 +52,9 @@ def dict(
     >>> cache = dict("cache")  # doctest: +SKIP
     >>> cache.get_or_compute("model", load_model)  # doctest: +SKIP
     """
-    return Dict(name, client, shards=_count("shards", shards), consistency=_checked(consistency))
+    return Dict(
+        name, client, shards=_count("shards", shards, _MOST_SHARDS), consistency=_checked(consistency)
+    )
 
 
 def set(
@@ -73,7 +77,7 @@ def set(
     >>> if set("seen").add(url):  # doctest: +SKIP
     ...     fetch(url)
     """
-    return Set(name, client, shards=_count("shards", shards), consistency=_checked(consistency))
+    return Set(name, client, shards=_count("shards", shards, _MOST_SHARDS), consistency=_checked(consistency))
 
 
 def counter(name: str, *, consistency: Consistency | None = None, client: Any = None) -> Counter:
@@ -138,9 +142,7 @@ def barrier(name: str, n: int, *, client: Any = None) -> Barrier:
     >>> barrier("epoch", 16).wait()  # doctest: +SKIP
     0
     """
-    if n is None:
-        raise ConfigurationError("n=None can't be meant: a barrier is for a number of parties.")
-    return Barrier(name, client, parties=_count("n", n))
+    return Barrier(name, client, parties=checked_count("n", n))
 
 
 def lock(name: str, *, client: Any = None) -> Lock:
@@ -166,15 +168,16 @@ def lock(name: str, *, client: Any = None) -> Lock:
     return Lock(name, client)
 
 
-def _count(option: str, value: int | None) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value
-    raise ConfigurationError(f"{option}={value!r} can't be meant: it is a whole number from 1.")
+def _count(option: str, value: int | None, most: int = MOST) -> int | None:
+    return None if value is None else checked_count(option, value, most)
 
 
 def _checked(consistency: str | None) -> str | None:
-    if consistency is None or consistency in _CONSISTENCIES:
-        return consistency
+    if consistency is None:
+        return None
+    for each in _CONSISTENCIES:
+        if consistency == each:
+            return each
     raise ConfigurationError(
-        f"consistency={consistency!r} can't be meant: it is one of {builtins.list(_CONSISTENCIES)}."
+        f"consistency must be one of {', '.join(map(repr, _CONSISTENCIES))}, not {consistency!r}."
     )

@@ -6,8 +6,8 @@ import queue
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from skyward_dask.api.handles import Handle, Steps, both, check_timeout, one
-from skyward_dask.errors import ConfigurationError
+from skyward_dask.api.handles import Handle, Steps, both, checked_count, checked_timeout, one
+from skyward_dask.errors import SerializationError
 from skyward_dask.shared.asks import Ask
 from skyward_dask.shared.home import Withdrawn
 from skyward_dask.shared.keys import pack, unpack
@@ -51,7 +51,7 @@ class Queue(Handle, Generic[T]):
             yield Ask("put_nowait", (packed,))
             return
         try:
-            yield Ask("put", (packed,), binds=True, timeout=check_timeout(timeout))
+            yield Ask("put", (packed,), binds=True, timeout=checked_timeout(timeout))
         except Withdrawn as end:
             added = 0 if end.left is None else len(packed) - end.left
             raise queue.Full(f"{added} of {len(packed)} items were added in {timeout} s") from None
@@ -83,15 +83,27 @@ class Queue(Handle, Generic[T]):
         ------
         queue.Empty
             As from `get`.
+        SerializationError
+            The first item can't be unpickled here, and is taken; the others are in the queue.
         """
-        if most < 1:
-            raise ConfigurationError(f"most={most!r} can't be meant: it is a whole number from 1.")
-        operation, seconds = ("get", check_timeout(timeout)) if block else ("get_nowait", None)
+        most = checked_count("most", most)
+        operation, seconds = ("get", checked_timeout(timeout)) if block else ("get_nowait", None)
         try:
             taken = yield Ask(operation, (most,), binds=True, timeout=seconds)
         except Withdrawn:
             raise queue.Empty(f"nothing came in {timeout} s") from None
-        return [unpack(item) for item in taken]
+        items: list[T] = []
+        for number, item in enumerate(taken):
+            try:
+                items.append(unpack(item))
+            except SerializationError:
+                # those before it are the caller's; alone, it is the one that the error is about
+                if rest := taken[number or 1 :]:
+                    yield Ask("put_back", (rest,))
+                if not number:
+                    raise
+                break
+        return items
 
     get_many, get_many_async = both(_get_many)
 

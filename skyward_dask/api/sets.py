@@ -85,6 +85,13 @@ class Set(Handle, MutableSet[T]):
 
     update, update_async = both(_update)
 
+    async def isdisjoint_async(self, other: Iterable[Any]) -> bool:
+        """Whether it has no member of the other."""
+        for value in other:
+            if await self.contains_async(value):
+                return False
+        return True
+
     def __ior__(self, values: Iterable[T]) -> Set[T]:  # type: ignore[override,misc]
         self.update(values)
         return self

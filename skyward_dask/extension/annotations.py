@@ -1,4 +1,4 @@
-"""`options`: where the tasks that are submitted in a block run, and what they may take."""
+"""`options`: where the tasks that are submitted in a block run, and their limits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ def options(
     timeout: float | str | None = None,
     memory_limit: int | str | None = None,
 ) -> Iterator[None]:
-    """Annotate the tasks that are submitted in the block; what isn't given stays as their node has it.
+    """Choose the kind of slot and the limits of the tasks submitted in a block.
+
+    What isn't given is as the node's `Worker` says.
 
     Parameters
     ----------
     executor : str, optional
-        ``"thread"`` or ``"process"``: the kind of slot that they run in, whatever their node's is.
+        ``"thread"`` or ``"process"``: the kind of slot they run in, whatever the node's slots are.
     timeout : float or str, optional
         Seconds, or text such as ``"30s"``, for each of them.
     memory_limit : int or str, optional
@@ -34,7 +36,7 @@ def options(
     Raises
     ------
     ConfigurationError
-        A value can't be meant, or none is given, or threads are to be limited.
+        A value is invalid, none is given, or a limit is given for threads.
 
     Examples
     --------
@@ -44,8 +46,8 @@ def options(
     Notes
     -----
     It is ``dask.annotate``, checked, with the keys ``executor``, ``skyward_timeout`` and
-    ``skyward_memory_limit``. With dask collections, take care that graph optimisation doesn't drop
-    annotations: ``dask.config.set({"optimization.fuse.active": False})``.
+    ``skyward_memory_limit``. With Dask's arrays and dataframes, graph optimisation may drop annotations;
+    ``dask.config.set({"optimization.fuse.active": False})`` keeps them.
     """
     if executor not in (None, *_EXECUTORS):
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""`check`: whether a cluster's slots are what they should be, as a frozen dataclass that says so in words."""
+"""`check`: whether a cluster's slots are set up correctly, as a frozen dataclass that can be printed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class WorkerCheck:
     Attributes
     ----------
     versions : dict
-        Of the packages that have to be the same everywhere; None for one that isn't there.
+        Of the packages that must be the same everywhere; None for one that isn't installed.
     executor : str or None
-        ``"thread"`` or ``"process"``; None: the worker has no slots of ours.
+        ``"thread"`` or ``"process"``; None if the worker has no skyward_dask slots.
     features : tuple of str
         What its platform offers of ``fork``, ``memfd``, ``pidfd`` and ``subreaper``.
     slots : dict
-        By index, what is wrong with a process slot; empty for one through which a task went.
+        For each process slot, by index, what is wrong with it; empty if a task went through.
     """
 
     versions: dict[str, str | None]
@@ -40,7 +40,7 @@ class WorkerCheck:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What `check` has found.
+    """The result of `check`.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Check:
     workers : dict
         `WorkerCheck` by address.
     problems : tuple of str
-        What is wrong, why it may be, what to do; empty if all is well.
+        What is wrong, why, and what to do; empty if all is well.
     """
 
     client: dict[str, str | None]
@@ -63,13 +63,13 @@ class Check:
 
 
 def check(client: Client, timeout: float = _PATIENCE) -> Any:
-    """Compare versions, see what each worker's platform offers, and send one task through each process slot.
+    """Compare versions, look at what each worker's platform offers, and run one task in each process slot.
 
     Parameters
     ----------
     client : distributed.Client
     timeout : float
-        Seconds after which a slot that is busy is left alone.
+        Seconds to wait for a busy slot before it is skipped.
 
     Returns
     -------

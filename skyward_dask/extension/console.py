@@ -44,9 +44,13 @@ class Console:
 
     def wait_written(self) -> None:
         """Wait until all has been written, but not for long."""
-        if self._texts or self._writing:
-            with self._changed:
-                self._changed.wait_for(lambda: not (self._texts or self._writing), PATIENCE)
+        with self._changed:
+            self._changed.wait_for(lambda: not self.is_behind, PATIENCE)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is text that has yet to be written."""
+        return bool(self._texts) or self._writing
 
     def close(self) -> None:
         """Write what is left, and end."""

@@ -1,4 +1,4 @@
-"""`install`, `resize` and `uninstall`: slots on a live cluster."""
+"""`install`, `resize` and `uninstall`: slots on a running cluster."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from skyward_dask.extension.plugin import Removal, SkywardPlugin
 
 
 def install(client: Client, worker: Worker | None = None) -> Any:
-    """Give every worker of the cluster these slots, now and when it joins.
+    """Give every worker of the cluster these slots, those that join later too.
 
     Parameters
     ----------
     client : distributed.Client
     worker : Worker, optional
-        What each node has; the configuration decides without it.
+        The configuration of each node; defaults to Dask's configuration (``skyward.worker``).
 
     Returns
     -------
     None
-        With an asynchronous client, an awaitable of None. Slot counts are right when it is done.
+        With an asynchronous client, an awaitable of None. When it is done, `client.nthreads()` and the
+        dashboard show the new slots.
 
     Raises
     ------
     InstallError
         The scheduler lacks the package, or slots couldn't be set up on some workers, which the message
-        names: these keep what they had, the others have the new slots, later workers get the old ones.
+        names. These keep the slots they had, the others have the new ones, and workers that join later get
+        the old ones.
 
     Examples
     --------
@@ -40,13 +42,13 @@ def install(client: Client, worker: Worker | None = None) -> Any:
 
     Notes
     -----
-    A second call replaces the first: running tasks end in the slots that they began in.
+    A second call replaces the first. Running tasks finish in the slots where they started.
     """
     return client.sync(_install, client, SkywardPlugin(worker))
 
 
 def resize(client: Client, concurrency: int, workers: Iterable[str] | None = None) -> Any:
-    """Change the number of slots; what they are stays.
+    """Change the number of slots; their kind stays the same.
 
     Parameters
     ----------
@@ -54,20 +56,21 @@ def resize(client: Client, concurrency: int, workers: Iterable[str] | None = Non
     concurrency : int
         Task slots of each node.
     workers : iterable of str, optional
-        Addresses or names of the workers; without it all, those that join later too.
+        Addresses or names of workers; defaults to all, those that join later included.
 
     Returns
     -------
     None
-        With an asynchronous client, an awaitable of None. Slot counts are right when it is done.
+        With an asynchronous client, an awaitable of None. When it is done, `client.nthreads()` and the
+        dashboard show the new number.
 
     Raises
     ------
     ConfigurationError
-        The number can't be meant.
+        The number is invalid.
     InstallError
-        Some workers have no slots of ours, or can't be reached; the message names them. They keep what they
-        had, the others have the new number.
+        Some workers have no skyward_dask slots, or can't be reached; the message names them. They keep what
+        they had, the others have the new number.
 
     Examples
     --------
@@ -75,8 +78,8 @@ def resize(client: Client, concurrency: int, workers: Iterable[str] | None = Non
 
     Notes
     -----
-    Running tasks above a lowered number end first. The number stays with a worker that its nanny brings
-    back, until the next `install`, `resize` or `uninstall`.
+    If the number is lowered, running tasks above it finish first. A worker that its nanny restarts keeps the
+    number, until the next `install`, `resize` or `uninstall`.
     """
     wanted = Worker(concurrency=concurrency).concurrency
     if wanted is None:
@@ -87,7 +90,7 @@ def resize(client: Client, concurrency: int, workers: Iterable[str] | None = Non
 
 
 def uninstall(client: Client) -> Any:
-    """Give every worker its own executor back; workers that join follow their own flags.
+    """Give every worker Dask's own executor back; workers that join later follow their own flags.
 
     Parameters
     ----------

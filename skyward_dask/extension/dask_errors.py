@@ -7,14 +7,16 @@ it on its event loop waits for ever.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import TypeVar
 
 from skyward_dask.errors import SkywardError
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.slots.pickling import members_of
+
+T = TypeVar("T")
 
 #: Causes, and frames, that are kept at most: together they take a third of the depth to which Python
 #: pickles, and less than the 10,000 bytes that Dask gives a traceback (admin.max-error-length).
@@ -33,19 +35,31 @@ def not_an_exception(error: BaseException, key: object) -> SkywardError:
     return instead
 
 
-async def awaited(coroutine: Awaitable[Any], key: object) -> Any:
-    """The value of a task's coroutine."""
-    with shortened():
-        try:
+def called(key: object, function: Callable[[], T]) -> T:
+    """What a task's function returns."""
+    try:
+        return function()
+    except Exception as error:
+        shorten(error)
+        raise
+    except BaseException as error:
+        failure = not_an_exception(error, key)
+    raise failure
+
+
+async def awaited(key: object, coroutine: Awaitable[T]) -> T:
+    """The value of a task's coroutine; what is meant for the loop itself goes on to it."""
+    try:
+        with shortened():
             return await coroutine
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            shorten(error)
-            raise
-        except BaseException as error:
-            failure = not_an_exception(error, key)
-        raise failure
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        shorten(error)
+        raise
+    except BaseException as error:
+        failure = not_an_exception(error, key)
+    raise failure
 
 
 def shorten(error: BaseException) -> None:

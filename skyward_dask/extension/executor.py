@@ -1,57 +1,43 @@
-"""The executor that Dask's worker takes for its own, with a number of threads that can change."""
+"""What `Worker.execute` hands a task to: an executor whose `submit` decides where the task runs.
+
+```
+ Worker.execute ─▶ SlotExecutor.submit ─ route ─┬─ child ──▶ ChildRun ─▶ Pool        all on the worker's loop
+                                                └─ thread ─▶ Dask's own threads, by `_run_task`
+```
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Executor
 from typing import Any
 
-from distributed.threadpoolexecutor import ThreadPoolExecutor
+from skyward_dask.extension.private import run_task_simple
 
 
-class SlotThreadPoolExecutor(ThreadPoolExecutor):
-    """The threads of a node's slots.
+class SlotExecutor(Executor):
+    """The executor of a node's tasks.
 
-    `Worker.execute` gives a task its key, ``get_worker()``, secede, spans and metrics only if
-    ``"ThreadPoolExecutor"`` is in the qualified name of its executor's class, and `Worker.close` goes by
-    isinstance: this class meets both, on purpose.
+    `Worker.execute` calls ``submit(_run_task_simple, spec, data, scheduler_delay)`` on its loop, in the
+    task's own context, for any executor whose class isn't named like a thread pool; and waits for what it
+    returns, a future of either kind. Other callers (benchmarks of disk and memory) submit plain calls.
 
-    Notes
-    -----
-    Everything here but `submit` and what it leads to is called on the worker's loop.
+    Parameters
+    ----------
+    run : callable
+        Takes spec, data and delay, and returns a future of the dict that `_run_task_simple` makes.
+    threads : concurrent.futures.Executor
+        Where plain calls run.
     """
 
-    def __init__(self, slots: int) -> None:
-        super().__init__(slots, thread_name_prefix="skyward-slot")  # type: ignore[no-untyped-call]
-        self._open = 0
-        self._retired = False
+    def __init__(self, run: Callable[..., Any], threads: Executor) -> None:
+        self._run, self._threads = run, threads
 
-    def resize(self, slots: int) -> None:
-        """Have so many threads at the most; surplus ones stay, and wait."""
-        self._max_workers = slots
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Have a task run where it belongs, or a plain call in a thread."""
+        if fn is run_task_simple:
+            return self._run(*args)
+        return self._threads.submit(fn, *args, **kwargs)
 
-    def submit(  # type: ignore[override]  # as Dask types it
-        self, fn: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Future[Any]:
-        with self._shutdown_lock:
-            self._open += 1
-        future: Future[Any] = super().submit(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
-        future.add_done_callback(self._done)
-        return future
-
-    def _done(self, _: Future[Any]) -> None:
-        with self._shutdown_lock:
-            self._open -= 1
-            self._end_if_over()
-
-    def retire(self) -> None:
-        """End when the last run has ended; until then seceded tasks can rejoin."""
-        with self._shutdown_lock:
-            self._retired = True
-            self._end_if_over()
-
-    def _end_if_over(self) -> None:
-        # not by `shutdown`: that takes the lock which `Worker.close` holds while it waits for our threads
-        if self._retired and not self._open:
-            self._shutdown = True
-            self._work_queue.put(None)
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Nothing: the node ends its slots itself, and `Worker.close` calls this once for each name."""

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib import import_module
+from time import monotonic
 from typing import Any
 
 from distributed import Client
+from distributed.comm.core import connect
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.protocol.pickle import dumps
 
-from skyward_dask.errors import InstallError
+from skyward_dask.errors import ConfigurationError, InstallError
 
 #: Of our plugins, in the scheduler and in workers.
 NAME = "skyward"
+#: Seconds in which a client that has lost its connection has another one, if the scheduler lives at all: one
+#: that is busy takes a second or two.
+_RECONNECT = 10.0
+#: Seconds between two looks at a client's status, which changes without a word.
+_LOOK = 0.05
+#: Seconds for whoever listens at the scheduler's address: if nobody does, the system says so at once.
+_PROBE = 0.3
 
 
 class _SchedulerSide:
@@ -27,10 +37,51 @@ def _scheduler_side() -> SchedulerPlugin:
     return plugin
 
 
+def refuse_closed(client: Client) -> None:
+    """Raise, if the client has no connection to a scheduler, and won't have one."""
+    if client.scheduler is None or client.status not in ("running", "connecting", "newly-created"):
+        raise ConfigurationError(
+            f"the client is {client.status}, and has no connection to a scheduler: use it, and the "
+            "collections of its cluster, after its start (`await` an asynchronous one) and before its end."
+        )
+
+
+async def reach(client: Client) -> Any:
+    """The client's connection to the scheduler; where it is lost, Dask makes another one.
+
+    Raises
+    ------
+    OSError
+        The scheduler doesn't answer: at once, if it has ended.
+    """
+    deadline = monotonic() + _RECONNECT
+    scheduler: Any = client.scheduler
+    while client.status == "connecting":
+        if await _nobody_listens(client, scheduler.address) or monotonic() > deadline:
+            raise OSError(f"the connection to the scheduler is lost, and {scheduler.address} doesn't answer")
+        await asyncio.sleep(_LOOK)
+    refuse_closed(client)
+    return scheduler
+
+
+async def _nobody_listens(client: Client, address: str) -> bool:
+    """Whether the scheduler has ended, as its address says: one that is busy takes its time."""
+    try:
+        comm = await connect(address, timeout=_PROBE, **client.connection_args)
+    except OSError as error:
+        return not isinstance(error.__cause__, TimeoutError)
+    comm.abort()
+    return False
+
+
 async def connected(client: Client) -> Any:
     """The client's connection to a scheduler that has our side."""
-    await introduce(client.scheduler)
-    return client.scheduler
+    try:
+        scheduler = await reach(client)
+        await introduce(scheduler)
+    except OSError as error:
+        raise InstallError(f"the scheduler can't be reached: {error}.") from error
+    return scheduler
 
 
 async def introduce(scheduler: Any) -> None:

@@ -1,4 +1,4 @@
-"""`collections`: what collections a cluster has, as frozen dataclasses."""
+"""`collections`: the collections of a cluster, as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Collection:
     name, kind : str
     options : dict
     hosts : tuple of str
-        For each shard the address of the worker that it lives on.
+        For each shard, the address of the worker it lives on.
     standby : tuple of str
-        The workers that would take over; there are none yet.
+        The workers that would take over; empty for now.
     lost : bool
-        A host is gone: every operation raises `CollectionLost` until it is destroyed.
+        Whether a host is gone: then every operation raises `CollectionLost` until it is destroyed.
     operations : int
-        How many were carried out.
+        How many operations it has carried out.
     size : int
-        Keys, members or items.
+        The number of its keys, members or items.
     waiting : int
-        Calls that wait for something.
+        The number of calls that are waiting.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Collection:
 
 
 def collections(client: Client) -> Any:
-    """What collections there are.
+    """List the collections of the cluster.
 
     Parameters
     ----------

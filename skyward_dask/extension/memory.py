@@ -17,7 +17,7 @@ from skyward_dask.extension.shelf import Shelf
 from skyward_dask.slots import segments as shared_memory
 from skyward_dask.slots.forms import Form
 from skyward_dask.slots.lending import PrivateViews
-from skyward_dask.slots.pool import SHARE_FROM
+from skyward_dask.slots.segments import SHARE_FROM
 
 _STATUS = Path("/proc/self/status")
 #: Part of the worker's memory that forms of values from elsewhere may take, in shared memory too: arbitrary,

@@ -23,13 +23,13 @@ class SlotStatistics:
         ``"vacant"``, ``"starting"``, ``"idle"``, ``"busy"``, ``"stopping"`` or ``"killing"``.
     pid : int or None
     task : str or None
-        The key of the task that runs there.
+        The key of the task that is running there.
     tasks_done, crashes, kills : int
         Counted since the worker started.
     memory : int
-        Resident bytes of its process; 0 for a thread, whose memory is its worker's.
+        Resident bytes of its process; 0 for a thread, whose memory is the worker's.
     cpu : float
-        CPU seconds of its present process; of all its tasks, for a thread.
+        CPU seconds of its current process; for a thread, of all its tasks.
     """
 
     index: int
@@ -52,9 +52,9 @@ class WorkerStatistics:
     executor : str
         ``"thread"`` or ``"process"``.
     concurrency : int
-        Its task slots.
+        The number of its task slots.
     slots : tuple of SlotStatistics
-        Its slots; in a node of threads these, and then the processes that annotated tasks have asked for.
+        Its slots; on a node with thread slots, these and then the processes started for annotated tasks.
     """
 
     executor: str
@@ -71,7 +71,7 @@ class Statistics:
     workers : dict
         `WorkerStatistics` by address.
     tasks : dict
-        How many tasks ran, by (place, reason), on the workers that are there now.
+        How many tasks have run, by (place, reason), on the current workers.
     collections : dict
         `Collection` by name.
     """

@@ -1,14 +1,13 @@
 """A node: one dask-worker's slots, and how its tasks find them.
 
 ```
- state machine ── transition(key, …, "waiting") ──▶ Node.transition: wrap the spec (routing)
- Worker.execute ─▶ SlotThreadPoolExecutor thread ─▶ RoutedTask() ─▶ Node.call
-                                                      ├─ here: the spec itself
-                                                      └─ SlotPool.run ─▶ child
+ Worker.execute ─▶ Node.execute: who is to run elsewhere gets plain values ─▶ Dask's own execute
+                                   └─▶ SlotExecutor.submit ─▶ Node.run ─┬─ child:  ChildRun ─▶ Pool
+                                                                        └─ thread: Dask's own threads
 ```
 
-The plugin comes and goes; the node is the state. All of it lives on the worker's loop, but for `call` and
-what it uses, which run in slot threads.
+The plugin comes and goes; the node is the state. All of it lives on the worker's loop, but for what thread
+slots do.
 """
 
 from __future__ import annotations
@@ -16,55 +15,47 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
-import threading
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 import dask
 from dask._task_spec import GraphNode
-from dask.base import get_annotations
-from distributed import Reschedule
 from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
-from distributed.worker_state_machine import TaskState
+from distributed.threadpoolexecutor import ThreadPoolExecutor as DaskThreads
 
 from skyward_dask.config import Worker, grace
-from skyward_dask.errors import SlotCrashed, SlotStartFailed, TaskTimeout
 from skyward_dask.extension import private
-from skyward_dask.extension.child import run_task
-from skyward_dask.extension.dask_errors import awaited, not_an_exception, shorten
-from skyward_dask.extension.executor import SlotThreadPoolExecutor
+from skyward_dask.extension.child_run import ChildRun, failed
+from skyward_dask.extension.dask_errors import called
+from skyward_dask.extension.executor import SlotExecutor
 from skyward_dask.extension.facade import Introduction
 from skyward_dask.extension.introducing import introduce
 from skyward_dask.extension.logs import TaskLog
+from skyward_dask.extension.loop_task import LoopTask
 from skyward_dask.extension.memory import SharedMemory
 from skyward_dask.extension.pace import Pace
 from skyward_dask.extension.probing import probe
 from skyward_dask.extension.profiling import Profiling
 from skyward_dask.extension.records import Levels
 from skyward_dask.extension.requests import Requests
-from skyward_dask.extension.routing import (
-    Place,
-    Reason,
-    Route,
-    RoutedTask,
-    UnroutableTask,
-    limits,
-    route,
-)
+from skyward_dask.extension.routing import Place, Reason, Route, limits, route
 from skyward_dask.extension.running import TaskRun, current
 from skyward_dask.extension.scheduler import introduce_node, report_slots, slots_told
 from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.extension.tally import Tally
+from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.values import Values
 from skyward_dask.slots.features import Feature, available
-from skyward_dask.slots.forms import Form
-from skyward_dask.slots.pool import PoolClosed, RunEnded, SlotPool
-from skyward_dask.slots.runs import Request, Run
+from skyward_dask.slots.output import Sink
+from skyward_dask.slots.pool import Pool
+from skyward_dask.slots.preparation import Preparation
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +64,10 @@ NAME = "skyward-node"
 #: Seconds for which a measurement of the slots' memory is good: one costs some 0.1 ms a process, and the
 #: worker asks ten times a second.
 _MEASURED = 0.5
+#: Helper threads for large values: enough that one doesn't keep the next one waiting.
+_HELPERS = 4
+#: Threads for what tasks ask of plugins: such a call may wait for others of its kind, in other slots.
+_REQUESTS = 1000
 
 
 class Node(WorkerPlugin):
@@ -90,11 +85,17 @@ class Node(WorkerPlugin):
         self.config = Worker()
         self._own_executor = worker.executors["default"]
         self._own_nthreads: int = worker.state.nthreads
-        self._executor = SlotThreadPoolExecutor(self._own_nthreads)
+        self._threads: DaskThreads
+        if isinstance(self._own_executor, DaskThreads):
+            self._threads = self._own_executor
+        else:
+            self._threads = DaskThreads(self._own_nthreads, thread_name_prefix="skyward-slot")
+        self._executor = SlotExecutor(self.run, self._threads)
+        self._helpers = ThreadPoolExecutor(_HELPERS, thread_name_prefix="skyward-helper")
+        self._requested = DaskThreads(_REQUESTS, thread_name_prefix="skyward-request")
         self._log = TaskLog(worker)
-        self._pool: SlotPool | None = None
-        self._pools: set[SlotPool] = set()
-        self._pool_lock = threading.Lock()
+        self._pool: Pool | None = None
+        self._pools: set[Pool] = set()
         self._runs: dict[Any, TaskRun] = {}
         self._shared = SharedMemory(worker)
         self._values = Values(worker, self._shared, self._is_routing)
@@ -103,7 +104,7 @@ class Node(WorkerPlugin):
         self._tally = Tally.of(worker)
         self._plugin: WorkerPlugin | None = None
         self._watch: Watch | None = None
-        self._profiling = Profiling(worker)
+        self._profiling = Profiling(worker, lambda: self._runs)
         self._pace = Pace()
         self._disowned = False
         self._changing = asyncio.Lock()
@@ -145,7 +146,7 @@ class Node(WorkerPlugin):
         """Have so many slots; running tasks above a lowered number end first."""
         async with self._changing:
             self.config = replace(self.config, concurrency=slots)
-            self._executor.resize(slots)
+            private.resize_threads(self._threads, slots)
             if self._pool is not None:
                 self._pool.resize(slots)
             await self._set_slots(slots)
@@ -186,8 +187,8 @@ class Node(WorkerPlugin):
             worker.executors["default"] = self._own_executor
             for name in ("thread", "process"):
                 worker.executors.pop(name, None)
+            private.resize_threads(self._threads, self._own_nthreads)
             await self._set_slots(self._own_nthreads)
-            self._executor.retire()
             if self._pool is not None:
                 self._retire(self._pool)
             self._spawn(self._leave())
@@ -195,11 +196,8 @@ class Node(WorkerPlugin):
     async def _leave(self) -> None:
         """Go when the last run has ended."""
         await asyncio.gather(*self._retiring)
-        self._forget_memory()
-        self._profiling.close()
         self.worker.plugins.pop(f"{NAME}-{id(self)}", None)
-        self._log.close()
-        self._shared.close()
+        self._close()
 
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes: end every child now."""
@@ -209,12 +207,21 @@ class Node(WorkerPlugin):
         await self._end()
 
     async def _end(self) -> None:
-        await asyncio.gather(*(asyncio.to_thread(pool.end) for pool in self._pools))
+        for pool in self._pools:
+            pool.end()
+        await asyncio.gather(*(pool.wait_closed() for pool in self._pools))
         await asyncio.gather(*self._background)
-        self._executor.retire()
+        self._close()
+
+    def _close(self) -> None:
+        """Let go of what is the node's own; its pools have ended."""
         self._forget_memory()
         self._profiling.close()
         self._log.close()
+        self._helpers.shutdown()
+        self._requested.shutdown(wait=False)
+        if self._threads is not self._own_executor:
+            self._threads.shutdown(wait=False)
         self._shared.close()
 
     def _is_routing(self) -> bool:
@@ -240,16 +247,14 @@ class Node(WorkerPlugin):
         worker.plugins[NAME] = self
         self._watch = self._watch or Watch(worker, self._renew)
         self._pace.hasten(worker.batched_stream)
-        self._executor.resize(self._slots_of(self.config))
+        private.resize_threads(self._threads, self._slots_of(self.config))
+        worker.execute = self.execute  # type: ignore[method-assign]
         for name in ("default", "thread", "process"):
             worker.executors[name] = self._executor
         worker.handlers["skyward_statistics"] = self.statistics
         worker.handlers["skyward_check"] = self.check
         worker.handlers["skyward_resize"] = self.resize
         worker.handlers["get_data"] = self._values.get_data
-        for ts in worker.state.tasks.values():
-            if ts.state in ("waiting", "ready", "constrained"):
-                self._wrap(ts)
 
     def _renew(self) -> None:
         if self._pool is not None:
@@ -262,10 +267,8 @@ class Node(WorkerPlugin):
         for name in ("skyward_statistics", "skyward_check", "skyward_resize"):
             self.worker.handlers.pop(name, None)
         self.worker.handlers["get_data"] = self.worker.get_data
+        vars(self.worker).pop("execute", None)
         self._values.open_all()
-        for ts in self.worker.state.tasks.values():
-            if ts.state in ("waiting", "ready", "constrained") and isinstance(ts.run_spec, RoutedTask):
-                ts.run_spec = ts.run_spec.spec
 
     async def _set_slots(self, slots: int) -> None:
         registered = private.is_registered(self.worker)
@@ -293,35 +296,38 @@ class Node(WorkerPlugin):
             if self.worker.nanny is not None:
                 self._spawn(private.tell_nanny_memory_limit(self.worker, automatic))
 
-    async def _started_pool(self, config: Worker) -> SlotPool | None:
+    async def _started_pool(self, config: Worker) -> Pool | None:
         if config.kind != "process":
             return None
         pool = self._new_pool(config, eager=True)
         try:
-            await asyncio.to_thread(pool.wait_ready)
+            await pool.wait_ready()
         except BaseException:
+            pool.end()
+            await pool.wait_closed()
             self._pools.discard(pool)
-            await asyncio.to_thread(pool.end)
             self._tally.leave(pool)
             raise
         return pool
 
-    def _new_pool(self, config: Worker, eager: bool) -> SlotPool:
-        pool = SlotPool(
+    def _new_pool(self, config: Worker, eager: bool) -> Pool:
+        preparation = Preparation(
+            config.env,
+            config.pre_import,
+            config.initializer,
+            "skyward_dask.extension.child:start",
+            self._introduction(),
+            config.health_check,
+        )
+        pool = Pool(
             self._slots_of(config),
-            env=config.env,
-            pre_import=config.pre_import,
-            initializer=config.initializer,
-            health_check=config.health_check,
+            preparation,
+            self._shared.pages,
+            self._helpers,
             max_tasks=config.max_tasks_per_child,
             grace=grace(),
-            backend="skyward_dask.extension.child:start",
-            backend_argument=self._introduction(),
             eager=eager,
-            share_from=None,
-            segments=self._shared.pages,
-            on_output=self._log.write,
-            on_text=self._log.console.write,
+            sink=Sink(self._log.write, self._log.console.write),
             on_event=self._log_event,
         )
         self._pools.add(pool)
@@ -343,15 +349,15 @@ class Node(WorkerPlugin):
             )
         )
 
-    def _retire(self, pool: SlotPool) -> None:
+    def _retire(self, pool: Pool) -> None:
         """Close a pool when its last run has ended."""
-        pool.shutdown(wait=False)
+        pool.close()
         task = self._spawn(self._await_retired(pool))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    async def _await_retired(self, pool: SlotPool) -> None:
-        await asyncio.to_thread(pool.shutdown)
+    async def _await_retired(self, pool: Pool) -> None:
+        await pool.wait_closed()
         self._tally.leave(pool)
         self._pools.discard(pool)
 
@@ -359,21 +365,16 @@ class Node(WorkerPlugin):
         if not self._is_closing():
             self.worker.log_event("skyward", {"action": event, "slot": slot, "pid": pid})
 
-    # --- routing -------------------------------------------------------------------------------------
+    # --- tasks ---------------------------------------------------------------------------------------
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
-        """Wrap a task's spec when it begins to wait: every path that sets a spec passes there.
-
-        Dask swallows what is raised here, and would run the task in a thread: so nothing is raised.
-        """
+        """What the state machine says of a task: its run begins, is given up, or is over."""
         if not self._is_routing():
             return  # dismantled, and waiting for its last run
         if start == "memory" or finish in ("released", "forgotten"):
             self._values.forget(key)
-        if finish == "waiting":
-            self._wrap(self.worker.state.tasks[key])
-        elif finish == "executing":
-            self._begins(key)
+        if finish == "executing":
+            self._runs[key] = TaskRun(key)
         elif finish == "released" and start in ("executing", "long-running"):
             if run := self._runs.get(key):  # it goes on, though nobody wants it any more
                 run.stop()
@@ -382,103 +383,80 @@ class Node(WorkerPlugin):
         elif finish in ("memory", "error", "forgotten"):
             self._runs.pop(key, None)
 
-    def _begins(self, key: Any) -> None:
-        self._runs[key] = TaskRun(key)
+    async def execute(self, key: Any, *, stimulus_id: str) -> Any:
+        """In place of `Worker.execute`, which it calls: what no slot is to run needs plain values too."""
         ts = self.worker.state.tasks[key]
-        if isinstance(ts.run_spec, RoutedTask) and ts.run_spec.route.reason is Reason.OTHER_EXECUTOR:
-            self._tally.count(ts.run_spec.route)  # its executor may call it in another process
+        if ts.run_spec is not None:
+            found = self._route(ts.run_spec)
+            if found.place is Place.LOOP:
+                ts.run_spec = LoopTask.of(ts.run_spec)
+            if found.place is Place.LOOP or found.reason is Reason.OTHER_EXECUTOR:
+                self._tally.count(found)
+                self._values.open(dependency.key for dependency in ts.dependencies)
+                current.set(self._runs.get(key))
+        return await DaskWorker.execute(self.worker, key, stimulus_id=stimulus_id)
 
-    def _wrap(self, ts: TaskState) -> None:
-        spec = ts.run_spec
-        if spec is None or isinstance(spec, RoutedTask):
-            return
-        try:
-            annotations = ts.annotations or {}
-            found = route(
-                spec,
-                is_actor=ts.key in self.worker.state.actors,
-                annotation=annotations.get("executor"),
-                executor=self.config.kind,
-            )
-            ts.run_spec = RoutedTask(spec, found, limits(annotations, found), self.call)
-        except Exception as error:  # the task's own caller sees it
-            ts.run_spec = UnroutableTask(spec, error)
-
-    def call(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
-        """Compute a task where it was routed; in a slot's thread, but for coroutines."""
-        try:
-            return self._call(task, data)
-        except Exception as error:
-            shorten(error)
-            raise
-        except BaseException as error:
-            failure = not_an_exception(error, task.key)
-        raise failure
-
-    def _call(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
-        if task.route.place is Place.CHILD:
-            return self._call_in_child(task, data)
-        if task.route.reason is not Reason.OTHER_EXECUTOR:
-            self._tally.count(task.route)
-        current.set(self._runs.get(task.key))
-        views = self._values.own_views(task, data, self.config.kind == "process")
-        if task.route.place is not Place.THREAD:
-            result = task.spec(views)
-            if task.route.place is Place.LOOP:
-                return awaited(result, task.key)
-            return refuse_generator(result, task.key)
-        with self._tally.threads.run(task.key):
-            return refuse_generator(task.spec(views), task.key)
-
-    def _call_in_child(self, task: RoutedTask, data: Mapping[Any, Any]) -> Any:
-        task_run = self._runs.get(task.key) or TaskRun(task.key)
-        requests = Requests(self.worker, task_run, partial(self._profiling.add, task.key))
-        small, attached = self._values.attach(data)
-        request = Request(
-            key=str(task.key),
-            function=run_task,
-            args=(task.spec, small, task.key, get_annotations(), tuple(attached)),
-            attached=tuple(attached.values()),
-            serve=requests.serve,
-            report=requests.report,
-            again=requests.again,
-            pieces=partial(_pieces, task.spec, data),
-            timeout=task.limits.timeout or self.config.timeout,
-            memory_limit=task.limits.memory_limit or self.config.memory_limit,
+    def _route(self, spec: GraphNode) -> Route:
+        return route(
+            spec,
+            is_actor=spec.key in self.worker.state.actors,
+            annotation=self._annotations(spec).get("executor"),
+            executor=self.config.kind,
         )
+
+    def _annotations(self, spec: GraphNode) -> Mapping[str, Any]:
+        return self.worker.state.tasks[spec.key].annotations or {}
+
+    def run(self, spec: GraphNode, data: Mapping[Any, Any], delay: float) -> Any:
+        """Have a task run where it belongs; returns a future of Dask's message about it."""
         try:
-            with self._profiling.away(task.key, task_run):
-                form = self._carry_out(Run(request), task_run)
-            result = self._values.take(task.key, form)
-            requests.bind(result)
-            return result
-        except (SlotCrashed, SlotStartFailed, TaskTimeout) as error:
-            error.worker = error.worker or self.worker.address  # of a task within the task: that one's
-            raise
-        except RunEnded:
-            raise Reschedule from None  # nobody wants it any more, or its pool was ended with the worker
-        finally:
-            self._log.console.wait_written()
-            requests.end()
-            task_run.leave()
-            shuffled = requests.shuffled and task.route.reason is Reason.PLAIN
-            self._tally.count(Route(Place.CHILD, Reason.P2P if shuffled else task.route.reason))
+            found = self._route(spec)
+            own = limits(self._annotations(spec), found)
+            if found.place is not Place.CHILD:
+                call = partial(self._call_here, found, spec)
+                return private.submit_task(self.worker, self._threads, call, spec.key, data, delay)
+            run = self._child_run(found, spec, data, delay)
+            run.start(self._present_pool(), own.or_of(self.config))
+            return run.future
+        except Exception as error:  # the task's own caller sees it
+            return failed(error, delay)
 
-    def _carry_out(self, run: Run, task_run: TaskRun) -> Form:
-        while True:
-            pool = self._present_pool()
-            task_run.enter(pool, run)
-            try:
-                return pool.carry_out_to_form(run)
-            except PoolClosed:
-                if pool is self._pool:  # nothing came in its place: the node has ended
-                    raise Reschedule from None
+    def _child_run(self, found: Route, spec: GraphNode, data: Mapping[Any, Any], delay: float) -> ChildRun:
+        key = spec.key
+        task_run = self._runs.get(key) or TaskRun(key)
+        requests = Requests(self.worker, task_run, partial(self._profiling.add, key), self._requested)
 
-    def _present_pool(self) -> SlotPool:
-        with self._pool_lock:
-            if self._pool is None:  # a node of threads, and the first task that asks for a process
-                self._pool = self._new_pool(self.config, eager=False)
-            return self._pool
+        def count() -> None:
+            shuffled = requests.shuffled and found.reason is Reason.PLAIN
+            self._tally.count(Route(Place.CHILD, Reason.P2P if shuffled else found.reason))
+
+        address = self.worker.address
+        return ChildRun(
+            spec,
+            data,
+            delay,
+            address,
+            task_run,
+            requests,
+            self._values,
+            self._log.console,
+            self._helpers,
+            count,
+        )
+
+    def _present_pool(self) -> Pool:
+        if self._pool is None:  # a node of threads, and the first task that asks for a process
+            self._pool = self._new_pool(self.config, eager=False)
+        return self._pool
+
+    def _call_here(self, found: Route, spec: GraphNode, data: Mapping[Any, Any]) -> Any:
+        """Compute a task in a thread of the worker."""
+        self._tally.count(found)
+        current.set(self._runs.get(spec.key))
+        views = self._values.own_views(found, data, self.config.kind == "process")
+        slot = self._tally.threads.run(spec.key) if found.place is Place.THREAD else nullcontext()
+        with shortened(), slot:
+            return called(spec.key, lambda: refuse_generator(spec(views), spec.key))
 
     # --- looking ---------------------------------------------------------------------------------------
 
@@ -509,16 +487,3 @@ class Node(WorkerPlugin):
             "slots": [asdict(slot) for slot in slots],
             "tasks": self._tally.tasks(),
         }
-
-
-def _pieces(spec: GraphNode, data: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:
-    """A task's parts by the names that an error should call them by."""
-    for key, value in data.items():
-        yield f"the result of task {key!r}, an argument", value
-    function = getattr(spec, "func", None)
-    if function is not None:
-        yield "the function", function
-    for number, value in enumerate(getattr(spec, "args", ())):
-        yield f"argument {number}", value
-    for name, value in getattr(spec, "kwargs", {}).items():
-        yield f"argument {name!r}", value

@@ -11,6 +11,7 @@ it for a task that runs in one of its threads.
 
 from __future__ import annotations
 
+import builtins
 import copyreg
 import pickle
 from collections.abc import Mapping
@@ -19,8 +20,9 @@ from typing import Any, ClassVar, SupportsIndex, cast
 
 from dask.sizeof import sizeof
 
+from skyward_dask.errors import SerializationError
 from skyward_dask.extension.shelf import may_have_buffers
-from skyward_dask.slots.channel import Part
+from skyward_dask.slots.framing import Part
 from skyward_dask.slots.pickling import dumps, loads
 
 #: Bytes from which a result stays closed: it takes milliseconds to unpickle, as long as a turn of the
@@ -72,6 +74,46 @@ def _opened(*parts: Part) -> Any:
     return loads(list(parts))
 
 
+class Foreign(Parcel):
+    """A result that can't be unpickled in the worker, though in a slot's process it can.
+
+    Parameters
+    ----------
+    name : str
+        What an error calls it where it can't be unpickled either.
+    """
+
+    __slots__ = ("_name",)
+    content = object
+
+    def __init__(self, name: str, nbytes: int, parts: list[Part]) -> None:
+        super().__init__(nbytes, parts)
+        self._name = name
+
+    def open(self) -> Any:
+        return _opened_or_named(self._name, *self._parts)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        _, parts = super().__reduce_ex__(protocol)
+        return _opened_or_named, (self._name, *parts)
+
+
+def _opened_or_named(name: str, *parts: Part) -> Any:
+    try:
+        return loads(list(parts))
+    except Exception as error:
+        raise SerializationError(
+            f"{name} can't be unpickled here: {error!r}. It can be in a slot's process: have a task return "
+            "what you need of it."
+        ) from error
+
+
+def type_of(*parts: Part) -> str:
+    """The type of a pickled value; in a process that can unpickle it."""
+    found = type(loads(list(parts)))
+    return f"{found.__module__}.{found.__qualname__}"
+
+
 def _parcel_of(content: type) -> type[Parcel]:
     """The class of parcels with such a content; by its looks, the content's own."""
     named = {"__slots__": (), "__module__": content.__module__, "content": content}
@@ -84,8 +126,8 @@ _CLASSES: Mapping[type, type[Parcel]] = MappingProxyType(
 )
 
 
-def _content(name: str) -> type:
-    return next(content for content in _CLASSES if content.__name__ == name)
+def _content(name: str) -> Any:
+    return getattr(builtins, name)
 
 
 def _reduce_class(cls: _ParcelType) -> tuple[Any, ...]:

@@ -12,8 +12,8 @@ from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol.pickle import dumps, loads
 
-from skyward_dask.config import Worker
-from skyward_dask.errors import ConfigurationError, SerializationError
+from skyward_dask.config import Worker, check_worker
+from skyward_dask.errors import SerializationError
 from skyward_dask.extension.node import Node
 from skyward_dask.extension.private import is_registering
 
@@ -45,10 +45,8 @@ class SkywardPlugin(WorkerPlugin):
     name = NAME
 
     def __init__(self, worker: Worker | None = None) -> None:
-        if not isinstance(worker, Worker | None):
-            raise ConfigurationError(
-                f"worker must be a skyward_dask.Worker, such as Worker(executor='process'), not {worker!r}."
-            )
+        if worker is not None:
+            check_worker(worker)
         self._worker = Worker.from_config() if worker is None else worker
         self._functions: dict[str, bytes] = {}
         # tells two plugins with the same slots apart: the later one makes a `resize` in between void

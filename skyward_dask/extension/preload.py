@@ -20,24 +20,22 @@ from skyward_dask.extension.plugin import NAME, SkywardPlugin
 from skyward_dask.extension.scheduler import attach
 
 OPTIONS: tuple[click.Option, ...] = (
+    click.Option(["--executor"], type=click.Choice(EXECUTORS), help="Kind of task slots; auto means thread."),
     click.Option(
-        ["--executor"], type=click.Choice(EXECUTORS), help="What a task slot is; auto means thread."
+        ["--concurrency"], type=click.IntRange(min=1), help="Number of task slots; overrides --nthreads."
     ),
-    click.Option(
-        ["--concurrency"], type=click.IntRange(min=1), help="Task slots of the node; stands above --nthreads."
-    ),
-    click.Option(["--task-timeout"], metavar="SECONDS", help="For one task: 30, or 30s."),
-    click.Option(["--slot-memory-limit"], metavar="BYTES", help="Of a slot's own memory: 2GiB."),
+    click.Option(["--task-timeout"], metavar="SECONDS", help="Time limit of each task, e.g. 30s."),
+    click.Option(["--slot-memory-limit"], metavar="BYTES", help="Memory limit of each slot, e.g. 2GiB."),
     click.Option(
         ["--max-tasks-per-child"],
         type=click.IntRange(min=1),
-        help="Replace a slot's process after so many tasks.",
+        help="Replace a slot's process after this many tasks.",
     ),
     click.Option(
         ["--pre-import"],
         multiple=True,
         metavar="MODULE",
-        help="A module that a slot's process has imported before its first task.",
+        help="Module to import in each slot's process before its first task; may be repeated.",
     ),
 )
 

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, copy_context
 from types import FrameType
 from typing import Any
 
 from distributed import Client, Future, Scheduler, Status, Worker
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin, _InstallWorkerPlugin
+from distributed.metrics import time
 from distributed.protocol.pickle import dumps
 from distributed.spill import SpillBuffer
-from distributed.worker import _run_actor, _worker_cvar, thread_state  # type: ignore[attr-defined]
+from distributed.threadpoolexecutor import ThreadPoolExecutor
+from distributed.utils import set_thread_state
+from distributed.worker import (  # type: ignore[attr-defined]
+    _run_actor,
+    _run_task,
+    _run_task_simple,
+    _worker_cvar,
+    thread_state,
+)
 from distributed.worker_memory import parse_memory_limit
-from distributed.worker_state_machine import UnpauseEvent
+from distributed.worker_state_machine import SecedeEvent, UnpauseEvent
 
 #: What `get_worker()` reads: a child puts its façade there.
 worker_context: ContextVar[Any] = _worker_cvar
+
+#: What `Worker.execute` submits to an executor that is no thread pool, with a spec, its data and a delay.
+run_task_simple = _run_task_simple
 
 #: Plugins of a worker that change its modules, behind `PipInstall`, `CondaInstall` and `Client.upload_file`.
 module_plugins = (_InstallWorkerPlugin, UploadFile)
@@ -85,6 +97,41 @@ async def tell_nanny_memory_limit(worker: Worker, limit: int) -> None:
 
 def _set_nanny_memory_limit(limit: int, dask_worker: Any) -> None:
     dask_worker.memory_manager.memory_limit = limit
+
+
+def submit_task(
+    worker: Worker, threads: ThreadPoolExecutor, call: Callable[..., Any], key: Any, data: Any, delay: float
+) -> Any:
+    """Have a thread of Dask's run a task as `Worker.execute` has it; returns the future of its message."""
+    context = copy_context()
+    return threads.submit(
+        context.run, _run_task, call, data, worker.execution_state, key,
+        worker.active_threads, worker.active_threads_lock, delay,
+    )  # fmt: skip
+
+
+@contextmanager
+def task_thread(worker: Worker, key: Any) -> Iterator[None]:
+    """In the block, this thread is the task's in what Dask's plugins ask of it."""
+    token = _worker_cvar.set(worker)
+    with set_thread_state(start_time=time(), execution_state=worker.execution_state, key=key):
+        try:
+            yield
+        finally:
+            _worker_cvar.reset(token)
+
+
+def resize_threads(threads: ThreadPoolExecutor, count: int) -> None:
+    """Have so many threads at the most; surplus ones stay, and wait."""
+    threads._max_workers = count
+
+
+def secede(worker: Worker, key: Any, begun: float) -> None:
+    """Tell the state machine that a task goes on outside its slot, as Dask's own secede does."""
+    now = time()
+    worker.handle_stimulus(
+        SecedeEvent(key=key, compute_duration=now - begun, stimulus_id=f"worker-secede-{now}")
+    )
 
 
 def count_memory(worker: Worker, slots: Callable[[], int]) -> Callable[[], None]:

@@ -6,12 +6,11 @@ All tasks of a probe are in their slots before the first one ends: so no slot ha
 from __future__ import annotations
 
 import asyncio
-import threading
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from skyward_dask.extension.child import report_in
-from skyward_dask.slots.pool import RunEnded, SlotPool, SlotSnapshot
+from skyward_dask.slots.forms import Form
+from skyward_dask.slots.pool import Pool, RunEnded, SlotSnapshot
 from skyward_dask.slots.runs import Request, Run
 
 
@@ -19,15 +18,13 @@ class _Muster:
     """Answers all that have reported in when the last one has, or when it is released."""
 
     def __init__(self, expected: int) -> None:
-        self._lock = threading.Lock()
         self._missing = expected
-        self._all_here: Future[None] = Future()
+        self._all_here: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def serve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[None]:
-        with self._lock:
-            self._missing -= 1
-            if not self._missing:
-                self.release()
+    def serve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> asyncio.Future[None]:
+        self._missing -= 1
+        if not self._missing:
+            self.release()
         return self._all_here
 
     def release(self) -> None:
@@ -35,41 +32,49 @@ class _Muster:
             self._all_here.set_result(None)
 
 
-async def probe(pool: SlotPool, slots: int, patience: float) -> list[tuple[int, str]]:
+async def probe(pool: Pool, slots: int, patience: float) -> list[tuple[int, str]]:
     """What is wrong with each slot of a pool, by its index; empty for one that works.
 
     Parameters
     ----------
-    pool : SlotPool
+    pool : Pool
     slots : int
         Its size.
     patience : float
         Seconds after which a slot that is busy is left alone; in as many again a task has to end, or the
         slot's process is replaced.
     """
+    loop = asyncio.get_running_loop()
     muster = _Muster(slots)
     runs = [Run(Request("skyward-check", report_in, serve=muster.serve)) for _ in range(slots)]
+    over = [_over(run) for run in runs]
 
     def stop_waiting() -> None:
         for run in runs:
             if run.child is None:
-                pool.interrupt(run)
+                pool.stop(run)
         muster.release()
 
     def stop_all() -> None:
         for run in runs:
-            pool.interrupt(run)
+            pool.stop(run)
 
-    loop = asyncio.get_running_loop()
     timers = [loop.call_later(patience, stop_waiting), loop.call_later(2 * patience, stop_all)]
-    with ThreadPoolExecutor(slots, thread_name_prefix="skyward-check") as threads:
-        calls = [loop.run_in_executor(threads, pool.carry_out, run) for run in runs]
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    for run in runs:
+        pool.start(run)
+    await asyncio.wait(over)
     for timer in timers:
         timer.cancel()
+    outcomes = [run.outcome.load() if isinstance(run.outcome, Form) else run.outcome for run in runs]
     pids = {outcome for outcome in outcomes if isinstance(outcome, int)}
     errors = [o for o in outcomes if isinstance(o, Exception) and not isinstance(o, RunEnded)]
     return [(slot.index, _verdict(slot, pids, errors, patience)) for slot in pool.snapshots()]
+
+
+def _over(run: Run) -> asyncio.Future[None]:
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    run.when_over(lambda _: over.set_result(None))
+    return over
 
 
 def _verdict(slot: SlotSnapshot, pids: set[int], errors: list[Exception], patience: float) -> str:

@@ -1,30 +1,27 @@
 """What a task in a child may ask its worker for, and how the worker does it.
 
 ```
- child                                   worker, in the thread that waits for the run
- Link.call(name, …) ── REQUEST ──▶ Requests.serve(name, …) ── its own work at once
-                                                           └─ the loop's work: a Future, answered later
+ child                                   worker's loop
+ Link.call(name, …) ── REQUEST ──▶ Requests.serve(name, …) ── at once
+                                                           ├─ later: a future
+                                                           └─ in a thread (P2P, plugins): a future
 ```
-
-The slot's thread must hear of its child's death at any time: it carries out what takes no time, as
-Dask's own secede, and leaves what waits to the worker's loop.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
-from functools import partial
+from concurrent.futures import Executor, Future
+from contextvars import copy_context
 from typing import Any
 
 import distributed
 from distributed import Worker as DaskWorker
 from distributed.client import futures_of
-from distributed.metrics import context_meter
-from distributed.threadpoolexecutor import thread_state
+from distributed.metrics import time
 
 from skyward_dask.errors import InstallError
+from skyward_dask.extension import private
 from skyward_dask.extension.attending import Attendant
 from skyward_dask.extension.records import handle
 from skyward_dask.extension.running import TaskRun
@@ -43,6 +40,8 @@ class Requests:
     run : TaskRun
     on_profile : callable
         Takes what the child has sampled of the task.
+    threads : concurrent.futures.Executor
+        For what may block.
 
     Attributes
     ----------
@@ -51,10 +50,16 @@ class Requests:
     """
 
     def __init__(
-        self, worker: DaskWorker, run: TaskRun, on_profile: Callable[[dict[str, Any]], None]
+        self,
+        worker: DaskWorker,
+        run: TaskRun,
+        on_profile: Callable[[dict[str, Any]], None],
+        threads: Executor,
     ) -> None:
-        self._run = run
+        self._run, self._threads = run, threads
         self._on_profile = on_profile
+        self._begun = time()
+        self._context = copy_context()  # the task's: metrics go to whoever measures it
         self.shuffled = False
         self._worker = worker
         self._held: list[distributed.Future[Any]] = []
@@ -70,22 +75,20 @@ class Requests:
     # --- the slot ------------------------------------------------------------------------------------
 
     def secede(self) -> None:
-        """Dask's own secede, in the thread that it is about."""
-        # A run that is repeated, because its child's template ended, has left before; a task that secedes
-        # twice in one run gets its KeyError in the child.
-        if threading.current_thread() in thread_state.executor._threads:
-            distributed.secede()
-        self._run.secede()
+        """Go on outside the slot, as Dask's own secede does it.
 
-    def rejoin(self) -> Future[None]:
-        """Dask's own rejoin, but that nobody waits for it here."""
-        joined: Future[None] = Future()
-        executor = thread_state.executor
-        with executor._rejoin_lock:
-            executor._rejoin_list.append((threading.current_thread(), _Joined(joined)))
-        executor.submit(_wake)
-        thread_state.proceed = True
-        return joined
+        A run that is repeated, because its child's template ended, has left before; a task that secedes twice
+        in one run gets its KeyError in the child.
+        """
+        pool, run = self._run.pool, self._run.run
+        if pool is not None and run is not None:
+            private.secede(self._worker, self._run.key, self._begun)
+            pool.secede(run)
+
+    def rejoin(self) -> Any:
+        """Wait for room among the slots."""
+        pool, run = self._run.pool, self._run.run
+        return pool.rejoin(run) if pool is not None and run is not None else None
 
     def again(self) -> None:
         """The run goes to another child: what it held in the lost one is given back."""
@@ -132,12 +135,6 @@ class Requests:
 
     # --- what the child has to tell --------------------------------------------------------------------
 
-    def report(self, metrics: list[tuple[Any, float, str]], samples: dict[str, Any] | None) -> None:
-        """What the child has measured becomes the task's, as if its thread had done it."""
-        for label, value, unit in metrics:
-            context_meter.digest_metric(label, value, unit)
-        self.profile(samples)
-
     def profile(self, samples: dict[str, Any] | None) -> None:
         if samples:
             self._on_profile(samples)
@@ -151,12 +148,11 @@ class Requests:
         self._worker.log_event(topic, message)
 
     def shuffle(self, call: str, *args: Any, **kwargs: Any) -> Any:
-        """What P2P's tasks ask of their plugin; it expects a task's thread, and may wait for the disk."""
+        """What P2P's tasks ask of their plugin, which may wait for the disk."""
         if call not in _SHUFFLE_CALLS:
             raise InstallError(f"a task asked P2P in its worker for {call!r}, which it doesn't offer")
         self.shuffled = True
-        function: Callable[..., Any] = getattr(self._worker.plugins["shuffle"], call)
-        return function(*args, **kwargs)
+        return self._in_thread(getattr(self._worker.plugins["shuffle"], call), *args, **kwargs)
 
     def plugin(self, name: str, attribute: str) -> tuple[bool, Any]:
         """Whether an attribute of a plugin is to be called; if it isn't, its value."""
@@ -164,40 +160,40 @@ class Requests:
         return (True, None) if callable(value) else (False, value)
 
     def call_plugin(self, plugin: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self._worker.plugins[plugin], method)(*args, **kwargs)
+        return self._in_thread(getattr(self._worker.plugins[plugin], method), *args, **kwargs)
 
     def plugins(self) -> list[str]:
         return list(self._worker.plugins)
 
-    # --- its data: on the loop, where all of Dask's own accesses are ------------------------------------
+    # --- its data ----------------------------------------------------------------------------------------
 
-    def keys(self) -> Future[list[Any]]:
-        return self._on_loop(lambda: list(self._worker.data))
+    def keys(self) -> list[Any]:
+        return list(self._worker.data)
 
-    def values(self, keys: Iterable[Any]) -> Future[dict[Any, Any]]:
+    def values(self, keys: Iterable[Any]) -> dict[Any, Any]:
         """Those of the keys that the worker has, with their values."""
         data = self._worker.data
-        return self._on_loop(lambda: {key: data[key] for key in keys if key in data})
+        return {key: data[key] for key in keys if key in data}
 
-    def update_data(self, data: Mapping[Any, Any]) -> Future[Any]:
-        return self._on_loop(partial(self._worker.update_data, dict(data)))
+    def update_data(self, data: Mapping[Any, Any]) -> Any:
+        return self._worker.update_data(dict(data))
 
-    def _on_loop(self, function: Callable[[], Any]) -> Future[Any]:
-        outcome: Future[Any] = Future()
+    def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call what may block in a thread that is the task's in Dask's eyes."""
 
-        def run() -> None:
-            try:
-                outcome.set_result(function())
-            except Exception as error:  # the task that asked gets it
-                outcome.set_exception(error)
+        def call() -> Any:
+            with private.task_thread(self._worker, self._run.key):
+                return function(*args, **kwargs)
 
-        self._worker.loop.add_callback(run)
-        return outcome
+        return self._threads.submit(self._context.copy().run, call)
 
     # --- futures in results ----------------------------------------------------------------------------
 
-    def hold(self, keys: Iterable[Any]) -> str:
+    def hold(self, keys: Iterable[Any]) -> Future[str]:
         """Have the worker want these keys, which are in the run's result; returns its client's id."""
+        return self._in_thread(self._hold, list(keys))
+
+    def _hold(self, keys: list[Any]) -> str:
         client = distributed.get_client()
         self._held += [distributed.Future(key, client) for key in keys]
         return str(client.id)
@@ -228,14 +224,3 @@ _REQUESTS: Mapping[str, Callable[..., Any]] = {
     "withdraw": Requests.withdraw,
     "destroy_collection": Requests.destroy_collection,
 }
-
-
-class _Joined:
-    """In the place of the `threading.Event` that a thread of Dask's sets when it makes room."""
-
-    def __init__(self, outcome: Future[None]) -> None:
-        self.set = partial(outcome.set_result, None)
-
-
-def _wake() -> None:
-    """Run by an idle thread, which then sees that another one wants to rejoin."""

@@ -1,16 +1,16 @@
-"""Where a task runs, and why: a pure decision, and the node of the graph that carries it out."""
+"""Where a task runs, and why: a pure decision."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from dask._task_spec import Alias, DataNode, GraphNode
 
+from skyward_dask.config import Worker
 from skyward_dask.errors import ConfigurationError
-from skyward_dask.extension.tracebacks import shortened
 
 
 class Place(StrEnum):
@@ -49,6 +49,10 @@ class Limits:
 
     timeout: float | None = None
     memory_limit: int | None = None
+
+    def or_of(self, config: Worker) -> Limits:
+        """The same, with the node's where the task has none."""
+        return Limits(self.timeout or config.timeout, self.memory_limit or config.memory_limit)
 
 
 _SLOT_PLACES = {"process": Place.CHILD, "thread": Place.THREAD}
@@ -98,65 +102,3 @@ def route(spec: GraphNode, *, is_actor: bool, annotation: str | None, executor: 
     if annotation in _SLOT_PLACES:
         return Route(_SLOT_PLACES[annotation], Reason.ANNOTATED)
     return Route(_SLOT_PLACES[executor], Reason.PLAIN)
-
-
-class RoutedTask(GraphNode):
-    """A task's spec, wrapped so that its call goes where it was routed.
-
-    The spec itself is never changed: with ``inproc://`` it is the scheduler's own object. Nothing but this
-    worker ever sees the wrapper; should it be pickled, what arrives is the spec.
-    """
-
-    __slots__ = ("call", "limits", "route", "spec")
-
-    def __init__(
-        self,
-        spec: GraphNode,
-        route: Route,
-        limits: Limits,
-        call: Callable[[RoutedTask, Mapping[Any, Any]], Any],
-    ) -> None:
-        self.key = spec.key
-        self._dependencies = spec.dependencies
-        self.spec = spec
-        self.route = route
-        self.limits = limits
-        self.call = call
-
-    def __call__(self, values: Mapping[Any, Any] = {}) -> Any:
-        with shortened():
-            return self.call(self, values)
-
-    @property
-    def is_coro(self) -> bool:
-        return bool(self.spec.is_coro)
-
-    def __repr__(self) -> str:
-        return repr(self.spec)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _itself, (self.spec,)
-
-    def __sizeof__(self) -> int:
-        return self.spec.__sizeof__()
-
-
-def _itself(spec: GraphNode) -> GraphNode:
-    return spec
-
-
-class UnroutableTask(GraphNode):
-    """In the place of a task whose routing failed: it raises, rather than run elsewhere."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, spec: GraphNode, error: Exception) -> None:
-        self.key = spec.key
-        self._dependencies = spec.dependencies
-        self.error = error
-
-    def __call__(self, values: Mapping[Any, Any] = {}) -> Any:
-        raise self.error
-
-    def __repr__(self) -> str:
-        return f"<a task that can't be routed: {self.error!r}>"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from skyward_dask.extension import child
-from skyward_dask.slots.pool import SlotPool
-from skyward_dask.slots.runs import Run, Verdict
+from skyward_dask.slots.pool import Pool
+from skyward_dask.slots.runs import Run
 
 
 @dataclass(slots=True, eq=False)
@@ -17,41 +17,27 @@ class TaskRun:
 
     Notes
     -----
-    `stop` is called on the worker's loop, `enter` in the slot's thread. Each sets its own part before it
-    looks at the other's, so one of them sees both.
+    For the worker's loop, but for `stopped`, which a thread slot's task looks at.
     """
 
     key: Any = None
     stopped: bool = False
     run: Run | None = None
-    pool: SlotPool | None = None
+    pool: Pool | None = None
 
-    def enter(self, pool: SlotPool, run: Run) -> None:
+    def enter(self, pool: Pool, run: Run) -> None:
         """The run is about to be carried out in that pool."""
         self.run, self.pool = run, pool
-        if self.stopped:
-            run.verdict = Verdict.STOPPED
 
     def leave(self) -> None:
-        """The run is over.
-
-        It refers to its arguments, and by its way back to this object: in a circle, large arrays would stay
-        until the next garbage collection.
-        """
-        self.run = None
+        """The run is over: it refers to this object, and this object to it no more."""
+        self.run = self.pool = None
 
     def stop(self) -> None:
         """Nobody wants the result any more."""
         self.stopped = True
-        pool, run = self.pool, self.run
-        if pool is not None and run is not None:
-            pool.interrupt(run)
-
-    def secede(self) -> None:
-        """Go on outside the slot, whose next child takes other tasks."""
-        pool, run = self.pool, self.run
-        if pool is not None and run is not None:
-            pool.secede(run)
+        if self.pool is not None and self.run is not None:
+            self.pool.stop(self.run)
 
     @property
     def slot(self) -> int | None:
@@ -59,10 +45,9 @@ class TaskRun:
         child = self.run.child if self.run is not None else None
         return child.slot if child is not None else None
 
-    def stack(self) -> str:
+    async def look(self) -> str:
         """Where its process stands, as faulthandler says it; empty if it has none."""
-        pool, run = self.pool, self.run
-        return pool.stack(run) if pool is not None and run is not None else ""
+        return await self.pool.look(self.run) if self.pool is not None and self.run is not None else ""
 
 
 #: The run that this thread, or this coroutine, carries out in the worker itself.

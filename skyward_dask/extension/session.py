@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
 from typing import Any, Protocol
 from uuid import uuid4
 
 import distributed
-from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, as_completed, get_worker
+from distributed import Client as Client
 from distributed import Worker as DaskWorker
+from distributed import as_completed, get_worker
 
 from skyward_dask.config import Worker
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension.annotations import options
 from skyward_dask.extension.control import install, installed, uninstall
+from skyward_dask.extension.local_cluster import start_local_cluster
 from skyward_dask.extension.tracebacks import shortened
 
 
@@ -147,26 +146,40 @@ def open_session(nodes: int | tuple[int, int], worker: Worker | None, cluster: o
     """Start a local cluster, or connect to the one that is there; all or nothing."""
     with ExitStack() as stack:
         if cluster is None:
-            client: Client = _local(nodes, worker or Worker(), stack)
+            client = start_local_cluster(nodes, Worker.from_config() if worker is None else worker, stack)
         else:
-            client = stack.enter_context(Client(cluster, set_as_default=False))
+            client = stack.enter_context(_connected(cluster))
             if worker is not None:
                 _lend(client, worker, stack)
         stack.enter_context(client.as_current())  # collections that are opened in the block find it
         return Session(client, stack.pop_all())
 
 
-def _local(nodes: int | tuple[int, int], worker: Worker, stack: ExitStack) -> Client:
-    _refuse_unguarded_script()
-    fewest, most = nodes if isinstance(nodes, tuple) else (nodes, nodes)
-    slots = worker.concurrency or max(1, CPU_COUNT // most)
-    cluster = stack.enter_context(
-        LocalCluster(n_workers=fewest, threads_per_worker=slots, processes=True, dashboard_address=None)
-    )
-    client: Client = stack.enter_context(Client(cluster, set_as_default=False))
-    install(client, replace(worker, concurrency=slots))
-    if most > fewest:
-        cluster.adapt(minimum=fewest, maximum=most)
+def check_cluster(cluster: object) -> None:
+    """Refuse what is neither a cluster nor an address."""
+    if not isinstance(cluster, str) and not isinstance(getattr(cluster, "scheduler_address", None), str):
+        hint = ": a Client's is client.scheduler.address" if isinstance(cluster, Client) else ""
+        raise ConfigurationError(
+            f"cluster must be a Dask cluster or the address of a scheduler, not {cluster!r}{hint}."
+        )
+
+
+def _connected(cluster: Any) -> Client:
+    if getattr(cluster, "asynchronous", False):
+        raise ConfigurationError(
+            "this thread runs the event loop of cluster, and opening a Compute waits for it: open it in "
+            "another thread, or use an asynchronous Client instead."
+        )
+    client: Client = Client.__new__(Client)
+    try:
+        Client.__init__(client, cluster, set_as_default=False)
+    except BaseException as error:
+        client.close()  # or the end of the interpreter waits for it for a minute
+        if isinstance(error, ValueError):
+            raise ConfigurationError(
+                f"cluster={cluster!r} is not the address of a scheduler: {error}. One is 'tcp://10.0.0.5:8786'."
+            ) from None
+        raise
     return client
 
 
@@ -178,12 +191,3 @@ def _lend(client: Client, worker: Worker, stack: ExitStack) -> None:
         stack.callback(uninstall, client)
     else:
         stack.callback(install, client, previous)
-
-
-def _refuse_unguarded_script() -> None:
-    # set while multiprocessing imports the main script in a process that it spawns
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise ConfigurationError(
-            "this script starts a local cluster when it is imported, and each worker process imports it: put "
-            'what it does under `if __name__ == "__main__":`.'
-        )

@@ -12,8 +12,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from skyward_dask.slots.channel import Part
 from skyward_dask.slots.forms import Form, Piece, form_of
+from skyward_dask.slots.framing import Part
 from skyward_dask.slots.segments import Range, Segments
 
 

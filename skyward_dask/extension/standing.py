@@ -1,4 +1,4 @@
-"""`stack`: where a running task stands, out of what faulthandler writes in its process."""
+"""`stack`: where a running task is, from what faulthandler writes in its process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def frames(text: str) -> list[str]:
 
 
 def stack(future: Future[Any]) -> str:
-    """Where a running task stands: the frames of its function and of what that has called, outermost first.
+    """Where a running task is: the frames of its function and of what that has called, outermost first.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def stack(future: Future[Any]) -> str:
     Returns
     -------
     str
-        As in a traceback; empty if the task doesn't run. With an asynchronous client, an awaitable of it.
+        As in a traceback; empty if the task isn't running. With an asynchronous client, an awaitable of it.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def stack(future: Future[Any]) -> str:
 
     Notes
     -----
-    A process slot tells it even while native code holds its GIL.
+    It works for a process slot even while native code holds the GIL.
     """
     return future.client.sync(_stack, future)  # type: ignore[no-any-return]
 

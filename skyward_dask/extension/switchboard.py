@@ -241,8 +241,12 @@ class Switchboard:
         elif worker == self._address:
             self._take_answer(begun, route, _MOVED)
         elif self._binds(begun):
-            call = _pickled(begun.call(self._present(begun.caller)))
-            self._post(worker, key, call, partial(self._take_answer, begun, route))
+            try:
+                call = _pickled(begun.call(self._present(begun.caller)))
+            except Exception as error:  # keys are nested too deeply, say; the caller's to see
+                begun.fail(error)
+            else:
+                self._post(worker, key, call, partial(self._take_answer, begun, route))
 
     def _take_answer(self, begun: _Begun, route: Route, data: bytes | None) -> None:
         answer: Answer = (False, _lost(begun.spec, route)) if data is None else pickle.loads(data)
@@ -451,8 +455,9 @@ def _lost(spec: Spec, route: Route) -> CollectionLost:
 
 def _unreachable(spec: Spec, cause: BaseException) -> CollectionLost:
     error = CollectionLost(
-        f"{spec.kind} {spec.name!r} can't be reached: its worker or the scheduler doesn't answer, or this "
-        "process is closing. The operation was not carried out."
+        f"{spec.kind} {spec.name!r} can't be reached, and the operation was not carried out: its worker or "
+        "the scheduler doesn't answer, or this process is closing. If the scheduler has ended, its "
+        "collections have ended with it."
     )
     error.__cause__ = cause
     return error

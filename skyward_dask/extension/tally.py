@@ -10,7 +10,7 @@ from distributed import Worker as DaskWorker
 
 from skyward_dask.extension.routing import Route
 from skyward_dask.extension.threads import ThreadSlots
-from skyward_dask.slots.pool import SlotPool, SlotSnapshot
+from skyward_dask.slots.pool import Pool, SlotSnapshot
 
 #: Under this name in `worker.extensions`, where it outlives an `uninstall`.
 _NAME = "skyward-tally"
@@ -33,7 +33,7 @@ class Tally:
         self.threads = ThreadSlots()
         self._lock = threading.Lock()
         self._tasks: Counter[Route] = Counter()
-        self._pools: set[SlotPool] = set()
+        self._pools: set[Pool] = set()
         self._past: Counter[tuple[int, str]] = Counter()
 
     @classmethod
@@ -52,19 +52,19 @@ class Tally:
         with self._lock:
             return [(route.place.value, route.reason.value, n) for route, n in self._tasks.items()]
 
-    def enter(self, pool: SlotPool) -> None:
+    def enter(self, pool: Pool) -> None:
         """The pool's slots count from now on."""
         with self._lock:
             self._pools.add(pool)
 
-    def leave(self, pool: SlotPool) -> None:
+    def leave(self, pool: Pool) -> None:
         """The pool has ended; what its slots have done stays."""
         slots = pool.snapshots()
         with self._lock:
             self._pools.discard(pool)
             self._past.update(_counts(slots))
 
-    def slots(self, pool: SlotPool) -> list[SlotSnapshot]:
+    def slots(self, pool: Pool) -> list[SlotSnapshot]:
         """The slots of a pool, with what those of the others have done under the same index."""
         with self._lock:
             past = Counter(self._past)

@@ -39,7 +39,7 @@ class shortened:  # noqa: N801  a block, as `dask.utils.shorten_traceback` is
             return
         dasks = re.compile(f".*({'|'.join(paths)})").match
         error.__traceback__ = _shorten(error, trace, lambda file: is_ours(file) or bool(dasks(file)))
-        for link in _chain(error):
+        for link in chain(error):
             link.__traceback__ = _shorten(link, link.__traceback__, is_ours)
         if isinstance(error, SlotCrashed | TaskTimeout):
             error.stack = without_ours(error.stack)
@@ -50,7 +50,7 @@ def is_ours(file: str) -> bool:
     return file.startswith(_PACKAGE)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
     """What the exception was caused by, or raised in the handling of."""
     seen, left = {id(error)}, [error.__cause__, error.__context__]
     while left:

@@ -10,29 +10,27 @@ import asyncio
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, cast
 
 from distributed import Client, get_worker
 from distributed import Worker as DaskWorker
-from distributed.comm.core import connect
 from tornado.ioloop import IOLoop
 
-from skyward_dask.errors import CollectionLost, ConfigurationError
+from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension import private
 from skyward_dask.extension.attending import Attendant
 from skyward_dask.extension.facade import ChildWorker
 from skyward_dask.extension.finding import Unregistered, destroyed, find_at_scheduler
+from skyward_dask.extension.introducing import reach, refuse_closed
 from skyward_dask.extension.switchboard import Switchboard
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
 from skyward_dask.shared.calls import Caller
 
-#: Seconds in which a client that has lost its connection has another one, if the scheduler lives at all: a
-#: scheduler that is busy takes a second or two.
+#: Seconds in which the scheduler knows again a client that has connected again.
 _RECONNECT = 10.0
-#: Seconds between two looks at a client's status, which changes without a word.
+#: Seconds between two questions whether it does.
 _LOOK = 0.05
-#: Seconds for a first answer of whoever listens at the scheduler's address: if nobody does, it takes none.
-_PROBE = 1.0
 
 
 class Transport(Protocol):
@@ -85,8 +83,8 @@ class ClientTransport:
         self._loop = cast(IOLoop, client.loop)
         self._stream: Any = None
         self._connections = 0
-        scheduler: Any = client.scheduler  # there, as long as the client is open
-        self._scheduler = scheduler
+        refuse_closed(client)
+        scheduler: Any = client.scheduler
         self._switchboard = Switchboard(
             client.id,
             "",
@@ -98,12 +96,7 @@ class ClientTransport:
         )
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
-        # a loop that has ended takes calls and never answers
-        if self._client.status not in ("running", "connecting", "newly-created"):
-            raise ConfigurationError(
-                f"{self._client} is {self._client.status}, and with it the way to {spec.kind} {spec.name!r}: "
-                "use the collection while its client is open."
-            )
+        refuse_closed(self._client)  # a loop that has ended takes calls and never answers
         return self._switchboard.begin(spec, ask, Caller(self._client.id, place=self._client.id))
 
     def took(self, pending: Pending) -> None:
@@ -113,7 +106,8 @@ class ClientTransport:
         self._switchboard.withdraw(pending, expired)
 
     def destroy(self, spec: Spec) -> Future[None]:
-        return destroyed(self._loop, self._reach, spec, self._switchboard.destroyed)
+        refuse_closed(self._client)
+        return destroyed(self._loop, partial(reach, self._client), spec, self._switchboard.destroyed)
 
     def is_on_loop(self) -> bool:
         return bool(self._client.asynchronous)
@@ -130,34 +124,13 @@ class ClientTransport:
     async def _find(self, spec: Spec) -> Route:
         deadline = self._loop.time() + _RECONNECT
         while True:
-            scheduler = await self._reach()
+            scheduler = await reach(self._client)
             try:
                 return await find_at_scheduler(scheduler, spec, self._party(), self._client.id)
             except Unregistered:  # the scheduler knows of the loss before the client does
                 if self._loop.time() > deadline:
                     raise
             await asyncio.sleep(_LOOK)
-
-    async def _reach(self) -> Any:
-        """The connection to the scheduler."""
-        deadline = self._loop.time() + _RECONNECT
-        while self._client.status == "connecting":
-            if await self._nobody_listens() or self._loop.time() > deadline:
-                raise CollectionLost(
-                    f"the connection to the scheduler at {self._scheduler.address} is lost, and it doesn't "
-                    "answer. If it has ended, all collections have ended with it; if not, try again later."
-                )
-            await asyncio.sleep(_LOOK)
-        return self._scheduler
-
-    async def _nobody_listens(self) -> bool:
-        """Whether the scheduler has ended, as its address says: one that is busy takes its time."""
-        try:
-            comm = await connect(self._scheduler.address, timeout=_PROBE, **self._client.connection_args)
-        except OSError as error:
-            return not isinstance(error.__cause__, TimeoutError)
-        comm.abort()
-        return False
 
 
 def find_transport(client: Any = None) -> Transport:

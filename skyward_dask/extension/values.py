@@ -3,7 +3,7 @@
 ```
  child's result ── take ──▶ worker.data: an array over shared memory, its form on the shelf
                                        : a list of many objects, as a closed parcel
- worker.data ── attach ──▶ a child: forms              own_views ──▶ a thread task: private views
+ worker.data ── forms ───▶ a child                    own_views ──▶ a thread task: private views
              ── get_data ──▶ another worker, the client: the values themselves
 ```
 """
@@ -17,10 +17,10 @@ from typing import Any
 from distributed import Worker as DaskWorker
 from distributed.comm.core import Comm
 
-from skyward_dask.errors import SkywardError
+from skyward_dask.errors import SerializationError, SkywardError
 from skyward_dask.extension.memory import SharedMemory
-from skyward_dask.extension.parcel import Parcel
-from skyward_dask.extension.routing import Place, Reason, RoutedTask
+from skyward_dask.extension.parcel import Foreign, Parcel
+from skyward_dask.extension.routing import Place, Reason, Route
 from skyward_dask.extension.shelf import may_have_buffers
 from skyward_dask.slots.forms import Form
 from skyward_dask.slots.pickling import unpicklable
@@ -41,7 +41,7 @@ class Values:
 
     Notes
     -----
-    `attach`, `take` and `own_views` are called in slots' threads, the rest on the worker's loop.
+    `forms`, `take` and `own_views` may be called in any thread, the rest on the worker's loop.
     """
 
     def __init__(self, worker: DaskWorker, memory: SharedMemory, is_routing: Callable[[], bool]) -> None:
@@ -52,15 +52,21 @@ class Values:
 
     # --- to a child and back ---------------------------------------------------------------------------
 
-    def attach(self, data: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Form]]:
-        """A task's dependencies: small values, and forms of those that may be shared."""
-        small, attached = {}, {}
+    def split(self, data: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+        """A task's dependencies: small values, and those that are worth a form."""
+        small: dict[Any, Any] = {}
+        large: dict[Any, Any] = {}
         for key, value in data.items():
-            if self._memory.is_large(key):
-                attached[key] = self._form(key, value)
-            else:
-                small[key] = value
-        return small, attached
+            (large if self._memory.is_large(key) else small)[key] = value
+        return small, large
+
+    def has_to_be_made(self, large: Mapping[Any, Any]) -> bool:
+        """Whether any of these values has no form yet."""
+        return any(self._memory.shelf.kept(key, value) is None for key, value in large.items())
+
+    def forms(self, large: Mapping[Any, Any]) -> tuple[Form, ...]:
+        """The forms of values, made where need be."""
+        return tuple(self._form(key, value) for key, value in large.items())
 
     def _form(self, key: Any, value: object) -> Form:
         try:
@@ -71,25 +77,32 @@ class Values:
             raise unpicklable([(f"the result of task {key!r}, an argument", value)], error) from error
 
     def take(self, key: Any, form: Form) -> Any:
-        """The value of a result that came from a child."""
+        """The value of a result that came from a child; raises what `Form.load` raises."""
         value = form.load()
         if not isinstance(value, Parcel):
             if form.is_shared:
                 self._memory.shelf.keep(key, value, form)
             return value
+        return self._closed(key, value)
+
+    def foreign(self, key: Any, form: Form, kind: str) -> Any:
+        """A result that can't be unpickled here stays closed: other tasks can have it."""
+        name = f"the result of task {key!r}, of type {kind},"
+        return self._closed(key, Foreign(name, form.nbytes, form.views()))
+
+    def _closed(self, key: Any, value: Parcel) -> Any:
         if not self._is_routing():
-            return value.open()
+            return _open_if_possible(value)
         self._parcels.add(key)
         return value
 
     # --- to tasks of this process ------------------------------------------------------------------------
 
-    def own_views(self, task: RoutedTask, data: Mapping[Any, Any], in_processes: bool) -> Mapping[Any, Any]:
+    def own_views(self, route: Route, data: Mapping[Any, Any], in_processes: bool) -> Mapping[Any, Any]:
         """The dependencies of a task that doesn't leave the worker: what slots share, it may write to."""
-        if task.route.reason in _PASSING:
+        if route.reason in _PASSING:
             return data
-        # on the loop there is no time to copy anything
-        shares = in_processes and task.route.place is Place.THREAD
+        shares = in_processes and route.place is Place.THREAD
         return {key: self._own_view(key, value, shares) for key, value in data.items()}
 
     def _own_view(self, key: Any, value: Any, shares: bool) -> Any:
@@ -107,13 +120,17 @@ class Values:
     async def get_data(self, comm: Comm, keys: Collection[Any], **options: Any) -> Any:
         """As the worker's own; who asks from this process gets the object itself, and so no parcel."""
         if comm.peer_address.startswith("inproc"):
-            self._open(self._parcels.intersection(keys))
+            self.open(keys)
         return await self._worker.get_data(comm, keys, **options)
 
     def forget(self, key: Any) -> None:
         """The worker doesn't hold the value any more."""
         self._memory.shelf.forget(key)
         self._parcels.discard(key)
+
+    def open(self, keys: Iterable[Any]) -> None:
+        """Hold plain values of these: a task that is not ours to run is about to get them."""
+        self._open(self._parcels.intersection(keys))
 
     def open_all(self) -> None:
         """Hold plain values from now on."""
@@ -123,5 +140,11 @@ class Values:
         data = self._worker.data
         for key in keys:
             if isinstance(value := data.get(key), Parcel):
-                data[key] = value.open()
+                data[key] = _open_if_possible(value)
         self._parcels.difference_update(keys)
+
+
+def _open_if_possible(parcel: Parcel) -> Any:
+    with suppress(SerializationError):  # nobody here can have it; who fetches it sees the error
+        return parcel.open()
+    return parcel

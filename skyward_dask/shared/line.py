@@ -32,12 +32,15 @@ class QueueState(State):
 
     def put(self, ticket: Ticket, items: Sequence[bytes]) -> Waits:
         """Add items at the end; wait for room."""
-        self._putters[ticket] = deque(items)
-        self._flow()
+        if items:
+            self._putters[ticket] = deque(items)
+            self._flow()
+        else:
+            ticket.answer()
         return WAITS
 
     def put_nowait(self, ticket: Ticket, items: Sequence[bytes]) -> None:
-        if self._putters or len(items) > self._room():
+        if items and (self._putters or len(items) > self._room()):
             raise queue.Full
         self._items.extend(items)
         self._flow()

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from skyward_dask.slots.channel import Part
+from skyward_dask.slots.framing import Part
 from skyward_dask.slots.leases import anchor
 from skyward_dask.slots.pages import address, forget_writes, is_clean, map_private, populate, view, write_all
 

@@ -32,10 +32,11 @@ from time import monotonic
 from typing import Any, NoReturn
 
 from skyward_dask.errors import WorkerUnreachable
-from skyward_dask.slots.channel import Channel, ChannelClosed, Frame, Kind, Part
+from skyward_dask.slots.channel import Channel, ChannelClosed
 from skyward_dask.slots.exchange import Exchange
 from skyward_dask.slots.exits import end_as_a_program_does, exit_now, flush, leave
 from skyward_dask.slots.forks import become_ordinary, forks_end_here
+from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.heap import keep_warm
 from skyward_dask.slots.page import Page
 from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unpicklable

@@ -8,7 +8,8 @@ from typing import Any
 
 from skyward_dask.errors import SharedMemoryError
 from skyward_dask.slots.borrowing import Borrower
-from skyward_dask.slots.channel import Channel, Frame, Kind, Part, Quiet
+from skyward_dask.slots.channel import Channel, Quiet
+from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.heap import give_back
 from skyward_dask.slots.pickling import load_exception, loads, unloadable
 
@@ -39,8 +40,7 @@ class Exchange:
     """
 
     def __init__(self, runs: Channel, share_from: int | None) -> None:
-        self._runs = runs
-        self._share_from = share_from
+        self._runs, self._share_from = runs, share_from
         self._borrower = Borrower()
         self.is_short = self._was_short = False
         runs.set_patience(_IDLE)
@@ -94,7 +94,7 @@ class Exchange:
         return sizes, [part for part, size in zip(parts, sizes, strict=True) if size is None]
 
     def _check_complete(self, frame: Frame, what: str) -> None:
-        if frame.missing:
+        if frame.is_short:
             self.is_short = True
             limit, _ = getrlimit(RLIMIT_NOFILE)
             raise SharedMemoryError(
@@ -122,9 +122,9 @@ class Exchange:
             self.is_short, self._was_short = False, True
 
     def next_run(self) -> Frame | None:
-        """Wait for the next run; None: another process has to have it, as this one has no descriptors left."""
+        """Wait for the next run; None: another process has to have it, this one has no descriptors left."""
         frame = self._next_frame()
-        return None if frame.missing and self._was_short else frame
+        return None if frame.is_short and self._was_short else frame
 
     def _next_frame(self) -> Frame:
         """A child that has nothing to do gives back what it doesn't need."""

@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from skyward_dask.slots.channel import Part
+from skyward_dask.slots.framing import Part
 from skyward_dask.slots.pages import address, is_clean
 from skyward_dask.slots.pickling import dumps, loads, unloadable
 from skyward_dask.slots.segments import Range, Segments
+
+#: Bytes of a stream that take a millisecond to be unpickled, if they are many small objects.
+_LONG = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,11 @@ class Form:
     def is_shared(self) -> bool:
         return len(self.parts) > 1 and any(isinstance(part, Piece) for part in self.parts)
 
+    @property
+    def is_long(self) -> bool:
+        """Whether unpickling it may take more than a millisecond."""
+        return len(self.parts[0]) > _LONG  # type: ignore[arg-type]  # the stream is never shared
+
     def load(self) -> Any:
         """The value, over the worker's own mapping: it keeps its ranges in use.
 
@@ -56,11 +64,15 @@ class Form:
         SerializationError
             It can't be unpickled here.
         """
-        parts = [part.view() if isinstance(part, Piece) else part for part in self.parts]
+        parts = self.views()
         try:
             return loads(parts)
         except Exception as error:
             raise unloadable("the result", "in its worker", parts, error) from error
+
+    def views(self) -> list[Part]:
+        """All parts, those in shared memory over the worker's own mapping."""
+        return [part.view() if isinstance(part, Piece) else part for part in self.parts]
 
 
 def share(parts: Iterable[Part], segments: Segments | None) -> Form:

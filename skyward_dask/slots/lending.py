@@ -14,21 +14,21 @@ descriptors follow in the same order.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from skyward_dask.slots.borrowing import Borrower, Layout, Place
-from skyward_dask.slots.channel import Channel, Frame, Kind, Part
 from skyward_dask.slots.forms import Form, Piece
+from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.leases import lease
+from skyward_dask.slots.loop_channel import LoopChannel
 from skyward_dask.slots.pickling import dump_exception, loads
 from skyward_dask.slots.segments import Range, Segment, Segments
 
 
 class Lender:
-    """The worker's end of the exchange with one child; used by one thread at a time.
+    """The worker's end of the exchange with one child.
 
     Parameters
     ----------
@@ -46,23 +46,19 @@ class Lender:
         """Bytes from which the child's results go into shared memory."""
         return None if self._segments is None else self._segments.share_from
 
-    def send(self, runs: Channel, number: int, forms: tuple[Form, ...]) -> None:
+    def send(self, runs: LoopChannel, number: int, forms: tuple[Form, ...]) -> None:
         """Send a run: a call, and what is attached to it."""
         if len(forms) == 1 and not forms[0].is_shared:
-            runs.send(Kind.RUN, number, (), forms[0].inline)
+            runs.send(Frame(Kind.RUN, number, (), forms[0].inline))
             return
         parts = [part for form in forms for part in form.parts]
         counts = tuple(len(form.parts) for form in forms) if len(forms) > 1 else ()
         inline = [part for part in parts if not isinstance(part, Piece)]
         if len(inline) == len(parts):
-            runs.send(Kind.RUN, number, (None, counts), inline)
+            runs.send(Frame(Kind.RUN, number, (None, counts), inline))
             return
         layout, descriptors, leases = self.lend(parts)
-        try:
-            runs.send(Kind.RUN, number, (layout, counts), inline, descriptors)
-        finally:
-            for fd in leases:
-                os.close(fd)
+        runs.send(Frame(Kind.RUN, number, (layout, counts), inline, descriptors), owned=leases)
 
     def lend(self, parts: Sequence[Part | Piece]) -> tuple[Layout, list[int], list[int]]:
         """What a borrower has to know of the pieces among the parts.
@@ -84,20 +80,29 @@ class Lender:
         layout = _described(new), tuple(segment.number for segment in lent), tuple(map(_place, parts))
         return layout, [*(segment.fd for segment in new), *leases], leases
 
-    def grant(self, runs: Channel, frame: Frame) -> None:
-        """Tell the child where to write the buffers of its result, or why it can't."""
+    def allocate(self, sizes: Sequence[int]) -> list[Range]:
+        """Ranges for the buffers of a result; it may take a while, and any thread will do.
+
+        Raises
+        ------
+        SharedMemoryError
+            There is no room.
+        """
         assert self._segments is not None
-        try:
-            taken = [self._segments.allocate(size) for size in frame.envelope]
-        except Exception as error:  # the task's: the child raises it
-            runs.send(Kind.GRANT, frame.number, (), dump_exception(error))
-            return
+        return [self._segments.allocate(size) for size in sizes]
+
+    def grant(self, runs: LoopChannel, number: int, taken: list[Range]) -> None:
+        """Tell the child where to write the buffers of its result."""
         # should the child die, they are in use until `close`: it may be writing to its last breath
         self._granted = taken
         new = self._new(given.segment for given in taken)
         places = tuple((given.segment.number, given.start, given.size, given.warm) for given in taken)
         descriptors = [segment.fd for segment in new]
-        runs.send(Kind.GRANT, frame.number, (_described(new), places), (), descriptors)
+        runs.send(Frame(Kind.GRANT, number, (_described(new), places), (), descriptors))
+
+    def refuse(self, runs: LoopChannel, number: int, error: Exception) -> None:
+        """Tell the child why it can't have them: the error is its task's."""
+        runs.send(Frame(Kind.GRANT, number, (), dump_exception(error)))
 
     def collect(self, sizes: Sequence[int | None], inline: Sequence[Part]) -> Form:
         """A result: for each of its parts the size, where it was granted a range, else None."""

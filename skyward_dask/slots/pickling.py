@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 
 from skyward_dask.errors import SerializationError, SkywardError
-from skyward_dask.slots.channel import Part
+from skyward_dask.slots.framing import Part
 
 
 def dumps(value: object) -> list[Part]:
@@ -40,7 +40,7 @@ def dumps(value: object) -> list[Part]:
     return [stream, *(buffer.raw() for buffer in buffers)]
 
 
-def loads(parts: list[Part]) -> Any:
+def loads(parts: Sequence[Part]) -> Any:
     """The value that `dumps` pickled; its buffers are used in place, and are writable."""
     return pickle.loads(parts[0], buffers=parts[1:])
 
@@ -227,7 +227,7 @@ def _bare(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     raise TypeError(f"{cls} can't be built again")
 
 
-def load_exception(parts: list[Part]) -> BaseException:
+def load_exception(parts: Sequence[Part]) -> BaseException:
     """The exception that `dump_exception` pickled, with its chain and its remote frames."""
     links: list[_Link] = pickle.loads(parts[0])
     errors = _load_links(links)

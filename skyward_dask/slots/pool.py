@@ -1,47 +1,43 @@
-"""`SlotPool`: a `concurrent.futures.Executor` over long-lived child processes that can die alone.
+"""`Pool`: long-lived child processes that run one call at a time each, and that can die alone.
 
 ```
- caller's thread ── check out ──▶ slot ── ChildProcess.run ──▶ child
-                 ◀─ check in ───       ◀─ result, error ──
- any thread      ── stop ───────▶ verdict ── interrupt, kill ─▶
- supervisor      ── starts, buries, replaces children; keeps deadlines and limits
+ start(run) ─ pickle ─▶ queue ─ a slot is free ─▶ child ─ RESULT ─▶ run.finish
+ stop(run) ───────────▶ verdict ── interrupt, kill ─▶
+ the nursery ─────────▶ children are there; children are dead
 ```
 
-A child belongs to a run, not to a thread: threads come and go. What is decided about a child stands in
-`lifecycle`; `_settle` then has each slot hold a child that can work. The lock here guards slots, children
-and runs while that is decided, and is never held during I/O that can block.
+All of it lives on one event loop: what happens is an event there, and there is no lock and no thread for a
+run. What is decided about a child stands in `lifecycle`; `_settle` then has each slot hold a child that can
+work. What may take longer than a millisecond (pickling and copying large values, looking at processes) is
+done in a few helper threads.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Executor, Future
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Executor
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, ClassVar
 
 import psutil
 
 from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, TaskTimeout
-from skyward_dask.slots import segments as shared_memory
+from skyward_dask.slots.aside import aside
 from skyward_dask.slots.backoff import Backoff
-from skyward_dask.slots.callers import Callers
-from skyward_dask.slots.channel import Kind, Part
+from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.forms import Form
+from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.lifecycle import Command, Event, State
 from skyward_dask.slots.limits import own_memory, pause
+from skyward_dask.slots.nursery import Nursery
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pickling import dumps, load_exception, unpicklable
-from skyward_dask.slots.preparation import Preparation, Setting
-from skyward_dask.slots.process import ChildProcess, Lost
-from skyward_dask.slots.runs import Request, Run, Verdict
+from skyward_dask.slots.preparation import Preparation
+from skyward_dask.slots.requests import serve
+from skyward_dask.slots.runs import Run, Verdict
 from skyward_dask.slots.segments import Segments
-from skyward_dask.slots.supervisor import Listener, Supervisor
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 #: Seconds that an idle child has to leave by itself: most leave in 50 ms, and what an atexit function
 #: does may take its time.
@@ -49,8 +45,6 @@ _LEAVE = 2.0
 #: How often a run is given to another child because its own went through no fault of the run. A task that
 #: kills the template each time would otherwise be run for ever; more than chance may take: arbitrary.
 _REPEATS = 5
-#: Bytes from which shared memory is faster than the socket, its round trip for a range included.
-SHARE_FROM = 256 * 1024
 
 
 class PoolClosed(RuntimeError):
@@ -108,440 +102,410 @@ class _Slot:
     kills: int = 0
 
 
-def _ignore(*args: object) -> None:
-    pass
-
-
-class SlotPool(Executor):
-    """Run calls in child processes: one call at a time in each, and a death harms its own call alone.
+class Pool:
+    """Children in slots. For the loop that it is made on.
 
     Parameters
     ----------
     slots : int
         How many calls run at once.
-    env : mapping of str to str or callable
-        Added to the children's environment. ``"{slot}"`` in a value becomes the slot's index; a function as a
-        value is called with it.
-    pre_import : tuple of str
-        Modules that each child imports before its first call.
-    initializer : callable, optional
-        Called in each child before its first call.
-    health_check : callable, optional
-        Called in the child after a call that raised; if it returns False or raises, the child is replaced.
-    backend : str
-        ``"module:function"``, called in each child first, with `backend_argument` and a `Link` by which
-        the child's tasks can ask for things (`Request.serve`).
-    backend_argument : bytes
-    max_tasks : int, optional
+    preparation : Preparation
+        What children are given.
+    segments : Segments or None
+        Shared memory.
+    helpers : concurrent.futures.Executor
+        Threads for what takes its time.
+    max_tasks : int or None
         Each child is replaced after so many calls.
     grace : float
         Seconds between the interruption of a call that is stopped and its kill.
     eager : bool
         Start the children now; else each when it is first wanted.
-    share_from : int or None
-        Bytes from which a buffer (of a NumPy array, a DataFrame, …) goes through shared memory; None for
-        never.
-    segments : Segments, optional
-        The shared memory of somebody else, in place of one of the pool's own.
-    on_output : callable
-        Takes ``(key, "stdout" or "stderr", line)``.
-    on_text : callable
-        Takes ``("stdout" or "stderr", text)``, as it comes.
+    sink : Sink
+        Takes what children write.
     on_event : callable
         Takes ``("start", "crash", "kill", "unhealthy", "replace" or "failed-start", slot, pid)``.
-
-    Raises
-    ------
-    SlotStartFailed
-        From a call, when children can't start. `wait_ready` asks at once.
-
-    Examples
-    --------
-    >>> with SlotPool(2) as pool:
-    ...     pool.submit(pow, 2, 5).result()
-    32
-
-    Notes
-    -----
-    Thread-safe. In a script, use it under ``if __name__ == "__main__"`` or not: children don't import the
-    script; functions of ``__main__`` travel by value.
     """
 
     def __init__(
         self,
         slots: int,
+        preparation: Preparation,
+        segments: Segments | None,
+        helpers: Executor,
         *,
-        env: Mapping[str, Setting] | None = None,
-        pre_import: tuple[str, ...] = (),
-        initializer: Callable[[], object] | None = None,
-        health_check: Callable[[], object] | None = None,
-        backend: str = "",
-        backend_argument: bytes = b"",
-        max_tasks: int | None = None,
-        grace: float = 0.5,
-        eager: bool = True,
-        share_from: int | None = SHARE_FROM,
-        segments: Segments | None = None,
-        on_output: Callable[[str, str, str], None] = _ignore,
-        on_text: Callable[[str, str], None] = _ignore,
-        on_event: Callable[[str, int, int], None] = _ignore,
+        max_tasks: int | None,
+        grace: float,
+        eager: bool,
+        sink: Sink,
+        on_event: Callable[[str, int, int], None],
     ) -> None:
-        if slots < 1:
-            raise ValueError(f"a pool needs at least one slot, not {slots}")
-        self._preparation = Preparation(
-            env or {}, pre_import, initializer, backend, backend_argument, health_check
-        )
+        self._loop = asyncio.get_running_loop()
+        self._preparation, self._segments, self._helpers = preparation, segments, helpers
         self._max_tasks, self._grace = max_tasks, grace
-        self._sink, self._on_event = Sink(on_output, on_text), on_event
-        self._changed = threading.Condition()
+        self._sink, self._on_event = sink, on_event
+        calls = _pickled_calls(preparation)
+        self._nursery = Nursery(self._loop, preparation, calls, sink, helpers, self._buried)
         self._slots = [_Slot(index, wanted=eager) for index in range(slots)]
         self._size = slots
         self._children: set[ChildProcess] = set()
         self._idle: list[_Slot] = []
-        self._waiting = 0
-        self._failures: list[SlotStartFailed] = []
+        self._unsettled = dict.fromkeys(self._slots)
+        self._open: set[Run] = set()  # from `start` to their ends
+        self._queue: deque[Run] = deque()  # pickled, and waiting for a slot
+        self._rejoining: deque[tuple[Run, asyncio.Future[None]]] = deque()
+        self._occupied = 0
+        self._starting: list[asyncio.Future[None]] = []  # those who wait until a child is ready
         self._backoff = Backoff()
-        self._open_calls = 0
-        self._closing = False
-        self._ended = threading.Event()
-        self._callers = Callers(slots)
-        self._own_segments = None if segments is not None else shared_memory.create(share_from)
-        self._segments = segments or self._own_segments
-        self._submitted: WeakKeyDictionary[Future[Any], Run] = WeakKeyDictionary()
-        listener = Listener(self._ready, self._died, self._sink)
-        self._supervisor = Supervisor(self._preparation, self._pickled_calls(), listener)
-        with self._changed:
-            for slot in self._slots:
-                self._settle(slot)
+        self._limited: set[Run] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closing = self._is_ending = False
+        self._update()
 
-    def _pickled_calls(self) -> list[Part]:
-        calls = self._preparation.initializer, self._preparation.health_check
-        try:
-            return dumps(calls)
-        except Exception as error:
-            named = ("the initializer", calls[0]), ("the health check", calls[1])
-            raise unpicklable(named, error) from error
+    # --- a run begins --------------------------------------------------------------------------------
 
-    # --- running -----------------------------------------------------------------------------------
-
-    def run(self, request: Request) -> Any:
-        """Run a call in a slot, in the calling thread's time, and return its value.
+    def start(self, run: Run) -> None:
+        """Have a call run in a slot; `Run.when_over` tells of its outcome.
 
         Raises
         ------
-        SlotCrashed
-            The child died while it ran the call.
-        SlotOutOfMemory
-            It had more memory than `Request.memory_limit`.
-        TaskTimeout
-            The call took longer than `Request.timeout`.
-        SlotStartFailed
-            No child can be started.
-        SerializationError
-            The call or its result can't be pickled.
-        RunEnded
-            The call was stopped, or the pool was ended meanwhile; a `concurrent.futures.CancelledError`.
         PoolClosed
             The pool is shut down.
-        BaseException
-            What the call raised.
+
+        Notes
+        -----
+        The outcome may be an error of `skyward_dask.errors`, `RunEnded`, or whatever the call raised.
         """
-        return self.carry_out(Run(request))
+        if self._is_closing:
+            raise PoolClosed("the pool is shut down and takes no more calls")
+        self._open.add(run)
+        assert run.request is not None
+        if run.request.is_large:
+            self._spawn(self._pickle_aside(run))
+        else:
+            self._pickle(run)
+            self._update()
 
-    def carry_out(self, run: Run) -> Any:
-        """The same as `run`, for a run that may be interrupted meanwhile."""
-        return self.carry_out_to_form(run).load()
-
-    def carry_out_to_form(self, run: Run) -> Form:
-        """The same as `carry_out`, but with the value as its child has pickled it."""
-        self._enter()
+    def _pickle(self, run: Run) -> None:
+        assert run.request is not None
         try:
-            return self._run(run)
-        finally:
-            self._leave()
+            run.forms = run.request.pickled(self._segments)
+        except Exception as error:  # its caller sees it
+            self._finish(run, error)
+        else:
+            self._queue.append(run)
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Schedule ``fn(*args, **kwargs)`` in a slot; see `concurrent.futures.Executor.submit`."""
-        run = Run(Request(getattr(fn, "__qualname__", None) or repr(fn), fn, args, kwargs))
-        self._enter()
+    async def _pickle_aside(self, run: Run) -> None:
+        assert run.request is not None
         try:
-            future: Future[T] = self._callers.submit(self._run_submitted, run)
-        except BaseException:
-            self._leave()
-            raise
-        self._submitted[future] = run
-        future.add_done_callback(self._leave)
-        return future
+            forms = await aside(self._helpers, run.request.pickled, self._segments)
+        except Exception as error:  # its caller sees it
+            self._finish(run, error)
+        else:
+            if not run.is_over:
+                run.forms = forms
+                self._queue.append(run)
+        self._update()
 
-    def stop(self, future: Future[Any]) -> bool:
-        """Cancel a call that waits, or stop one that runs: its result is a CancelledError.
+    def _begin(self, run: Run, slot: _Slot) -> None:
+        child = slot.child
+        assert child is not None
+        self._occupy(run)
+        self._apply(child, Event.CHECK_OUT)
+        child.begin(run)
+        child.last = child.last or child.runs_done + 1 == self._max_tasks
+        if run.timeout is not None:
+            run.deadline = self._loop.call_later(run.timeout, self._time_out, run)
+        if run.memory_limit is not None:
+            self._limit_memory(run)
 
-        Returns whether that will be so; False: it has ended, or is about to.
-        """
-        return future.cancel() or self.interrupt(self._submitted[future])
+    def _may_begin(self, run: Run) -> bool:
+        if run.may_begin is None or run.may_begin():
+            return True
+        self._finish(run, RunEnded(f"{run.key}: cancelled before it ran"))
+        return False
 
-    def interrupt(self, run: Run) -> bool:
-        """Stop a run: KeyboardInterrupt first, and after the grace period a kill with all that it started."""
-        with self._changed:
-            return self._judge(run, Verdict.STOPPED)
+    def _occupy(self, run: Run) -> None:
+        run.slotted = True
+        self._occupied += 1
+
+    def _vacate(self, run: Run) -> None:
+        if run.slotted:
+            run.slotted = False
+            self._occupied -= 1
 
     def secede(self, run: Run) -> None:
         """Let the run go on outside its slot, which gets another child."""
-        with self._changed:
-            child = run.child
-            if child is not None and (slot := self._slots[child.slot]).child is child:
-                slot.child = None
-                self._settle(slot)
-
-    def _run_submitted(self, run: Run) -> Any:
-        return self._run(run).load()
-
-    def _run(self, run: Run) -> Form:
-        forms = run.request.pickled(self._segments)
-        while True:
-            child = self._check_out(run)
-            reply, over = self._attempt(run, child, forms)
-            if over:
-                return self._outcome(run, child, reply)
-            if run.request.again is not None:
-                run.request.again()
-
-    def _attempt(
-        self, run: Run, child: ChildProcess, forms: tuple[Form, ...]
-    ) -> tuple[tuple[Kind, Form] | None, bool]:
-        """Carry out a run in a child.
-
-        Returns
-        -------
-        reply : tuple or None
-            The child's word, if it had one.
-        over : bool
-            Whether that is the end of the run; else another child is to have it.
-        """
-        reply, over = None, True
-        try:
-            reply = child.carry_out(run, forms)
-        except Lost:
-            self._supervisor.call(self._supervisor.expect_burial, child)
-            child.died.wait()
-            over = not self._is_repeated(run, child)
-        finally:
-            self._give_back(run, child, reply is not None, over)
-        return reply, over
-
-    def _is_repeated(self, run: Run, child: ChildProcess) -> bool:
-        """Whether a run whose child has died is given to another: it was no fault of the run."""
-        with self._changed:
-            innocent = child.orphaned or not child.has_begun
-            if run.verdict is not None or not innocent or run.repeats >= _REPEATS:
-                run.done = True
-                return False
-            run.repeats += 1
-            return True
-
-    def _outcome(self, run: Run, child: ChildProcess, reply: tuple[Kind, Form] | None) -> Form:
-        """What the caller gets; the first verdict stands, whatever the child still said."""
-        if run.verdict is not None or reply is None:
-            raise self._verdict_as_error(run, child)
-        kind, form = reply
-        if kind is Kind.ERROR:
-            raise load_exception(form.inline)
-        return form
-
-    def _verdict_as_error(self, run: Run, child: ChildProcess) -> BaseException:
-        request = run.request
-        if run.verdict is Verdict.TIMED_OUT:
-            assert request.timeout is not None
-            return TaskTimeout(request.key, request.timeout, run.stack)
-        if run.verdict in (Verdict.STOPPED, Verdict.POOL_ENDED):
-            return RunEnded(f"{request.key}: {run.verdict.value}")
-        child.died.wait()  # it was killed, or has died
-        death = child.death
-        assert death is not None
-        crash = SlotCrashed(request.key, child.pid, death.exitcode, death.signal, death.stack, death.stderr)
-        if run.verdict is Verdict.OUT_OF_MEMORY:
-            assert request.memory_limit is not None
-            return SlotOutOfMemory(crash, request.memory_limit, run.peak)
-        return crash
-
-    def _enter(self) -> None:
-        with self._changed:
-            if self._closing:
-                raise PoolClosed("the pool is shut down and takes no more calls")
-            self._open_calls += 1
-
-    def _leave(self, _: object = None) -> None:
-        with self._changed:
-            self._open_calls -= 1
-            if self._closing and not self._open_calls:
-                self._close_children()
-
-    def _check_out(self, run: Run) -> ChildProcess:
-        with self._changed:
-            seen = len(self._failures)
-            self._waiting += 1
-            try:
-                self._changed.wait_for(lambda: run.verdict is not None or self._can_proceed(seen))
-            finally:
-                self._waiting -= 1
-            if self._ended.is_set() or run.verdict is not None:
-                run.done = True
-                raise RunEnded(f"{run.request.key}: ended before it ran")
-            if not self._idle:
-                run.done = True
-                raise self._failures[-1]
-            slot = self._idle.pop()
-            assert slot.child is not None
-            return self._begin(run, slot, slot.child)
-
-    def _begin(self, run: Run, slot: _Slot, child: ChildProcess) -> ChildProcess:
-        self._apply(child, Event.CHECK_OUT)
-        child.expect()
-        run.child, child.run = child, run
-        if self._max_tasks is not None and child.runs_done + 1 >= self._max_tasks:
-            child.last = True
-            self._settle(slot)
-        request = run.request
-        if request.timeout is not None:
-            self._supervisor.at(time.monotonic() + request.timeout, self._time_out, run, child)
-        if request.memory_limit is not None:
-            self._supervisor.call(self._check_memory, run, child)
-        return child
-
-    def _can_proceed(self, seen: int) -> bool:
-        """Whether a caller has something to go on with; wants children where that may help."""
-        if self._idle or self._ended.is_set():
-            return True
-        hopeless = [slot for slot in self._slots[: self._size] if slot.child is None]
-        if len(self._failures) > seen:
-            return len(hopeless) == self._size
-        if self._count(State.STARTING) < self._waiting and hopeless:
-            slot = hopeless[0]
-            slot.wanted = True
-            self._settle(slot)
-        return False
-
-    def _count(self, *states: State) -> int:
-        return sum(slot.child is not None and slot.child.state in states for slot in self._slots)
-
-    def _give_back(self, run: Run, child: ChildProcess, answered: bool, over: bool) -> None:
-        slot = self._slots[child.slot]
-        with self._changed:
-            run.child = child.run = None
-            run.done = over
-            child.runs_done += 1
-            if over:
-                slot.tasks_done += 1
-            if not child.is_healthy and not child.last:
-                child.last = True
-                self._supervisor.call(self._on_event, "unhealthy", child.slot, child.pid)
-            if answered:
-                self._apply(child, Event.CHECK_IN)
-            if child.state is State.GONE:
-                child.close()  # nobody else has it: its death left that to us
-
-    # --- changing ----------------------------------------------------------------------------------
-
-    def resize(self, slots: int) -> None:
-        """Have so many slots; a run in one that is given up ends first."""
-        if slots < 1:
-            raise ValueError(f"a pool needs at least one slot, not {slots}")
-        self._callers.resize(slots)
-        with self._changed:
-            self._size = slots
-            self._slots += [_Slot(index, wanted=True) for index in range(len(self._slots), slots)]
-            for slot in self._slots:
-                slot.wanted = slot.index < slots
-                self._settle(slot)
-            self._changed.notify_all()
-
-    def renew(self, backend_argument: bytes) -> None:
-        """Replace every child, the busy ones after their runs: what they know of this process is stale."""
-        with self._changed:
-            self._preparation = replace(self._preparation, backend_argument=backend_argument)
-            self._supervisor.call(self._supervisor.renew, self._preparation)
-            for child in list(self._children):
-                child.last = True
-                if child.state is State.IDLE:
-                    self._apply(child, Event.RETIRE)
-                self._settle(self._slots[child.slot])
-
-    # --- what is decided about a run ---------------------------------------------------------------
-
-    def _judge(self, run: Run, verdict: Verdict) -> bool:
-        """Give a verdict, unless the run has one or is done; with the lock held."""
-        if run.done or run.verdict is not None:
-            return False
-        run.verdict = verdict
         child = run.child
-        if child is None:
-            self._changed.notify_all()  # it waits for a slot
-            return True
-        self._slots[child.slot].kills += 1
-        self._supervisor.call(self._on_event, "kill", child.slot, child.pid)
-        self._apply(child, Event.STOP if verdict is Verdict.STOPPED else Event.LIMIT)
+        if child is not None and run.slotted:
+            self._vacate(run)
+            slot = self._slots[child.slot]
+            if slot.child is child:
+                slot.child = None
+                self._unsettled[slot] = None
+            self._update()
+
+    def rejoin(self, run: Run) -> asyncio.Future[None]:
+        """Wait for room among the slots; who has seceded comes before those that wait to begin."""
+        joined: asyncio.Future[None] = self._loop.create_future()
+        if run.slotted:
+            joined.set_result(None)
+        else:
+            self._rejoining.append((run, joined))
+            self._update()
+        return joined
+
+    # --- a run ends ----------------------------------------------------------------------------------
+
+    def stop(self, run: Run) -> bool:
+        """Stop a run: KeyboardInterrupt first, and after the grace period a kill with all that it started.
+
+        Returns whether its outcome will be `RunEnded`; False: it has ended, or is about to otherwise.
+        """
+        if run.is_over or run.verdict is not None:
+            return False
+        run.verdict = Verdict.STOPPED
+        if run.child is not None:
+            self._end_run(run, run.child)
+            self._update()
+        else:
+            self._finish(run, RunEnded(f"{run.key}: ended before it ran"))
         return True
 
-    def _time_out(self, run: Run, child: ChildProcess) -> None:
-        timeout = run.request.timeout
-        assert timeout is not None
-        with self._changed:
-            if run.child is not child:
-                return
-            due = child.due(timeout)
-        if due > time.monotonic():
-            self._supervisor.at(due, self._time_out, run, child)
+    def _end_run(self, run: Run, child: ChildProcess) -> None:
+        """Carry out a run's verdict."""
+        self._slots[child.slot].kills += 1
+        self._on_event("kill", child.slot, child.pid)
+        self._apply(child, Event.STOP if run.verdict is Verdict.STOPPED else Event.LIMIT)
+
+    def _time_out(self, run: Run) -> None:
+        child, timeout = run.child, run.timeout
+        assert child is not None and timeout is not None
+        if (due := child.due(timeout)) > self._loop.time():
+            run.deadline = self._loop.call_at(due, self._time_out, run)
+        elif run.verdict is None:
+            run.verdict = Verdict.TIMED_OUT  # first: whatever the look does to the task, its result is void
+            self._spawn(self._look_and_end(run, child))
+
+    async def _look_and_end(self, run: Run, child: ChildProcess) -> None:
+        run.stack = await child.look()
+        if run.child is child:
+            self._end_run(run, child)
+            self._update()
+
+    def _limit_memory(self, run: Run) -> None:
+        self._limited.add(run)
+        if len(self._limited) == 1:
+            self._spawn(self._watch_memory())
+
+    async def _watch_memory(self) -> None:
+        """Look at all runs that have a limit, as long as there are any."""
+        while self._limited:
+            looked = {run: run.child.pid for run in self._limited if run.child is not None}
+            used = await aside(self._helpers, _measured, list(looked.values()))
+            shortest = 1.0
+            for (run, pid), size in zip(looked.items(), used, strict=True):
+                limit = run.memory_limit
+                assert limit is not None
+                child = run.child
+                if size > limit and child is not None and child.pid == pid and run.verdict is None:
+                    run.verdict, run.peak = Verdict.OUT_OF_MEMORY, size
+                    self._end_run(run, child)
+                shortest = min(shortest, pause(limit, size))
+            self._limited = {run for run in self._limited if not run.is_over and run.verdict is None}
+            self._update()
+            await asyncio.sleep(shortest)
+
+    def _answered(self, child: ChildProcess, frame: Frame) -> None:
+        run, form = child.run, child.take(frame)
+        if run is None or (child.doomed and run.verdict in _LIMITS):
+            return  # its death says the rest
+        request = run.request
+        assert request is not None
+        if request.report is not None and frame.envelope and frame.envelope[0]:
+            request.report(*frame.envelope[0])
+        self._part(run, child)
+        self._slots[child.slot].tasks_done += 1
+        if not child.is_healthy and not child.last:
+            child.last = True
+            self._on_event("unhealthy", child.slot, child.pid)
+        self._apply(child, Event.CHECK_IN)
+        if run.verdict is not None:
+            self._finish(run, self._verdict_as_error(run, child))
+        elif frame.kind is Kind.ERROR:
+            self._finish(run, load_exception(form.inline))
+        else:
+            self._finish(run, form)
+        self._update()
+
+    def _lost(self, run: Run, child: ChildProcess) -> None:
+        """The child that had the run is dead."""
+        innocent = child.orphaned or not child.has_begun
+        self._part(run, child)
+        if run.verdict is None and innocent and run.repeats < _REPEATS:
+            run.repeats += 1
+            assert run.request is not None
+            if run.request.again is not None:
+                run.request.again()
+            self._queue.appendleft(run)
+        else:
+            self._slots[child.slot].tasks_done += 1
+            self._finish(run, self._verdict_as_error(run, child))
+
+    def _part(self, run: Run, child: ChildProcess) -> None:
+        """The child has the run no more."""
+        run.child = child.run = None
+        run.cancel_deadline()
+        child.runs_done += 1
+        self._vacate(run)
+
+    def _verdict_as_error(self, run: Run, child: ChildProcess) -> BaseException:
+        if run.verdict is Verdict.TIMED_OUT:
+            assert run.timeout is not None
+            return TaskTimeout(run.key, run.timeout, run.stack)
+        if run.verdict in (Verdict.STOPPED, Verdict.POOL_ENDED):
+            return RunEnded(f"{run.key}: {run.verdict.value}")
+        death = child.death
+        assert death is not None
+        crash = SlotCrashed(run.key, child.pid, death.exitcode, death.signal, death.stack, death.stderr)
+        if run.verdict is Verdict.OUT_OF_MEMORY:
+            assert run.memory_limit is not None
+            return SlotOutOfMemory(crash, run.memory_limit, run.peak)
+        return crash
+
+    def _finish(self, run: Run, outcome: Form | BaseException) -> None:
+        if not run.is_over:
+            self._open.discard(run)
+            self._limited.discard(run)
+            run.finish(outcome)
+            self._end_if_done()
+
+    # --- what a child says ---------------------------------------------------------------------------
+
+    def _take(self, child: ChildProcess, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.RESULT | Kind.ERROR:
+                self._answered(child, frame)
+            case Kind.REQUEST:
+                serve(child, frame)
+            case Kind.ALLOCATE:
+                self._spawn(self._grant(child, frame))
+            case Kind.READY:
+                self._came_up(child)
+
+    async def _grant(self, child: ChildProcess, frame: Frame) -> None:
+        # housekeeping may hold the lock of the shared memory for as long as pages take to go
+        try:
+            taken = await aside(self._helpers, child.lender.allocate, frame.envelope)
+        except Exception as error:  # the task's: the child raises it
+            child.lender.refuse(child.runs, frame.number, error)
+        else:
+            child.lender.grant(child.runs, frame.number, taken)
+
+    def _closed_its_socket(self, child: ChildProcess) -> None:
+        """A death, or a child that has closed its sockets: then this makes it one.
+
+        A process that is exiting already keeps its exit code.
+        """
+        if child.death is None and child.state is not State.LEAVING:
+            child.kill()
+            self._nursery.expect_burial(child)
+
+    def _came_up(self, child: ChildProcess) -> None:
+        self._backoff.succeed()
+        self._apply(child, Event.READY)
+        self._on_event("start", child.slot, child.pid)
+        for waiting in self._starting:
+            if not waiting.done():
+                waiting.set_result(None)
+        self._starting.clear()
+        self._update()
+
+    def _buried(self, child: ChildProcess) -> None:
+        """A child is dead, with all that it started; or it couldn't be started."""
+        before = child.state
+        self._children.discard(child)
+        self._apply(child, Event.DIED)
+        if (run := child.run) is not None:
+            self._lost(run, child)
+        child.close()
+        event = {State.STARTING: "failed-start", State.IDLE: "crash", State.BUSY: "crash"}.get(before)
+        if event is not None and not child.orphaned:
+            self._on_event(event, child.slot, child.pid)
+        if before is State.STARTING and not child.orphaned:
+            self._give_up_if_hopeless(_failure(child))
+        self._update()
+
+    def _give_up_if_hopeless(self, failure: SlotStartFailed) -> None:
+        """Tell all that wait for a child, if none is there and none is on its way."""
+        children = (child for slot in self._slots[: self._size] for child in (slot.child, slot.successor))
+        if any(child is not None and child.state not in _AWAY for child in children):
             return
-        stack = child.stack()
-        with self._changed:
-            if run.child is child:
-                run.stack = stack
-                self._judge(run, Verdict.TIMED_OUT)
+        for waiting in self._starting:
+            if not waiting.done():
+                waiting.set_exception(failure)
+        self._starting.clear()
+        queue, self._queue = self._queue, deque()
+        for run in queue:
+            self._finish(run, failure)
 
-    def _check_memory(self, run: Run, child: ChildProcess) -> None:
-        limit = run.request.memory_limit
-        assert limit is not None
-        with self._changed:
-            if run.child is not child or run.verdict is not None:
+    # --- children come and go ------------------------------------------------------------------------
+
+    def _update(self) -> None:
+        """Bring slots in order and have waiting runs begin, until nothing is left to be done."""
+        while True:
+            while self._unsettled:
+                self._settle(self._unsettled.popitem()[0])
+            self._dispatch()
+            if not self._unsettled:
                 return
-        used = own_memory(child.pid)
-        if used <= limit:
-            self._supervisor.at(time.monotonic() + pause(limit, used), self._check_memory, run, child)
-            return
-        with self._changed:
-            if run.child is child:
-                run.peak = used
-                self._judge(run, Verdict.OUT_OF_MEMORY)
 
-    def _overdue(self, child: ChildProcess, run: Run | None) -> None:
-        """A child that was interrupted, or asked to leave, has had its time."""
-        with self._changed:
-            if child.run is run:
-                self._apply(child, Event.LIMIT)
+    def _dispatch(self) -> None:
+        """Give waiting runs to idle children, and want more of these where that may help."""
+        while self._rejoining and self._occupied < self._size:
+            run, joined = self._rejoining.popleft()
+            if run.child is not None and not joined.done():
+                self._occupy(run)
+                joined.set_result(None)
+        while self._queue and self._idle and self._occupied < self._size:
+            run = self._queue.popleft()
+            if not run.is_over and self._may_begin(run):
+                self._begin(run, self._idle.pop())
+        if not self._is_ending and (wanted := len(self._queue) or len(self._starting)):
+            self._want(wanted)
 
-    # --- children come and go ----------------------------------------------------------------------
+    def _want(self, count: int) -> None:
+        """Have so many children on their way, if there are slots without one."""
+        slots = self._slots[: self._size]
+        count -= sum(slot.child is not None and slot.child.state is State.STARTING for slot in slots)
+        for slot in slots:
+            if count > 0 and slot.child is None and not slot.wanted:
+                count -= 1
+                slot.wanted = True
+                self._unsettled[slot] = None
 
     def _apply(self, child: ChildProcess, event: Event) -> None:
-        """Apply an event and carry its commands out; with the lock held."""
-        for command in child.apply(event):
-            self._carry_out[command](self, child)
-        self._settle(self._slots[child.slot])
+        """Apply an event and carry out what follows from it."""
+        events = [event]
+        while events:
+            for command in child.apply(events.pop()):
+                events += self._carry_out[command](self, child)
+        self._unsettled[self._slots[child.slot]] = None
 
     def _settle(self, slot: _Slot) -> None:
-        """Have the slot hold a child that can work, and start what it lacks; with the lock held."""
-        if slot.child is not None and slot.child.state in (State.GONE, State.LEAVING):
+        """Have the slot hold a child that can work, and start what it lacks."""
+        if slot.child is not None and slot.child.state in _AWAY:
             slot.child = None
-        if slot.successor is not None and slot.successor.state in (State.GONE, State.LEAVING):
+        if slot.successor is not None and slot.successor.state in _AWAY:
             slot.successor = None
         if slot.child is None:
             slot.child, slot.successor = slot.successor, None
-        if not self._ended.is_set():
+        if not self._is_ending:
             self._retire_surplus(slot)
             self._spawn_missing(slot)
-        is_idle = slot.child is not None and slot.child.state is State.IDLE
-        if is_idle and not self._ended.is_set() and slot not in self._idle:
+        is_idle = slot.child is not None and slot.child.state is State.IDLE and not self._is_ending
+        if is_idle and slot not in self._idle:
             self._idle.append(slot)
-            self._changed.notify()
         elif not is_idle and slot in self._idle:
             self._idle.remove(slot)
 
@@ -557,60 +521,65 @@ class SlotPool(Executor):
         if not slot.wanted:
             return
         if slot.child is None:
-            slot.child = self._spawn(slot)
+            slot.child = self._new_child(slot)
         elif slot.successor is None and _is_ending(slot.child):
-            slot.successor = self._spawn(slot)
+            slot.successor = self._new_child(slot)
 
-    def _spawn(self, slot: _Slot) -> ChildProcess:
-        not_before = time.monotonic() + self._backoff.delay
-        child = ChildProcess(slot.index, self._sink, self._segments, not_before)
+    def _new_child(self, slot: _Slot) -> ChildProcess:
+        child = ChildProcess(
+            self._loop, slot.index, self._sink, self._segments, self._take, self._closed_its_socket
+        )
         self._children.add(child)
-        self._supervisor.call(self._supervisor.start, child)
+        self._nursery.start(child, self._backoff.delay)
         return child
 
-    def _offer(self, child: ChildProcess) -> None:
+    # what commands do; each returns the events that follow
+
+    def _offer(self, child: ChildProcess) -> tuple[Event, ...]:
         slot = self._slots[child.slot]
         if child.last or (slot.child is not child and slot.successor not in (None, child)):
-            self._apply(child, Event.RETIRE)
-        elif slot.child is not child:
+            return (Event.RETIRE,)
+        if slot.child is not child:
             slot.successor = child  # it had seceded: so the next one that does finds a child ready
+        return ()
 
-    def _interrupt(self, child: ChildProcess) -> None:
+    def _interrupt(self, child: ChildProcess) -> tuple[Event, ...]:
         child.interrupt()
-        self._supervisor.at(time.monotonic() + self._grace, self._overdue, child, child.run)
+        self._loop.call_later(self._grace, self._overdue, child, child.run)
+        return ()
 
-    def _kill(self, child: ChildProcess) -> None:
+    def _overdue(self, child: ChildProcess, run: Run | None) -> None:
+        """A child that was interrupted, or asked to leave, has had its time."""
+        if child.run is run:
+            self._apply(child, Event.LIMIT)
+            self._update()
+
+    def _kill(self, child: ChildProcess) -> tuple[Event, ...]:
         child.kill()
         if not child.pid:
-            self._supervisor.call(self._supervisor.drop, child)
+            self._nursery.drop(child)
+        return ()
 
-    def _dismiss(self, child: ChildProcess) -> None:
+    def _dismiss(self, child: ChildProcess) -> tuple[Event, ...]:
         child.close_gently()
-        self._supervisor.at(time.monotonic() + _LEAVE, self._overdue, child, None)
+        self._loop.call_later(_LEAVE, self._overdue, child, None)
         if child.last:
-            self._supervisor.call(self._on_event, "replace", child.slot, child.pid)
+            self._on_event("replace", child.slot, child.pid)
+        return ()
 
-    def _fail_start(self, child: ChildProcess) -> None:
-        if child.orphaned:
-            return  # its template was lost: it is simply started again
-        self._backoff.fail()
-        slot = self._slots[child.slot]
-        slot.wanted = slot.wanted and slot.child is not child
-        stderr = child.death.stderr if child.death else ""
-        self._failures.append(
-            child.failure
-            or SlotStartFailed(
-                f"the process of slot {child.slot} ended before it was ready: its pre_import or its "
-                "initializer may have failed, or the machine may be short of memory or processes.",
-                stderr,
-            )
-        )
+    def _fail_start(self, child: ChildProcess) -> tuple[Event, ...]:
+        if not child.orphaned:  # else its template was lost: it is simply started again
+            self._backoff.fail()
+            slot = self._slots[child.slot]
+            slot.wanted = slot.wanted and slot.child is not child
+        return ()
 
-    def _count_crash(self, child: ChildProcess) -> None:
+    def _count_crash(self, child: ChildProcess) -> tuple[Event, ...]:
         if not child.orphaned:
             self._slots[child.slot].crashes += 1
+        return ()
 
-    _carry_out: ClassVar[dict[Command, Callable[[SlotPool, ChildProcess], None]]] = {
+    _carry_out: ClassVar[dict[Command, Callable[[Pool, ChildProcess], tuple[Event, ...]]]] = {
         Command.OFFER: _offer,
         Command.INTERRUPT: _interrupt,
         Command.KILL: _kill,
@@ -619,128 +588,145 @@ class SlotPool(Executor):
         Command.COUNT_CRASH: _count_crash,
     }
 
-    def _ready(self, child: ChildProcess) -> None:
-        with self._changed:
-            self._backoff.succeed()
-            self._apply(child, Event.READY)
-        self._on_event("start", child.slot, child.pid)
+    # --- changing --------------------------------------------------------------------------------------
 
-    def _died(self, child: ChildProcess) -> None:
-        with self._changed:
-            before = child.state
-            self._apply(child, Event.DIED)
-            if child.run is None:
-                child.close()
-            self._children.discard(child)
-            self._changed.notify_all()
-        event = {State.STARTING: "failed-start", State.IDLE: "crash", State.BUSY: "crash"}.get(before)
-        if event is not None and not child.orphaned:
-            self._on_event(event, child.slot, child.pid)
+    def resize(self, slots: int) -> None:
+        """Have so many slots; a run in one that is given up ends first."""
+        self._size = slots
+        self._slots += [_Slot(index, wanted=True) for index in range(len(self._slots), slots)]
+        for slot in self._slots:
+            slot.wanted = slot.index < slots
+            self._unsettled[slot] = None
+        self._update()
 
-    # --- looking -----------------------------------------------------------------------------------
+    def renew(self, backend_argument: bytes) -> None:
+        """Replace every child, the busy ones after their runs: what they know of this process is stale."""
+        self._preparation = replace(self._preparation, backend_argument=backend_argument)
+        self._nursery.renew(self._preparation)
+        for child in list(self._children):
+            child.last = True
+            if child.state is State.IDLE:
+                self._apply(child, Event.RETIRE)
+            self._unsettled[self._slots[child.slot]] = None
+        self._update()
 
-    def stack(self, run: Run) -> str:
+    # --- looking ---------------------------------------------------------------------------------------
+
+    async def look(self, run: Run) -> str:
         """Where all threads of a run's process stand, as faulthandler says it; empty if none has the run."""
-        child = run.child
-        return child.stack() if child is not None else ""
+        return await run.child.look() if run.child is not None else ""
 
-    def wait_ready(self) -> None:
+    async def wait_ready(self) -> None:
         """Wait until one child is ready; raises `SlotStartFailed` if none can be."""
-        with self._changed:
-            seen = len(self._failures)
-            self._waiting += 1
-            try:
-                self._changed.wait_for(lambda: self._count(State.BUSY) or self._can_proceed(seen))
-            finally:
-                self._waiting -= 1
-            if not self._idle and not self._count(State.BUSY):
-                raise self._failures[-1] if self._failures else CancelledError("the pool ended")
+        if any(child.state in (State.IDLE, State.BUSY) for child in self._children):
+            return
+        waiting: asyncio.Future[None] = self._loop.create_future()
+        self._starting.append(waiting)
+        self._update()
+        await waiting
 
     def snapshots(self) -> tuple[SlotSnapshot, ...]:
         """The slots as they are."""
-        with self._changed:
-            children = [
-                (slot, slot.child)
-                for slot in self._slots
-                if slot.index < self._size or slot.child is not None
-            ]
-            tasks = [child.run.request.key if child and child.run else None for _, child in children]
-        return tuple(
-            SlotSnapshot(
-                slot.index,
-                child.state.value if child else "vacant",
-                child.pid or None if child else None,
-                task,
-                slot.tasks_done,
-                slot.crashes,
-                slot.kills,
-                *_usage(child.pid if child else 0),
-            )
-            for (slot, child), task in zip(children, tasks, strict=True)
-        )
+        slots = [slot for slot in self._slots if slot.index < self._size or slot.child is not None]
+        return tuple(map(_snapshot, slots))
 
     def own_memory(self) -> int:
         """Bytes of the children's own pages, with all that they started."""
-        with self._changed:
-            pids = [child.pid for child in self._children if child.pid]
-        return sum(map(own_memory, pids))
+        return sum(own_memory(child.pid) for child in self._children if child.pid)
 
-    # --- ending ------------------------------------------------------------------------------------
+    # --- ending ----------------------------------------------------------------------------------------
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls, and end the children when those that were taken are done.
+    def close(self) -> None:
+        """Take no more calls, and end the children when those that were taken are done."""
+        self._is_closing = True
+        self._end_if_done()
 
-        Parameters
-        ----------
-        wait : bool
-            Return when no child lives any more.
-        cancel_futures : bool
-            Cancel those that haven't begun.
-        """
-        with self._changed:
-            self._closing = True
-        self._callers.shutdown(wait=False)
-        if cancel_futures:
-            for future in list(self._submitted):
-                future.cancel()  # without a lock: whoever wants to know is called back
-        with self._changed:
-            if not self._open_calls:
-                self._close_children()
-        if wait:
-            self._callers.shutdown()
-            self._await_end()
+    def cancel_waiting(self) -> None:
+        """Cancel the calls that haven't begun."""
+        for run in list(self._open):
+            if run.child is None:
+                self.stop(run)
+
+    async def wait_closed(self) -> None:
+        """Wait until no child lives any more; after `close` or `end`."""
+        await self._nursery.ended.wait()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def end(self) -> None:
-        """End the pool now: running calls are killed and raise `concurrent.futures.CancelledError`."""
-        with self._changed:
-            self._closing = True
-            self._close_children()
-        self._callers.shutdown(wait=False)
-        self._await_end()
+        """End the pool now: running calls are killed, and all that are open end with `RunEnded`."""
+        self._is_closing = True
+        for run in list(self._open):
+            run.verdict = run.verdict or Verdict.POOL_ENDED
+            if run.child is None:
+                self._finish(run, RunEnded(f"{run.key}: {run.verdict.value}"))
+        self._end_children()
 
-    def _close_children(self) -> None:
-        """End the children; with the lock held."""
-        if self._ended.is_set():
+    def _end_if_done(self) -> None:
+        if self._is_closing and not self._open:
+            self._end_children()
+
+    def _end_children(self) -> None:
+        if self._is_ending:
             return
-        self._ended.set()
-        self._idle.clear()
+        self._is_ending = True
+        for waiting in (*self._starting, *(joined for _, joined in self._rejoining)):
+            waiting.cancel()
         for child in list(self._children):
-            if child.run is not None and child.run.verdict is None:
-                child.run.verdict = Verdict.POOL_ENDED
             self._apply(child, Event.CLOSE)
-        self._changed.notify_all()
-        self._supervisor.end()
+        self._update()
+        self._nursery.end()
 
-    def _await_end(self) -> None:
-        self._ended.wait()
-        self._supervisor.thread.join()
-        if self._own_segments is not None:
-            self._own_segments.close()
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+#: Verdicts that end a run by its child's death.
+_LIMITS = (Verdict.TIMED_OUT, Verdict.OUT_OF_MEMORY)
+_AWAY = (State.GONE, State.LEAVING)
+
+
+def _pickled_calls(preparation: Preparation) -> list[Part]:
+    initializer, health_check = calls = preparation.initializer, preparation.health_check
+    try:
+        return dumps(calls)
+    except Exception as error:
+        named = ("the initializer", initializer), ("the health check", health_check)
+        raise unpicklable(named, error) from error
+
+
+def _measured(pids: list[int]) -> list[int]:
+    return list(map(own_memory, pids))
 
 
 def _is_ending(child: ChildProcess) -> bool:
     """Whether a child will not have another run."""
     return child.last or child.state in (State.STOPPING, State.KILLING)
+
+
+def _failure(child: ChildProcess) -> SlotStartFailed:
+    """Why a child was never ready."""
+    return child.failure or SlotStartFailed(
+        f"the process of slot {child.slot} ended before it was ready: its pre_import or its initializer may "
+        "have failed, or the machine may be short of memory or processes.",
+        child.death.stderr if child.death else "",
+    )
+
+
+def _snapshot(slot: _Slot) -> SlotSnapshot:
+    child = slot.child
+    return SlotSnapshot(
+        slot.index,
+        child.state.value if child else "vacant",
+        child.pid or None if child else None,
+        child.run.key if child and child.run else None,
+        slot.tasks_done,
+        slot.crashes,
+        slot.kills,
+        *_usage(child.pid if child else 0),
+    )
 
 
 def _usage(pid: int) -> tuple[int, float]:

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from skyward_dask.errors import SlotStartFailed
-
 #: One thread for each slot: N slots with a pool of N threads each would fight for the same cores.
 _ONE_THREAD = {
     f"{library}_THREADS": "1"
@@ -95,7 +93,7 @@ def _text(name: str, value: Setting, slot: int | None) -> str | None:
     try:
         text: object = value(slot)
     except Exception as error:
-        raise SlotStartFailed(f"the function for {name} in env raised, called with {slot}: {error!r}") from error
+        raise ValueError(f"the function for {name} raised {error!r}") from error
     if not isinstance(text, str):
-        raise SlotStartFailed(f"what the function for {name} in env returns must be a string, not {text!r}")
+        raise TypeError(f"{name} must be a string, and its function returned {text!r}")
     return text

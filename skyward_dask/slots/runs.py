@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,7 +13,7 @@ from skyward_dask.slots.pickling import dumps, unpicklable
 from skyward_dask.slots.segments import Segments
 
 if TYPE_CHECKING:
-    from skyward_dask.slots.process import ChildProcess
+    from skyward_dask.slots.child_process import ChildProcess
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,9 @@ class Request:
     function, args, kwargs
         The call; pickled on the way.
     serve : callable
-        Carries out what the task asks the worker for: ``serve(name, args, kwargs)``. Called in the thread
-        that waits for the run, which must not wait there for long: it would not see the child's death. What
-        takes its time returns a `concurrent.futures.Future`, whose outcome is the answer.
+        Carries out what the task asks the worker for: ``serve(name, args, kwargs)``. Called on the pool's
+        loop, and must not wait there: what takes its time returns a future, of `asyncio` or of
+        `concurrent.futures`, whose outcome is the answer.
     report : callable
         Takes the plain values that the child's backend adds to the answer of the run.
     again : callable
@@ -39,8 +40,10 @@ class Request:
         Seconds from the moment that a child has the call.
     memory_limit : int or None
         Bytes of memory of its own that the child may have, with all that it started.
-    attached : tuple of Form
-        Further positional arguments, in their pickled form.
+    attached : callable
+        Makes further positional arguments, in their pickled form.
+    is_large : bool
+        Whether pickling it may take long: then a helper thread does it.
     """
 
     key: str
@@ -53,7 +56,8 @@ class Request:
     pieces: Callable[[], Iterator[tuple[str, object]]] | None = None
     timeout: float | None = None
     memory_limit: int | None = None
-    attached: tuple[Form, ...] = ()
+    attached: Callable[[], tuple[Form, ...]] = tuple
+    is_large: bool = False
 
     def pickled(self, segments: Segments | None) -> tuple[Form, ...]:
         """The call and what is attached to it.
@@ -66,10 +70,10 @@ class Request:
             There is no room for a large argument.
         """
         try:
-            parts = dumps((self.function, self.args, dict(self.kwargs)))
+            parts = dumps((self.function, self.args, self.kwargs))
         except Exception as error:
             raise unpicklable(self.named(), error) from error
-        return share(parts, segments), *self.attached
+        return share(parts, segments), *self.attached()
 
     def named(self) -> Iterator[tuple[str, object]]:
         if self.pieces is not None:
@@ -88,30 +92,87 @@ class Verdict(Enum):
     POOL_ENDED = "pool ended"
 
 
-@dataclass(slots=True, eq=False)
 class Run:
-    """One run of a request. The pool's lock guards it.
+    """One run of a request, from `Pool.start` to its end: there is no other object for it.
 
     Attributes
     ----------
+    key : str
+    request : Request or None
+        None when the run is over: nobody keeps its arguments longer.
+    forms : tuple of Form
+        The call in its pickled form.
+    outcome : Form or BaseException or None
+        The value as its child has pickled it, or why there is none; None until the run is over.
     child : ChildProcess or None
         Who has it.
+    slotted : bool
+        It takes up one of the pool's slots: it has a child, and hasn't seceded.
     verdict : Verdict or None
         The first that was given; it stands, whatever the child still says.
-    done : bool
-        Whether its caller has, or is about to have, its outcome: then no verdict is given any more.
     repeats : int
         How often it was given to another child because its own had gone through no fault of the run.
     stack : str
         Where it stood when it was timed out.
     peak : int
         Bytes that its child had when it was over its limit.
+    may_begin : callable or None
+        Asked when a child is about to have it; False: it was cancelled.
     """
 
-    request: Request
-    child: ChildProcess | None = None
-    verdict: Verdict | None = None
-    done: bool = False
-    repeats: int = 0
-    stack: str = ""
-    peak: int = 0
+    __slots__ = (
+        "__weakref__",
+        "_subscribers",
+        "child",
+        "deadline",
+        "forms",
+        "key",
+        "may_begin",
+        "memory_limit",
+        "outcome",
+        "peak",
+        "repeats",
+        "request",
+        "slotted",
+        "stack",
+        "timeout",
+        "verdict",
+    )
+
+    def __init__(self, request: Request) -> None:
+        self.key = request.key
+        self.timeout, self.memory_limit = request.timeout, request.memory_limit
+        self.request: Request | None = request
+        self.forms: tuple[Form, ...] = ()
+        self.outcome: Form | BaseException | None = None
+        self.deadline: asyncio.TimerHandle | None = None
+        self.child: ChildProcess | None = None
+        self.slotted = False
+        self.verdict: Verdict | None = None
+        self.repeats = self.peak = 0
+        self.stack = ""
+        self.may_begin: Callable[[], bool] | None = None
+        self._subscribers: list[Callable[[Run], None]] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has its outcome: then no verdict is given any more."""
+        return self.outcome is not None
+
+    def when_over(self, call: Callable[[Run], None]) -> None:
+        """Have a function called with the run when it is over; they are called in order."""
+        self._subscribers.append(call)
+
+    def finish(self, outcome: Form | BaseException) -> None:
+        """It is over: tell those who want to know, and let go of all that it was called with."""
+        self.outcome = outcome
+        self.request, self.forms, self.may_begin = None, (), None
+        self.cancel_deadline()
+        subscribers, self._subscribers = self._subscribers, []
+        for call in subscribers:
+            call(self)
+
+    def cancel_deadline(self) -> None:
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None

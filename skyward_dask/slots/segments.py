@@ -33,6 +33,8 @@ from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.leases import is_leased, lease
 from skyward_dask.slots.pages import address, forget_writes, map_private, punch, rounded, view, write_all
 
+#: Bytes from which shared memory is faster than the socket, its round trip for a range included.
+SHARE_FROM = 256 * 1024
 #: Bytes of one segment, unless a range needs more. Address space, not memory: large, so that a few
 #: descriptors are enough, and small beside a limit of address space (`ulimit -v`).
 SEGMENT = 1 << 30

@@ -1,8 +1,8 @@
 """The process that forks a pool's children, and ends all that they leave behind.
 
 ```
- worker (supervisor) ── prepare, fork + descriptors ──▶ template ── fork ──▶ child, child, …
-                     ◀─ ready, forked + pidfd, exited ─          ◀─ SIGCHLD, orphans
+ worker's loop ── PREPARE, FORK + descriptors ───▶ template ── fork ──▶ child, child, …
+               ◀─ READY, FORKED + pidfd, EXITED ─          ◀─ SIGCHLD, orphans
 ```
 
 It has imported what the children need, and has one thread: so a fork takes milliseconds and is sound. It
@@ -14,12 +14,10 @@ starts children by exec and guards them just as well.
 from __future__ import annotations
 
 import gc
-import marshal
 import os
 import select
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,13 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from skyward_dask.slots import child
+from skyward_dask.slots.channel import Channel, ChannelClosed
 from skyward_dask.slots.features import Feature, available
+from skyward_dask.slots.framing import Frame, Kind
 from skyward_dask.slots.prompt import print_promptly
 from skyward_dask.slots.trees import become_subreaper, end_descendants, wake_at_parents_death
 
-_LENGTH = struct.Struct("<I")
-#: Descriptors that come with one message at the most: a child's two sockets, page, stdout and stderr.
-_DESCRIPTORS = 5
 #: Native threads that live well with a fork: jemalloc (Arrow's allocator) stops its own before and starts
 #: it anew after one.
 _HARMLESS = frozenset({"jemalloc_bg_thd"})
@@ -43,50 +40,6 @@ _HARMLESS = frozenset({"jemalloc_bg_thd"})
 _PATIENCE = 1.0
 #: The same at the end, when there is nothing else to be done.
 _LAST_PATIENCE = 60.0
-
-
-class Disconnected(Exception):
-    """The other end is gone."""
-
-
-def send(sock: socket.socket, message: tuple[Any, ...], descriptors: tuple[int, ...] = ()) -> None:
-    """Send one message of plain values, and descriptors with it."""
-    data = marshal.dumps(message)
-    try:
-        socket.send_fds(sock, [_LENGTH.pack(len(data))], descriptors)
-        sock.sendall(data)
-    except OSError as error:
-        raise Disconnected from error
-
-
-def receive(sock: socket.socket) -> tuple[tuple[Any, ...], list[int]]:
-    """Wait for one message; returns it and the descriptors that came with it."""
-    descriptors: list[int] = []
-    try:
-        head, descriptors, _, _ = socket.recv_fds(sock, _LENGTH.size, _DESCRIPTORS)
-        data = _exactly(sock, _LENGTH.unpack(head)[0]) if len(head) == _LENGTH.size else b""
-    except OSError:
-        data = b""
-    if not data:
-        close(descriptors)  # of a message whose sender was killed in the middle of it
-        raise Disconnected
-    return marshal.loads(data), descriptors
-
-
-def close(descriptors: list[int]) -> None:
-    """Close descriptors that nobody takes."""
-    for fd in descriptors:
-        os.close(fd)
-
-
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = sock.recv(size - len(data))
-        if not more:
-            return b""
-        data += more
-    return data
 
 
 def main(control: int, worker: int) -> None:
@@ -98,7 +51,7 @@ def main(control: int, worker: int) -> None:
     wake_at_parents_death()
     if os.getppid() != worker:  # it died before we asked
         return
-    be_child = _Template(socket.socket(fileno=control), worker).serve()
+    be_child = _Template(Channel(socket.socket(fileno=control)), worker).serve()
     if be_child is not None:
         be_child()
 
@@ -106,7 +59,7 @@ def main(control: int, worker: int) -> None:
 class _Template:
     """Reads from the worker, forks, reaps."""
 
-    def __init__(self, control: socket.socket, worker: int) -> None:
+    def __init__(self, control: Channel, worker: int) -> None:
         self._control = control
         self._children: set[int] = set()
         self._woken, self._wake = os.pipe()
@@ -115,7 +68,7 @@ class _Template:
         signal.signal(signal.SIGCHLD, _do_nothing)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         self._poll = select.poll()
-        self._watched = [control.fileno(), self._woken]
+        self._watched = [control.socket.fileno(), self._woken]
         if available(Feature.PIDFD):  # an end of file doesn't come while a fork of the worker lives
             self._watched.append(os.pidfd_open(worker))
         for fd in self._watched:
@@ -123,44 +76,50 @@ class _Template:
 
     def serve(self) -> Callable[[], None] | None:
         """Do what the worker says; returns in a child, with what it has to do, and at the end."""
-        with suppress(Disconnected):
-            (path, modules), _ = receive(self._control)
-            send(self._control, ("ready", _prepare(path, modules)))
+        with suppress(ChannelClosed):
+            path, modules = self._control.receive().envelope
+            self._control.send(Kind.READY, 0, (_prepare(path, modules),))
             while True:
                 ready = {fd for fd, _ in self._poll.poll()}
                 if self._woken in ready:
                     self._reap()
-                if self._control.fileno() in ready:
-                    be_child = self._fork(*receive(self._control))
-                    if be_child is not None:
+                if self._watched[0] in ready:
+                    if (be_child := self._listen()) is not None:
                         return be_child
                 elif len(ready - {self._woken}):
                     break  # the worker's pidfd
         end_descendants(os.getpid(), _LAST_PATIENCE)
         os._exit(0)
 
-    def _fork(self, message: tuple[Any, ...], descriptors: list[int]) -> Callable[[], None] | None:
-        (command,) = message
+    def _listen(self) -> Callable[[], None] | None:
+        """Do what the worker has said, all of it: what was read along with another wakes nobody."""
+        while True:
+            be_child = self._fork(self._control.receive())
+            if be_child is not None or not self._control.has_frame:
+                return be_child
+
+    def _fork(self, frame: Frame) -> Callable[[], None] | None:
         try:
             pid = os.fork()
         except OSError as error:
-            send(self._control, ("failed", error.errno))
+            self._control.send(Kind.FAILED, frame.number, (error.errno,))
             pid = -1
         if pid == 0:
-            return self._in_child(command, descriptors)
-        for fd in descriptors:
+            (command,) = frame.envelope
+            return self._in_child(command, list(frame.descriptors))
+        for fd in frame.descriptors:
             os.close(fd)
         if pid > 0:
             self._children.add(pid)
-            self._report_fork(pid)
+            self._report_fork(frame.number, pid)
         return None
 
-    def _report_fork(self, pid: int) -> None:
+    def _report_fork(self, number: int, pid: int) -> None:
         if not available(Feature.PIDFD):
-            send(self._control, ("forked", pid))
+            self._control.send(Kind.FORKED, number, (pid,))
             return
         pidfd = os.pidfd_open(pid)  # nobody has reaped it: the number is its own
-        send(self._control, ("forked", pid), (pidfd,))
+        self._control.send(Kind.FORKED, number, (pid,), descriptors=(pidfd,))
         os.close(pidfd)
 
     def _in_child(self, command: tuple[Any, ...] | None, descriptors: list[int]) -> Callable[[], None]:
@@ -197,7 +156,7 @@ class _Template:
         self._children.discard(pid)
         end_descendants(os.getpid(), _PATIENCE, spared=self._children)
         _, status = os.waitpid(pid, 0)
-        send(self._control, ("exited", pid, os.waitstatus_to_exitcode(status)))
+        self._control.send(Kind.EXITED, 0, (pid, os.waitstatus_to_exitcode(status)))
 
 
 def _do_nothing(*_: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Awaitable, Callable
 from enum import Enum
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -32,6 +33,13 @@ class Point:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Point) and other.x == self.x
+
+
+class Bomb:
+    """A value that nobody can unpickle."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Fraction, ("Boom",)
 
 
 async def a_counter_counts(do: Do, name: str) -> None:
@@ -64,7 +72,8 @@ async def a_dict_is_a_mapping(do: Do, name: str) -> None:
     await do(d, "update", [("c", 5)])
     assert await do(d, "len") == 4
     assert await do(d, "items") == [("a", [1]), ("b", 2), ("c", 5), ("d", 4)]
-    assert await do(d, "iter") == ["a", "b", "c", "d"]
+    assert await do(d, "iter") == await do(d, "keys") == ["a", "b", "c", "d"]
+    assert await do(d, "values") == [[1], 2, 5, 4]
     assert await do(d, "pop", "c") == 5 and await do(d, "pop", "c", None) is None
     with pytest.raises(KeyError):
         await do(d, "pop", "c")
@@ -115,6 +124,7 @@ async def a_set_has_members(do: Do, name: str) -> None:
     assert await do(s, "add", "a") and not await do(s, "add", "a")
     assert await do(s, "update", ["a", "b", (1, 2)]) == 2
     assert await do(s, "contains", (1, 2)) and not await do(s, "contains", "z")
+    assert await do(s, "isdisjoint", ["z"]) and not await do(s, "isdisjoint", ["z", "b"])
     assert await do(s, "len") == 3 and set(await do(s, "iter")) == {"a", "b", (1, 2)}
     await do(s, "discard", "z")
     with pytest.raises(KeyError):
@@ -145,10 +155,25 @@ async def a_queue_keeps_order(do: Do, name: str) -> None:
         await do(q, "get", timeout=-1)
 
 
+async def an_item_that_cant_be_read_is_taken_alone(do: Do, name: str) -> None:
+    q = sky.queue(name)
+    await do(q, "put_many", [1, Bomb(), 2, 3])
+    assert await do(q, "get_many", 9) == [1]
+    with pytest.raises(sky.SerializationError, match="Boom"):
+        await do(q, "get_many", 9)
+    assert await do(q, "get_many", 9) == [2, 3]
+    await do(q, "put_many", [Bomb(), 4])
+    with pytest.raises(sky.SerializationError, match="Boom"):
+        await do(q, "get")
+    assert await do(q, "get") == 4
+
+
 async def a_queue_has_a_size(do: Do, name: str) -> None:
     q = sky.queue(name, 2)
     await do(q, "put_many", [1, 2])
     assert await do(q, "full")
+    await do(q, "put_many", [])  # there is room for nothing
+    await do(q, "put_many", [], block=False)
     with pytest.raises(queue.Full):
         await do(q, "put_nowait", 3)
     with pytest.raises(queue.Full, match="0 of 1"):
@@ -226,6 +251,7 @@ CASES = {
         a_value_is_computed_once,
         a_set_has_members,
         a_queue_keeps_order,
+        an_item_that_cant_be_read_is_taken_alone,
         a_queue_has_a_size,
         a_barrier_of_one_opens,
         a_barrier_breaks_at_a_timeout,
@@ -245,7 +271,9 @@ _BLOCKING: dict[str, Callable[..., Any]] = {
     "contains": lambda handle, key: key in handle,
     "len": len,
     "iter": list,
+    "keys": lambda handle: list(handle.keys()),
     "items": lambda handle: list(handle.items()),
+    "values": lambda handle: list(handle.values()),
 }
 
 
@@ -261,9 +289,10 @@ async def awaiting(handle: Any, operation: str, *args: Any, **kwargs: Any) -> An
     """Await the twin."""
     if operation == "iter":
         return [each async for each in handle]
-    if operation == "items":
-        return [each async for each in handle.items_async()]
-    return await getattr(handle, f"{operation}_async")(*args, **kwargs)
+    twin = getattr(handle, f"{operation}_async")(*args, **kwargs)
+    if operation in ("keys", "items", "values"):
+        return [each async for each in twin]
+    return await twin
 
 
 def run_blocking(case: str, name: str) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from datetime import date
+from enum import Enum, StrEnum
+from typing import Any, NamedTuple
 
 import cloudpickle
+import numpy as np
 import pytest
 from distributed import Client, get_worker
 
@@ -34,17 +38,61 @@ def test_a_handle_is_its_kind_name_and_options() -> None:
         (lambda: sky.dict(""), "1 to 200"),
         (lambda: sky.dict("x" * 201), "1 to 200"),
         (lambda: sky.dict(b"x"), "1 to 200"),  # type: ignore[arg-type]
-        (lambda: sky.dict("x", shards=0), "whole number from 1"),
+        (lambda: sky.counter("\ud800x"), "UTF-8"),
+        (lambda: sky.dict("x", shards=0), "shards must be a whole number from 1 to 1,000"),
+        (lambda: sky.set("x", shards=50_000), "shards must be a whole number from 1 to 1,000"),
         (lambda: sky.dict("x", consistency="weak"), "eventual"),  # type: ignore[arg-type]
-        (lambda: sky.queue("x", -1), "whole number from 1"),
-        (lambda: sky.barrier("x", None), "parties"),  # type: ignore[arg-type]
+        (lambda: sky.queue("x", -1), "maxsize must be a whole number from 1"),
+        (lambda: sky.queue("x", 2**70), "maxsize must be a whole number from 1"),
+        (lambda: sky.queue("x", True), "maxsize must be a whole number from 1"),
+        (lambda: sky.queue("x", 2.5), "maxsize must be a whole number from 1"),  # type: ignore[arg-type]
+        (lambda: sky.barrier("x", None), "n must be a whole number from 1"),  # type: ignore[arg-type]
+        (lambda: sky.barrier("x", 2**70), "n must be a whole number from 1"),
         (lambda: sky.counter("x", client="tcp://1.2.3.4:5").value, "Client"),
     ],
 )
-def test_what_cant_be_meant(make: Any, says: str) -> None:
-    """Is an error that says what can."""
+def test_what_is_refused(make: Any, says: str) -> None:
+    """What would break others, or means nothing, is an error that says what can be given."""
     with pytest.raises(sky.ConfigurationError, match=says):
         make()
+
+
+def test_what_operations_refuse(shared_client: Client, name: str) -> None:
+    """Before anybody is asked."""
+    q, lock = sky.queue(name), sky.lock(name)
+    for most in (0, -1, 2.5, True, 2**70, "3"):
+        with pytest.raises(sky.ConfigurationError, match="most must be a whole number"):
+            q.get_many(most)  # type: ignore[arg-type]
+    for timeout in (-1, float("nan"), float("inf"), 10**400, "3", True):
+        with pytest.raises(sky.ConfigurationError, match="timeout must be seconds"):
+            q.get(timeout=timeout)  # type: ignore[arg-type]
+    with pytest.raises(sky.ConfigurationError, match="timeout must be seconds"):
+        lock.acquire(timeout=-2)
+    with pytest.raises(sky.SerializationError, match="generator"):
+        q.put(each for each in "abc")
+    assert name not in sky.collections(shared_client)
+
+
+def test_options_are_plain_in_the_end(shared_client: Client, name: str) -> None:
+    """Numbers and text of other classes, which the scheduler may not know, are what they are equal to."""
+
+    class Name(StrEnum):
+        MINE = name
+
+    shared = sky.dict(Name.MINE, shards=np.int64(2), consistency=np.str_("eventual"))  # type: ignore[arg-type]
+    assert repr(shared) == f"sky.dict({name!r}, consistency='eventual', shards=2)"
+    assert not len(shared) and sky.collections(shared_client)[name].options["shards"] == 2
+    shared.destroy()
+
+
+@pytest.mark.parametrize("kind", [sky.Barrier, sky.Counter, sky.Dict, sky.Lock, sky.Queue, sky.Set])
+def test_each_operation_has_a_twin(kind: type) -> None:
+    """Whatever it inherits."""
+    operations = {each for each in dir(kind) if not each.startswith("_") and not each.endswith("_async")}
+    special = {"__getitem__", "__setitem__", "__delitem__", "__contains__", "__len__"} & set(dir(kind))
+    beside = {"kind", "name", "get_value", "get_fence", "get_parties", "get_n_waiting", "get_broken"}
+    wanted = {f"{each.strip('_')}_async" for each in (operations - beside) | special}
+    assert wanted <= set(dir(kind))
 
 
 def test_hundreds_create_one(shared_client: Client, name: str) -> None:
@@ -77,6 +125,35 @@ def test_handles_are_arguments_results_and_values(shared_client: Client, name: s
     assert sky.dict(name)["a"] == 1
     d.destroy()
     sky.queue(f"{name}-q").destroy()
+
+
+def test_equal_keys_are_one_in_all_processes(shared_client: Client, name: str) -> None:
+    """Classes that travel by value and sets in another order are pickled differently in each."""
+
+    @dataclass(frozen=True)
+    class Page:
+        site: str
+        tags: frozenset[str]
+
+    class Colour(Enum):
+        RED = 1
+
+    class Point(NamedTuple):
+        x: object
+        y: object
+
+    def keys() -> list[Any]:
+        words = frozenset(["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta"])
+        page = Page("x", words)
+        return [page, Colour.RED, Point(Colour.RED, page), (date(2020, 1, 1), words), frozenset([page, "a"])]
+
+    s, mine = sky.set(name, shards=3), keys()
+    assert s.update(mine) == 5
+    for _ in range(2):
+        for there in (lambda: sky.set(name).update(keys()), lambda: sky.set(name).update(mine)):
+            assert shared_client.submit(there, pure=False).result() == 0
+    assert set(s) == set(keys())
+    s.destroy()
 
 
 def test_a_process_slot_needs_no_connection(shared_client: Client, executor: str, name: str) -> None:

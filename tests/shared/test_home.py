@@ -6,8 +6,16 @@ import pickle
 import queue
 import threading
 from concurrent.futures import CancelledError
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import IntEnum
+from fractions import Fraction
+from functools import reduce
+from typing import Any, NamedTuple
+from uuid import UUID
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -243,6 +251,88 @@ def test_equal_keys_are_one(a: Any, b: Any) -> None:
     if a == b:
         assert pack_key(a) == pack_key(b) and place(a) == place(b)
     assert unpack_key(pickle.loads(pickle.dumps(pack_key(a)))) == a
+
+
+class Shade(IntEnum):
+    """Equal to a number."""
+
+    DARK = 1
+
+
+class Pair(NamedTuple):
+    """Equal to a tuple."""
+
+    a: object
+    b: object
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """Compared by one of its fields."""
+
+    tags: object
+    note: str = field(default="", compare=False)
+
+
+class Text(str):
+    """Equal to a text."""
+
+
+NOON = datetime(2020, 1, 1, 12)
+#: In rows of equals; what is in two rows isn't equal.
+EQUALS: list[list[Any]] = [
+    [1, True, 1.0, Decimal(1), Fraction(1), Shade.DARK, np.int64(1), np.bool_(True), 1 + 0j],
+    [0.5, Decimal("0.50"), Fraction(1, 2), np.float32(0.5)],
+    [Decimal("0.1"), Decimal("0.10"), Fraction(1, 10)],
+    [float("inf"), Decimal("inf"), np.float64("inf")],
+    ["1", Text("1"), np.str_("1")],
+    [(1, "b"), Pair(Shade.DARK, Text("b")), Pair(True, "b")],
+    [Tagged(frozenset("abc")), Tagged(frozenset("cab"), note="n")],
+    [(NOON, frozenset([NOON, "a"])), Pair(NOON, frozenset(["a", NOON]))],
+    [NOON.replace(tzinfo=UTC), NOON.replace(hour=14, tzinfo=timezone(timedelta(hours=2)))],
+    [NOON, NOON.replace(fold=1)],
+    [range(0, 4, 2), range(0, 3, 2)],
+    [Tagged],
+    [Tagged(1)],
+    [Tagged(Text("1")), Tagged("1")],
+    [len],
+    [UUID(int=1)],
+]
+
+
+def test_keys_are_equal_where_python_says_so() -> None:
+    """Whatever their types; and they come back as what they were."""
+    keys = [(row, key) for row, equals in enumerate(EQUALS) for key in equals]
+    packed = [(row, pack_key(key)) for row, key in keys]
+    for row, key in packed:
+        for other_row, other in packed:
+            assert (key == other) is (row == other_row)
+            assert row != other_row or (hash(key) == hash(other) and place(key) == place(other))
+    for (_, key), (_, found) in zip(keys, packed, strict=True):
+        assert unpack_key(found) == key and type(unpack_key(found)) is type(key)
+
+
+class ByIdentity:
+    """Equal to itself only."""
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        (ByIdentity(), "no __eq__"),
+        (object(), "no __eq__"),
+        ((1, frozenset([ByIdentity()])), "no __eq__"),
+        (lambda: 1, "function"),
+        (float("nan"), "never be found"),
+        ((1, Decimal("nan")), "never be found"),
+        ([], "unhashable"),
+        (reduce(lambda inner, _: (inner,), range(2000), ()), "deeply"),
+    ],
+)
+def test_what_would_not_be_equal_elsewhere_is_no_key(key: object, says: str) -> None:
+    """The error says what to take instead, and is a TypeError, as for what can't be hashed."""
+    with pytest.raises(TypeError, match=says):
+        pack_key(key)
 
 
 def test_places_do_not_depend_on_the_process() -> None:

@@ -89,6 +89,32 @@ async def test_a_client_that_connects_again(c: Any, s: Any, a: Any, b: Any) -> N
     assert await lock.acquire_async(blocking=False)
 
 
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_after_the_end_of_the_scheduler(c: Any, s: Any, a: Any) -> None:
+    """Who waits, who comes while the client hopes for it, and who comes later gets an error of ours."""
+    async with Client(s.address, asynchronous=True, set_as_default=False, timeout=1) as other:
+        q, d, lock = (make("x-" + make.__name__, client=other) for make in (sky.queue, sky.dict, sky.lock))
+        await lock.acquire_async()
+        assert await q.empty_async() and not await d.len_async()
+        waiting = asyncio.ensure_future(q.get_async())
+        while not (await sky.collections(c))["x-queue"].waiting:
+            await asyncio.sleep(0.01)
+        await s.close()
+        with pytest.raises(sky.CollectionLost):
+            await waiting
+        seen = set()
+        while "closed" not in seen:
+            seen.add(other.status)
+            for operation in (q.get_async, d.len_async, lock.release_async, d.destroy_async):
+                with pytest.raises(sky.SkywardError):
+                    await operation()
+            with pytest.raises(sky.SkywardError):
+                await sky.counter("new", client=other).increment_async()
+            with pytest.raises(sky.SkywardError):
+                await sky.collections(other)
+        assert "connecting" in seen
+
+
 async def say_late(s: Any, host: Any, party: str, *asked: tuple[Any, str]) -> list[Any]:
     """Bring a host calls of a party over a connection of their own, as what was long on its way comes."""
     comm = await connect(host.address)

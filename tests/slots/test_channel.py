@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyward_dask.slots import template
-from skyward_dask.slots.channel import Channel, ChannelClosed, Kind
+from skyward_dask.slots.channel import Channel, ChannelClosed
+from skyward_dask.slots.framing import Frame, Kind, pack
+from skyward_dask.slots.loop_channel import LoopChannel
 
 
 @given(st.lists(st.lists(st.integers(0, 200_000), max_size=4), min_size=1, max_size=6))
@@ -48,14 +50,49 @@ def test_the_end_of_the_other_side_is_an_error() -> None:
 
 
 def test_a_message_that_is_cut_short_leaves_no_descriptor() -> None:
-    """Its sender, a template, was killed in the middle of it."""
+    """Its sender was killed in the middle of it."""
     left, right = socket.socketpair()
     reader, writer = os.pipe()
-    with left, right:
-        socket.send_fds(left, [template._LENGTH.pack(100)], [writer])
+    channel = Channel(right)
+    with left:
+        (whole,) = pack(Frame(Kind.FORK, 1, (None,), (), (writer,)))
+        socket.send_fds(left, [whole[:-1]], [writer])
         os.close(writer)
-        left.close()
-        with pytest.raises(template.Disconnected):
-            template.receive(right)
+    with pytest.raises(ChannelClosed):
+        channel.receive()
+    channel.close()
     assert os.read(reader, 1) == b""  # nobody holds the other end
     os.close(reader)
+
+
+def test_a_loop_waits_for_no_reader() -> None:
+    """What the other end doesn't take is sent later, in order; the loop goes on meanwhile."""
+
+    async def talk() -> None:
+        loop = asyncio.get_running_loop()
+        left, right = socket.socketpair()
+        heard: list[int] = []
+        ended = asyncio.Event()
+        ours = LoopChannel(loop, left, lambda frame: heard.append(frame.number), ended.set)
+        ours.listen()
+        reader, writer = os.pipe()
+        ours.send(Frame(Kind.RUN, 1, ("large",), [bytes(10_000_000)]))
+        ours.send(Frame(Kind.RUN, 2, ("with a descriptor",), [b"x"], [writer]), owned=[writer])
+        theirs = Channel(right)
+
+        def answer() -> None:
+            first, second = theirs.receive(), theirs.receive()
+            assert len(first.parts[0]) == 10_000_000 and second.envelope == ("with a descriptor",)
+            os.write(second.descriptors[0], b"from there")
+            os.close(second.descriptors[0])
+            for number in range(3):
+                theirs.send(Kind.RESULT, number, (), [bytes(100_000)])
+            theirs.close()
+
+        await asyncio.to_thread(answer)
+        await ended.wait()
+        assert heard == [0, 1, 2] and os.read(reader, 100) == b"from there" and os.read(reader, 1) == b""
+        ours.close()
+        os.close(reader)
+
+    asyncio.run(talk())

@@ -19,7 +19,7 @@ import pytest
 
 from skyward_dask.errors import SharedMemoryError, SlotCrashed
 from skyward_dask.slots import segments
-from skyward_dask.slots.pool import SlotPool
+from skyward_dask.slots.executor import SlotPool
 
 SMALL = 4096
 """Bytes from which these pools share: small, so that the tests are fast."""
@@ -50,8 +50,8 @@ def pool() -> Iterator[SlotPool]:
 
 def resident(pool: SlotPool) -> int:
     """Bytes of shared memory that the pool has."""
-    assert pool._segments is not None
-    return pool._segments.resident()
+    assert pool.segments is not None
+    return pool.segments.resident()
 
 
 def wait_for_resident(pool: SlotPool, least: int, most: int) -> None:
@@ -96,7 +96,7 @@ def add_up(array: Any) -> tuple[float, int]:
 
 @needs_sharing
 def test_a_call_that_finds_no_descriptors_says_so() -> None:
-    """Its arguments or its result; later ones work, in the same process if they are given back, else in another."""
+    """Later ones work: in the same process if it got them back, else in another."""
     ones = np.ones(SMALL)
     with SlotPool(1, share_from=SMALL) as pool:
         pid = pool.submit(use_up_descriptors).result()
@@ -245,7 +245,7 @@ def test_a_grandchild_reads_its_input_after_all_others_let_go(pool: SlotPool, tm
     go, said = str(tmp_path / "go"), str(tmp_path / "said")
     os.mkfifo(go), os.mkfifo(said)
     array = pool.submit(np.full, 100_000, 7.0).result()
-    assert pool._segments is not None
+    assert pool.segments is not None
     pool.submit(fork_keeper, array, go, said).result()
     del array
     for _ in range(20):
@@ -344,7 +344,7 @@ Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
 
 import numpy as np
 from skyward_dask.errors import SharedMemoryError
-from skyward_dask.slots.pool import SlotPool
+from skyward_dask.slots.executor import SlotPool
 
 with SlotPool(1) as pool:
     pid = pool.submit(os.getpid).result()
@@ -403,7 +403,7 @@ MANY = """
 import resource
 
 import numpy as np
-from skyward_dask.slots.pool import SlotPool
+from skyward_dask.slots.executor import SlotPool
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 
@@ -414,7 +414,7 @@ with SlotPool(2, share_from=16384) as pool:
     arrays = [array for some in pool.map(make, range(0, 100_000, 1000)) for array in some]
     assert len(arrays) == 100_000
     assert all(array[0] == n and array[-1] == n for n, array in enumerate(arrays))
-    assert pool._segments.resident() >= 100_000 * 16384
+    assert pool.segments.resident() >= 100_000 * 16384
     assert pool.submit(lambda some: sum(int(each[7]) for each in some), arrays[::-7]).result() == sum(
         range(99_999, -1, -7)
     )

@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, TaskTimeout
+from skyward_dask.slots.executor import SlotPool
 from skyward_dask.slots.features import Feature, available
-from skyward_dask.slots.pool import SlotPool
 from skyward_dask.slots.runs import Request, Run
 from tests.sizes import size, sized
 
@@ -506,7 +506,7 @@ def test_nothing_outlives_the_worker(tmp_path: Path, started: str, victim: str) 
     program = f"""
 {_LEFTOVERS}
 import sys
-from skyward_dask.slots.pool import SlotPool
+from skyward_dask.slots.executor import SlotPool
 if __name__ == "__main__":
     pool = SlotPool(1)
     print(pool.submit(os.getppid).result(), flush=True)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skyward_dask.errors import SlotCrashed
-from skyward_dask.slots.pool import SlotPool
+from skyward_dask.slots.executor import SlotPool
 from tests.sizes import size, sized
 
 pytestmark = [pytest.mark.crash, pytest.mark.platform]

@@ -1,0 +1,49 @@
+"""A task that is a coroutine: it runs on the worker's loop, and its errors are such as Dask can carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dask._task_spec import GraphNode
+
+from skyward_dask.extension.dask_errors import awaited
+
+
+class LoopTask(GraphNode):
+    """In the place of a coroutine's spec while it is executed.
+
+    The spec itself is never changed: with ``inproc://`` it is the scheduler's own object. Should this be
+    pickled, what arrives is the spec.
+    """
+
+    __slots__ = ("spec",)
+
+    def __init__(self, spec: GraphNode) -> None:
+        self.key = spec.key
+        self._dependencies = spec.dependencies
+        self.spec = spec
+
+    @classmethod
+    def of(cls, spec: GraphNode) -> LoopTask:
+        return spec if isinstance(spec, cls) else cls(spec)
+
+    def __call__(self, values: Mapping[Any, Any] = {}) -> Any:
+        return awaited(self.key, self.spec(values))
+
+    @property
+    def is_coro(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return repr(self.spec)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _itself, (self.spec,)
+
+    def __sizeof__(self) -> int:
+        return self.spec.__sizeof__()
+
+
+def _itself(spec: GraphNode) -> GraphNode:
+    return spec

@@ -1,0 +1,261 @@
+"""The worker's end of one child process: send it a run, answer what it asks, tell how it died, kill it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from skyward_dask.errors import SlotStartFailed
+from skyward_dask.slots.child import STACK_SIGNAL
+from skyward_dask.slots.forms import Form
+from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.lending import Lender
+from skyward_dask.slots.lifecycle import Command, Event, State, step
+from skyward_dask.slots.loop_channel import LoopChannel
+from skyward_dask.slots.output import Output, Sink
+from skyward_dask.slots.page import Page
+from skyward_dask.slots.preparation import Preparation
+from skyward_dask.slots.runs import Run
+from skyward_dask.slots.segments import Segments
+from skyward_dask.slots.trees import end_tree
+
+#: Seconds to wait for a stack: faulthandler writes one in a millisecond, once the signal is delivered.
+_STACK_PATIENCE = 0.2
+#: Seconds without another word after which a stack is taken for complete.
+_STACK_PAUSE = 0.005
+#: What faulthandler says of the child's own thread, which is of no interest to a task's user.
+_LISTENER = " in _listen\n"
+#: Seconds for the tree of a child whose template is gone to go.
+_TREE_PATIENCE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a child ended: an exit code, or the name of a signal; neither if nobody saw it."""
+
+    exitcode: int | None
+    signal: str | None
+    stack: str
+    stderr: str
+
+
+class ChildProcess:
+    """A child and the worker's ends of its sockets and pipes. For the pool's loop.
+
+    Parameters
+    ----------
+    loop : asyncio.AbstractEventLoop
+    slot : int
+        The index of the slot that it is for.
+    sink : callable
+        Takes the lines that the child writes.
+    segments : Segments, optional
+        Shared memory; everything goes over the socket without it.
+    on_frame : callable
+        Takes the child and each frame that it sends.
+    on_end : callable
+        Called with the child when it has closed its socket.
+
+    Attributes
+    ----------
+    state : State
+        Where it stands in `lifecycle.TABLE`.
+    run : Run or None
+        What it runs.
+    last : bool
+        It is not to have another run.
+    is_healthy : bool
+        What its health check said after its last run.
+    failure : SlotStartFailed or None
+        Why it couldn't be started.
+    orphaned : bool
+        Its template is gone: whatever it was running is no fault of that run.
+    death : Death or None
+        Known once it is buried.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        slot: int,
+        sink: Sink,
+        segments: Segments | None,
+        on_frame: Callable[[ChildProcess, Frame], None],
+        on_end: Callable[[ChildProcess], None],
+    ) -> None:
+        self.slot = slot
+        self._loop = loop
+        self.lender = Lender(segments)
+        self.failure: SlotStartFailed | None = None
+        self.state = State.STARTING
+        self.last = self.orphaned = self.doomed = self._closed = False
+        self.is_healthy = True
+        self.run: Run | None = None
+        self.runs_done = self.pid = 0
+        self.pidfd: int | None = None
+        self.death: Death | None = None
+        self._number = 0
+        self.page = Page()
+        self._told = self.page.written()  # what faulthandler wrote before was asked for
+        self.output = Output(loop, sink)
+        ours, self._theirs = socket.socketpair()
+        answers, self._answered = socket.socketpair()
+        self.runs = LoopChannel(loop, ours, partial(on_frame, self), partial(on_end, self))
+        self.answers = LoopChannel(loop, answers, _take_nothing, _do_nothing)
+
+    def apply(self, event: Event) -> tuple[Command, ...]:
+        """Take an event; returns what to do about it."""
+        self.state, commands = step(self.state, event)
+        return commands
+
+    # --- its beginning ---------------------------------------------------------------------------
+
+    def descriptors(self) -> tuple[int, ...]:
+        """What a template gives it: its ends of the sockets, the page, stdout and stderr."""
+        writers = self.output.writers
+        own = (self._theirs.fileno(), self._answered.fileno(), self.page.fd)
+        return (*own, writers["stdout"], writers["stderr"])
+
+    def started(self, pid: int, pidfd: int | None) -> None:
+        """It is there, and is told what to do before its first run; it answers with READY."""
+        self._close_theirs()
+        self.pid, self.pidfd = pid, pidfd
+        self.runs.listen()
+        self.output.listen()
+        if self.doomed:
+            self.kill()
+
+    def prepare(self, preparation: Preparation, calls: Sequence[Part]) -> None:
+        """Tell the child what to do before its first run; it answers with READY."""
+        envelope = (preparation.path(), preparation.backend, preparation.pre_import, self.lender.share_from)
+        self.runs.send(Frame(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *calls]))
+
+    def _close_theirs(self) -> None:
+        self._theirs.close()
+        self._answered.close()
+        self.output.close_writers()
+
+    # --- a run -----------------------------------------------------------------------------------
+
+    def begin(self, run: Run) -> None:
+        """Send it a run, which is then its own."""
+        self._number += 1
+        self.run, run.child = run, self
+        self.output.begin(run.key)
+        self.lender.send(self.runs, self._number, run.forms)
+
+    def take(self, reply: Frame) -> Form:
+        """The value, or the exception, with which its run has ended."""
+        self.output.end()
+        _, sizes, self.is_healthy, is_short = reply.envelope or ((), (), True, False)
+        if is_short:
+            self.lender.forget()
+        return self.lender.collect(sizes, reply.parts)
+
+    def answer(self, number: int, done: bool, parts: Sequence[Part]) -> None:
+        """Answer a request of the task; one without a number only tells something."""
+        if number:
+            self.answers.send(Frame(Kind.ANSWER, number, (done,), parts))
+
+    def is_asking(self, run: int) -> bool:
+        """Whether a request is one of the run that it has: a thread may outlive the run that started it."""
+        return self.run is not None and run == self._number
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the child has begun the run that it has."""
+        return self.page.begun == self._number
+
+    def due(self, timeout: float) -> float:
+        """The moment at which the run's time is over: so many seconds after its function was called.
+
+        Its arguments are unpickled before, and what they need is imported: that is not its own time.
+        """
+        called = self.page.called if self.has_begun else 0.0
+        return (called or self._loop.time()) + timeout
+
+    # --- its end ---------------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """Have KeyboardInterrupt raised in the run that it has."""
+        self.page.stop = self._number
+        self._signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Kill the child, if it still lives, or as soon as it does; what it has started goes with it."""
+        self.doomed = True
+        self._signal(signal.SIGKILL)
+
+    def kill_tree(self) -> None:
+        """Kill the child with all that descends from it; in a helper thread, for it may take a while."""
+        end_tree(self.pid, _TREE_PATIENCE, self._signal)
+
+    def _signal(self, number: int) -> None:
+        if self.death is not None or not self.pid:
+            return  # by now its number may be another's
+        with suppress(ProcessLookupError):
+            if self.pidfd is not None:
+                signal.pidfd_send_signal(self.pidfd, number)
+            else:
+                os.kill(self.pid, number)
+
+    async def look(self) -> str:
+        """Where all its threads stand, whoever holds the GIL; empty if it doesn't say in time."""
+        since = at = self.page.written()
+        self._signal(STACK_SIGNAL)
+        deadline = self._loop.time() + _STACK_PATIENCE
+        while self._loop.time() < deadline:
+            await asyncio.sleep(_STACK_PAUSE)
+            if self._closed:
+                return ""
+            before, at = at, self.page.written()
+            if at == before and at > since:
+                break
+        self._told = at
+        text = self.page.stack(since)
+        return "\n\n".join(part for part in text.split("\n\n") if _LISTENER not in part)
+
+    def close_gently(self) -> None:
+        """Let an idle child leave by itself, as a program does."""
+        self.runs.finish()
+
+    def bury(self, code: int | None) -> None:
+        """Take note of how the child died; its template has reaped it, or is gone itself."""
+        self.runs.drain()  # what it said before counts
+        self._close_theirs()
+        self.output.close()
+        name = _signal_name(-code) if code is not None and code < 0 else None
+        self.death = Death(None if name else code, name, self.page.stack(self._told), self.output.tail())
+        if self.pidfd is not None:
+            self._loop.remove_reader(self.pidfd)
+            os.close(self.pidfd)
+
+    def close(self) -> None:
+        """Close what is left, when it is buried and nobody has it."""
+        self._closed = True
+        self.lender.close()
+        self.runs.close()
+        self.answers.close()
+        self.page.close()
+
+
+def _take_nothing(frame: Any) -> None:
+    pass
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal between SIGRTMIN and SIGRTMAX has no name
+        return f"signal {number}"

@@ -1,0 +1,372 @@
+"""`SlotPool`: a `concurrent.futures.Executor` over a pool, whose loop has a thread of its own.
+
+```
+ caller's thread ── submit, stop, … ──▶ loop's thread: Pool ──▶ children
+                 ◀─ Future ───────────
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, cast
+from weakref import WeakKeyDictionary, WeakSet
+
+from skyward_dask.slots import segments as shared_memory
+from skyward_dask.slots.forms import Form
+from skyward_dask.slots.output import Sink
+from skyward_dask.slots.pool import Pool, PoolClosed, SlotSnapshot
+from skyward_dask.slots.preparation import Preparation, Setting
+from skyward_dask.slots.runs import Request, Run
+from skyward_dask.slots.segments import SHARE_FROM, Segments
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Helper threads of a pool: enough that one large value doesn't keep the next one waiting.
+HELPERS = 4
+#: Arguments of these types that are no longer than this take no time to be pickled.
+_SMALL = (str, bytes, bytearray)
+_PLAIN = (int, float, complex, bool, type(None))
+_SHORT = 16 * 1024
+#: Seconds between two looks whether the loop's thread is still there: what it was asked in its last moment
+#: is never answered.
+_LOOK = 1.0
+
+
+def _ignore(*args: object) -> None:
+    pass
+
+
+class SlotPool(Executor):
+    """Run calls in child processes: one call at a time in each, and a death harms its own call alone.
+
+    Parameters
+    ----------
+    slots : int
+        How many calls run at once.
+    env : mapping of str to str or callable
+        Added to the children's environment. ``"{slot}"`` in a value becomes the slot's index; a function as a
+        value is called with it.
+    pre_import : tuple of str
+        Modules that each child imports before its first call.
+    initializer : callable, optional
+        Called in each child before its first call.
+    health_check : callable, optional
+        Called in the child after a call that raised; if it returns False or raises, the child is replaced.
+    backend : str
+        ``"module:function"``, called in each child first, with `backend_argument` and a `Link` by which
+        the child's tasks can ask for things (`Request.serve`).
+    backend_argument : bytes
+    max_tasks : int, optional
+        Each child is replaced after so many calls.
+    grace : float
+        Seconds between the interruption of a call that is stopped and its kill.
+    eager : bool
+        Start the children now; else each when it is first wanted.
+    share_from : int or None
+        Bytes from which a buffer (of a NumPy array, a DataFrame, …) goes through shared memory; None for
+        never.
+    on_output : callable
+        Takes ``(key, "stdout" or "stderr", line)``; called in the pool's thread.
+    on_text : callable
+        Takes ``("stdout" or "stderr", text)``, as it comes; likewise.
+    on_event : callable
+        Takes ``("start", "crash", "kill", "unhealthy", "replace" or "failed-start", slot, pid)``; likewise.
+
+    Raises
+    ------
+    SlotStartFailed
+        From a call, when children can't start. `wait_ready` asks at once.
+
+    Examples
+    --------
+    >>> with SlotPool(2) as pool:
+    ...     pool.submit(pow, 2, 5).result()
+    32
+
+    Notes
+    -----
+    Thread-safe. In a script, use it under ``if __name__ == "__main__"`` or not: children don't import the
+    script; functions of ``__main__`` travel by value.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        *,
+        env: Mapping[str, Setting] | None = None,
+        pre_import: tuple[str, ...] = (),
+        initializer: Callable[[], object] | None = None,
+        health_check: Callable[[], object] | None = None,
+        backend: str = "",
+        backend_argument: bytes = b"",
+        max_tasks: int | None = None,
+        grace: float = 0.5,
+        eager: bool = True,
+        share_from: int | None = SHARE_FROM,
+        on_output: Callable[[str, str, str], None] = _ignore,
+        on_text: Callable[[str, str], None] = _ignore,
+        on_event: Callable[[str, int, int], None] = _ignore,
+    ) -> None:
+        _check_size(slots)
+        preparation = Preparation(env or {}, pre_import, initializer, backend, backend_argument, health_check)
+        segments = self.segments = shared_memory.create(share_from)
+        helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="skyward-helper")
+        make = partial(
+            Pool, slots, preparation, segments, helpers, max_tasks=max_tasks, grace=grace, eager=eager,
+            sink=Sink(on_output, on_text), on_event=on_event,
+        )  # fmt: skip
+        self._thread = _PoolThread(make, helpers, segments)
+        self._runs: WeakKeyDictionary[Future[Any], Run] = WeakKeyDictionary()
+        self._closing = threading.Lock()
+        self._is_closed = False
+        weakref.finalize(self, self._thread.post, self._thread.pool.close).atexit = False
+        _open_pools.add(self)
+
+    # --- running -----------------------------------------------------------------------------------
+
+    def run(self, request: Request) -> Any:
+        """Run a call in a slot and return its value; see `submit` for what it may raise."""
+        return self.carry_out(Run(request))
+
+    def carry_out(self, run: Run) -> Any:
+        """The same as `run`, for a run that may be interrupted meanwhile."""
+        future: Future[Any] = Future()
+        self._start(run, future)
+        return future.result()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Schedule ``fn(*args, **kwargs)`` in a slot; see `concurrent.futures.Executor.submit`.
+
+        Notes
+        -----
+        The future may raise `SlotCrashed` (the child died while it ran the call), `SlotStartFailed` (no child
+        can be started), `SerializationError` (the call or its result can't be pickled), a
+        `concurrent.futures.CancelledError` (it was stopped), or what the call raised.
+        """
+        is_large = not (_are_small(args) and _are_small(kwargs.values()))
+        name = getattr(fn, "__qualname__", None) or repr(fn)
+        run = Run(Request(name, fn, args, kwargs, is_large=is_large))
+        future: Future[T] = Future()
+        run.may_begin = partial(_may_begin, future)
+        self._runs[future] = run
+        self._start(run, future)
+        return future
+
+    def _start(self, run: Run, future: Future[Any]) -> None:
+        run.when_over(partial(_settle, future, self._thread.helpers))
+        with self._closing:
+            if self._is_closed:
+                raise PoolClosed("the pool is shut down and takes no more calls")
+            self._thread.post(self._thread.pool.start, run)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> Iterator[T]:
+        """As `concurrent.futures.Executor.map`; each call is a call of its own, whatever the `chunksize`."""
+        if chunksize < 1:
+            raise ValueError(f"chunksize must be at least 1, not {chunksize}")
+        return super().map(fn, *iterables, timeout=timeout)
+
+    def stop(self, future: Future[Any]) -> bool:
+        """Cancel a call that waits, or stop one that runs: its result is a CancelledError.
+
+        Returns whether that will be so; False: it has ended, or is about to.
+        """
+        is_cancelled = future.cancel()
+        return self.interrupt(self._runs[future]) or is_cancelled
+
+    def interrupt(self, run: Run) -> bool:
+        """Stop a run: KeyboardInterrupt first, and after the grace period a kill with all that it started.
+
+        Returns whether its outcome will be a CancelledError.
+        """
+        return self._thread.call(self._thread.pool.stop, run, default=False)
+
+    def secede(self, run: Run) -> None:
+        """Let the run go on outside its slot, which gets another child."""
+        self._thread.call(self._thread.pool.secede, run)
+
+    # --- changing and looking -------------------------------------------------------------------------
+
+    def resize(self, slots: int) -> None:
+        """Have so many slots; a run in one that is given up ends first."""
+        _check_size(slots)
+        self._thread.call(self._thread.pool.resize, slots)
+
+    def renew(self, backend_argument: bytes) -> None:
+        """Replace every child, the busy ones after their runs: what they know of this process is stale."""
+        self._thread.call(self._thread.pool.renew, backend_argument)
+
+    def stack(self, run: Run) -> str:
+        """Where all threads of a run's process stand, as faulthandler says it; empty if none has the run."""
+        return self._thread.wait_for(self._thread.pool.look(run))
+
+    def wait_ready(self) -> None:
+        """Wait until one child is ready; raises `SlotStartFailed` if none can be."""
+        self._thread.wait_for(self._thread.pool.wait_ready())
+
+    def snapshots(self) -> tuple[SlotSnapshot, ...]:
+        """The slots as they are; none once the pool has ended."""
+        return self._thread.call(self._thread.pool.snapshots, default=())
+
+    def own_memory(self) -> int:
+        """Bytes of the children's own pages, with all that they started."""
+        return self._thread.call(self._thread.pool.own_memory, default=0)
+
+    # --- ending ----------------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls, and end the children when those that were taken are done.
+
+        Parameters
+        ----------
+        wait : bool
+            Return when no child lives any more.
+        cancel_futures : bool
+            Cancel those that haven't begun.
+        """
+        if cancel_futures:
+            for future in list(self._runs):
+                self._cancel(future)
+        self._close(self._thread.pool.close, wait)
+
+    def _cancel(self, future: Future[Any]) -> None:
+        if future.cancel() and (run := self._runs.get(future)) is not None:
+            self._thread.post(self._thread.pool.stop, run)
+
+    def end(self) -> None:
+        """End the pool now: running calls are killed and raise `concurrent.futures.CancelledError`."""
+        self._close(self._thread.pool.end, wait=True)
+
+    def _close(self, how: Callable[[], None], wait: bool) -> None:
+        with self._closing:
+            self._is_closed = True
+            self._thread.post(how)
+        if wait:
+            self._thread.join()
+
+
+class _PoolThread:
+    """A pool, and the thread that its loop has until it has ended. Knows no `SlotPool`: that may be dropped.
+
+    Attributes
+    ----------
+    pool : Pool
+    helpers : concurrent.futures.Executor
+    """
+
+    def __init__(
+        self, make: Callable[[], Pool], helpers: ThreadPoolExecutor, segments: Segments | None
+    ) -> None:
+        self.helpers, self._segments = helpers, segments
+        made: Future[Pool] = Future()
+        self._thread = threading.Thread(
+            target=asyncio.run, args=(self._live(make, made),), name="skyward-pool", daemon=True
+        )
+        self._thread.start()
+        self.pool = made.result()
+
+    async def _live(self, make: Callable[[], Pool], made: Future[Pool]) -> None:
+        self._loop = asyncio.get_running_loop()
+        try:
+            pool = make()
+        except BaseException as error:  # whoever makes the pool sees it
+            made.set_exception(error)
+            return
+        made.set_result(pool)
+        await pool.wait_closed()
+        self.helpers.shutdown()
+        if self._segments is not None:
+            self._segments.close()
+
+    def post(self, function: Callable[..., object], *args: object) -> None:
+        """Have a function called on the loop; nothing is left to be done if that has ended."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def call(self, function: Callable[..., T], *args: object, default: T | None = None) -> T:
+        """Call a function on the loop, and wait for what it returns; the default if that has ended."""
+        if threading.current_thread() is self._thread:
+            return function(*args)
+        outcome: Future[T] = Future()
+        self.post(_call, outcome, function, args)
+        return self._result(outcome, default)
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for a coroutine on the loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _result(self, outcome: Future[T], default: T | None) -> T:
+        while not wait([outcome], timeout=_LOOK).done:
+            if not self._thread.is_alive():
+                return cast(T, default)
+        return outcome.result()
+
+    def join(self) -> None:
+        """Wait until the pool has ended."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+
+#: Those that are closed when the interpreter exits, as `concurrent.futures` does with its own.
+_open_pools: WeakSet[SlotPool] = WeakSet()
+
+
+def _at_exit() -> None:
+    for pool in list(_open_pools):
+        pool.shutdown()
+
+
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # as `concurrent.futures` does
+
+
+def _check_size(slots: int) -> None:
+    if slots < 1:
+        raise ValueError(f"a pool needs at least one slot, not {slots}")
+
+
+def _call(outcome: Future[T], function: Callable[..., T], args: tuple[Any, ...]) -> None:
+    try:
+        outcome.set_result(function(*args))
+    except BaseException as error:  # whoever waits for the outcome sees it
+        outcome.set_exception(error)
+
+
+def _may_begin(future: Future[Any]) -> bool:
+    return future.running() or future.set_running_or_notify_cancel()
+
+
+def _settle(future: Future[Any], helpers: Executor, run: Run) -> None:
+    """Give a future what its run has come to; in a helper thread if that takes long."""
+    outcome = run.outcome
+    if isinstance(outcome, Form) and outcome.is_long:
+        helpers.submit(_settle_with, future, outcome)
+    elif not future.cancelled():
+        _settle_with(future, outcome)
+
+
+def _settle_with(future: Future[Any], outcome: Form | BaseException | None) -> None:
+    try:
+        if not isinstance(outcome, Form):
+            assert outcome is not None
+            raise outcome
+        future.set_result(outcome.load())
+    except BaseException as error:  # whoever waits for the future sees it
+        future.set_exception(error)
+
+
+def _are_small(values: Iterable[object]) -> bool:
+    """Whether the values take no time to be pickled, as far as a short look tells."""
+    return all(isinstance(v, _PLAIN) or (isinstance(v, _SMALL) and len(v) < _SHORT) for v in values)

@@ -1,0 +1,137 @@
+"""Frames: a small header, an envelope of plain values, opaque parts. Made and read here, without I/O.
+
+The envelope holds plain values only; all else is opaque bytes that only the two ends of a run unpickle. So
+what can't be pickled or loaded fails one run, never the channel. Descriptors may go along with a frame.
+"""
+
+from __future__ import annotations
+
+import marshal
+import struct
+from collections import deque
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+#: kind, descriptors that come along, parts that follow, bytes of the envelope, number of the run or request
+_HEADER = struct.Struct("<BBIIQ")
+#: Bytes read at once: more than most small frames, so that they cost one system call.
+READ = 64 * 1024
+#: Descriptors that one frame may carry (SCM_MAX_FD is 253 on Linux).
+MOST_DESCRIPTORS = 253
+
+Part = bytes | bytearray | memoryview
+
+
+class Kind(IntEnum):
+    """What a frame is; docs/internals.md has the table of who sends what on which socket."""
+
+    PREPARE = 1
+    READY = 2
+    RUN = 3
+    RESULT = 4
+    ERROR = 5
+    REQUEST = 6
+    ANSWER = 7
+    ALLOCATE = 8
+    GRANT = 9
+    FORK = 10
+    FORKED = 11
+    FAILED = 12
+    EXITED = 13
+
+
+_KINDS = {kind.value: kind for kind in Kind}
+
+
+@dataclass(slots=True)
+class Frame:
+    """One message: its kind, its number, its envelope, its opaque parts and its descriptors."""
+
+    kind: Kind
+    number: int
+    envelope: tuple[Any, ...] = ()
+    parts: Sequence[Part] = ()
+    descriptors: Sequence[int] = ()
+    #: How many descriptors belong to it, as its header says.
+    carried: int = field(default=0, compare=False)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether its descriptors have not all come: its receiver has too many open."""
+        return len(self.descriptors) < self.carried
+
+
+def pack(frame: Frame) -> list[Part]:
+    """A frame as buffers to be written one after the other; a single one if it is small."""
+    envelope = marshal.dumps(frame.envelope) if frame.envelope else b""
+    lengths = [part.nbytes if isinstance(part, memoryview) else len(part) for part in frame.parts]
+    header = _HEADER.pack(frame.kind, len(frame.descriptors), len(lengths), len(envelope), frame.number)
+    first = b"".join((header, struct.pack(f"<{len(lengths)}Q", *lengths), envelope))
+    if sum(lengths) < READ:
+        return [b"".join((first, *frame.parts))]
+    return [
+        first,
+        *(memoryview(part).cast("B") for part, size in zip(frame.parts, lengths, strict=True) if size),
+    ]
+
+
+class FrameReader:
+    """Takes bytes as they come, and has frames when they are whole.
+
+    Attributes
+    ----------
+    target : memoryview
+        Where the next bytes are to be put: never empty.
+    frames : deque of Frame
+        Those that are whole; their descriptors are still to be given to them.
+    """
+
+    def __init__(self) -> None:
+        self._ahead = memoryview(bytearray(READ))
+        self._begin = self._end = 0
+        self.frames: deque[Frame] = deque()
+        self._steps = self._read_frames()
+        self.target = next(self._steps)
+
+    def received(self, count: int) -> None:
+        """So many bytes have been put into `target`."""
+        self.target = self._steps.send(count)
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether nothing of a further frame has come."""
+        return self._begin == self._end and self.target.obj is self._ahead.obj
+
+    def _read_frames(self) -> Generator[memoryview, int, None]:
+        while True:
+            head = yield from self._take(_HEADER.size)
+            kind, carried, count, size, number = _HEADER.unpack(head)
+            lengths = struct.unpack(f"<{count}Q", (yield from self._take(8 * count))) if count else ()
+            envelope = marshal.loads((yield from self._take(size))) if size else ()
+            parts: list[Part] = []
+            for length in lengths:
+                part = yield from self._take(length)
+                parts.append(part)
+            self.frames.append(Frame(_KINDS[kind], number, envelope, parts, (), carried))
+
+    def _take(self, size: int) -> Generator[memoryview, int, bytearray]:
+        """Exactly `size` bytes, writable."""
+        if size > READ:
+            return (yield from self._take_large(size))
+        while self._end - self._begin < size:
+            self._ahead[: self._end - self._begin] = self._ahead[self._begin : self._end]
+            self._begin, self._end = 0, self._end - self._begin
+            self._end += yield self._ahead[self._end :]
+        self._begin += size
+        return bytearray(self._ahead[self._begin - size : self._begin])
+
+    def _take_large(self, size: int) -> Generator[memoryview, int, bytearray]:
+        taken = bytearray(size)
+        view, have = memoryview(taken), self._end - self._begin
+        view[:have] = self._ahead[self._begin : self._end]
+        self._begin = self._end = 0
+        while have < size:
+            have += yield view[have:]
+        return taken

@@ -1,0 +1,193 @@
+"""The worker's end of a template: start it, have it fork, hear from it who has died."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from skyward_dask.errors import SlotStartFailed
+from skyward_dask.slots.framing import Frame, Kind
+from skyward_dask.slots.loop_channel import LoopChannel
+from skyward_dask.slots.output import Output, Sink
+from skyward_dask.slots.preparation import Preparation
+from skyward_dask.slots.trees import end_marked, end_tree, is_stopped
+
+if TYPE_CHECKING:
+    from skyward_dask.slots.child_process import ChildProcess
+
+#: Where `skyward_dask` itself is found, before a process has the worker's `sys.path`.
+_ROOT = str(Path(__file__).parents[2])
+_PROGRAM = (
+    f"import sys; sys.path.insert(0, {_ROOT!r}); from skyward_dask.slots.%s import main; main({{arguments}})"
+)
+#: Seconds that a template may take to end when it is told to.
+_END_PATIENCE = 5.0
+#: In the environment of a template and of all that descends from it.
+_MARK = "SKYWARD_TEMPLATE"
+#: Seconds for the tree of a lost template to go.
+_TREE_PATIENCE = 1.0
+
+
+class TemplateProcess:
+    """A template process. For the pool's loop, but for `kill` and `wait`.
+
+    Parameters
+    ----------
+    loop : asyncio.AbstractEventLoop
+    preparation : Preparation
+        What the children need.
+    sink : callable
+        Takes the lines that the template writes.
+    on_frame : callable
+        Takes the template and each of its words.
+    on_end : callable
+        Called with the template when it is gone.
+
+    Attributes
+    ----------
+    children : dict
+        Those that it has started and that live, by process id.
+    forking : dict
+        Those that it was told to start, by the number under which it was.
+    preparation : Preparation
+    ready : bool
+        It can start children.
+
+    Raises
+    ------
+    OSError, ValueError
+        There can be no such process.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        preparation: Preparation,
+        sink: Sink,
+        on_frame: Callable[[TemplateProcess, Frame], None],
+        on_end: Callable[[TemplateProcess], None],
+    ) -> None:
+        self._loop = loop
+        self.preparation = preparation
+        self._mark = uuid4().hex
+        self.children: dict[int, ChildProcess] = {}
+        self.forking: dict[int, ChildProcess] = {}
+        self._forks = self.ready = False
+        self._numbers = 0
+        self.output = Output(loop, sink)
+        control, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._popen = self._start(theirs.fileno())
+        except BaseException:
+            control.close()
+            self.output.close()
+            raise
+        finally:
+            self.output.close_writers()
+        self.pid = self._popen.pid
+        self._control = LoopChannel(loop, control, lambda frame: on_frame(self, frame), lambda: on_end(self))
+        self._control.listen()
+        self.output.listen()
+        self._control.send(Frame(Kind.PREPARE, 0, (preparation.path(), preparation.imports())))
+
+    def _start(self, control: int) -> subprocess.Popen[bytes]:
+        code = (_PROGRAM % "template").format(arguments=f"{control}, {os.getpid()}")
+        return subprocess.Popen(
+            [sys.executable, *_flags(), "-P", "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=self.output.writers["stdout"],
+            stderr=self.output.writers["stderr"],
+            pass_fds=(control,),
+            env=self._environment(),
+            process_group=0,
+        )
+
+    def _environment(self, slot: int | None = None) -> dict[str, str]:
+        return self.preparation.environment(slot) | {_MARK: self._mark}
+
+    def is_ready(self, forks: bool) -> None:
+        """It has imported what the children need; `forks`: they can share it."""
+        self.ready, self._forks = True, forks
+
+    def start(self, child: ChildProcess) -> int:
+        """Have it start a child; returns the number under which it will say that it has."""
+        self._numbers += 1
+        self.forking[self._numbers] = child
+        by_exec = (_PROGRAM % "child", _flags(), self._environment(child.slot))
+        command = (None if self._forks else by_exec,)
+        self._control.send(Frame(Kind.FORK, self._numbers, command, (), child.descriptors()))
+        return self._numbers
+
+    def hear_last_words(self) -> None:
+        """Take what it said before it was lost."""
+        self._control.drain()
+
+    # --- in a helper thread: it may take a while -------------------------------------------------
+
+    def kill(self) -> None:
+        """Kill it with all that has descended from it, wherever that is now, and reap it.
+
+        A child that ended after its template, and before anybody could see to it, has left the daemons of its
+        tasks to the system.
+        """
+        # what dead children have left would be nobody's once the template is gone
+        end_tree(self.pid, _TREE_PATIENCE, self._popen.send_signal)
+        self._popen.wait()
+        for child in list(self.children.values()):
+            child.kill_tree()
+        end_marked(f"{_MARK}={self._mark}".encode(), _TREE_PATIENCE)
+
+    def wait(self) -> None:
+        """Wait until it has ended, as it was told to; one that was stopped is killed."""
+        try:
+            self._popen.wait(_END_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    # --- its end ---------------------------------------------------------------------------------
+
+    def is_stopped(self) -> bool:
+        """Whether somebody has stopped it."""
+        return is_stopped(self.pid)
+
+    def ended_itself(self) -> bool:
+        """Whether it has ended, not by a signal, before it could fork: another one would too."""
+        code = self._popen.poll()
+        return not self.ready and code is not None and code >= 0
+
+    def failure(self) -> SlotStartFailed:
+        """Why no child could be started with it."""
+        return SlotStartFailed(
+            f"the process that starts slots' processes ended with {_end(self._popen.returncode)}: "
+            "a module of pre_import may end the process that imports it, somebody may kill it, or the "
+            "machine may be short of memory.",
+            self.output.tail(),
+        )
+
+    def dismiss(self) -> None:
+        """Have it kill what is left, and end."""
+        self._control.close()
+
+    def close(self) -> None:
+        """It has ended."""
+        self._control.close()
+        self.output.close()
+
+
+def _flags() -> list[str]:
+    """The options that this interpreter was started with, as multiprocessing passes them on."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return flags
+
+
+def _end(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
