@@ -71,6 +71,8 @@ class ChildProcess:
         What it runs.
     last : bool
         It is not to have another run.
+    is_healthy : bool
+        What its health check said after its last run.
     failure : SlotStartFailed or None
         Why it couldn't be started.
     orphaned : bool
@@ -94,6 +96,7 @@ class ChildProcess:
         self.failure: SlotStartFailed | None = None
         self.state = State.STARTING
         self.last = self.orphaned = self.doomed = self._closed = False
+        self.is_healthy = True
         self.run: Run | None = None
         self.runs_done = self.pid = 0
         self.pidfd: int | None = None
@@ -129,10 +132,10 @@ class ChildProcess:
         if self.doomed:
             self.kill()
 
-    def prepare(self, preparation: Preparation, initializer: Sequence[Part]) -> None:
+    def prepare(self, preparation: Preparation, calls: Sequence[Part]) -> None:
         """Tell the child what to do before its first run; it answers with READY."""
         envelope = (preparation.path(), preparation.backend, preparation.pre_import, self.lender.share_from)
-        self.runs.send(Frame(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *initializer]))
+        self.runs.send(Frame(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *calls]))
 
     def _close_theirs(self) -> None:
         self._theirs.close()
@@ -151,7 +154,9 @@ class ChildProcess:
     def take(self, reply: Frame) -> Form:
         """The value, or the exception, with which its run has ended."""
         self.output.end()
-        _, sizes = reply.envelope or ((), ())
+        _, sizes, self.is_healthy, is_short = reply.envelope or ((), (), True, False)
+        if is_short:
+            self.lender.forget()
         return self.lender.collect(sizes, reply.parts)
 
     def answer(self, number: int, done: bool, parts: Sequence[Part]) -> None:

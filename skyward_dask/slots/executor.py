@@ -78,7 +78,7 @@ class SlotPool(Executor):
     on_text : callable
         Takes ``("stdout" or "stderr", text)``, as it comes; likewise.
     on_event : callable
-        Takes ``("start", "crash", "kill", "replace" or "failed-start", slot, pid)``; likewise.
+        Takes ``("start", "crash", "kill", "unhealthy", "replace" or "failed-start", slot, pid)``; likewise.
 
     Raises
     ------

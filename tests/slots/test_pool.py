@@ -396,6 +396,58 @@ def test_a_child_is_prepared() -> None:
     assert len({fact[5] for fact in seen}) == 1
 
 
+def test_an_environment_by_function() -> None:
+    """Of the slot's index: here two slots to each device."""
+    with SlotPool(4, env={"DEVICE": lambda slot: str(slot // 2)}) as pool:
+        pool.wait_ready()
+        seen = {pool.submit(os.getenv, "DEVICE").result() for _ in range(100)}
+        assert seen <= {"0", "1"}
+        assert set(pool.map(lambda _: os.getenv("DEVICE"), range(100))) <= {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [(lambda slot: 1 / slot, "ZeroDivision"), (lambda slot: slot, "must be a string")]
+)
+def test_an_environment_that_cannot_be_made(value: Any, reason: str) -> None:
+    """Fails the start, and is named."""
+    with (
+        SlotPool(1, env={"DEVICE": value}) as pool,
+        pytest.raises(SlotStartFailed, match=f"DEVICE.*{reason}"),
+    ):
+        pool.wait_ready()
+
+
+def test_a_child_that_is_not_well_is_replaced(tmp_path: Path) -> None:
+    """After a call that raised, and no other; an event says so, and no call hears of it."""
+    ill = tmp_path / "ill"
+    events: list[str] = []
+
+    def check() -> bool | None:
+        if not ill.exists():
+            return None
+        if ill.read_text():
+            raise RuntimeError("device lost")
+        return False
+
+    def fail() -> None:
+        raise ArithmeticError
+
+    with SlotPool(1, health_check=check, on_event=lambda event, *_: events.append(event)) as pool:
+        pid = pool.submit(os.getpid).result()
+        for text in ("", "raise"):
+            with pytest.raises(ArithmeticError):
+                pool.submit(fail).result()
+            assert pool.submit(os.getpid).result() == pid
+            ill.write_text(text)
+            assert pool.submit(os.getpid).result() == pid
+            with pytest.raises(ArithmeticError):
+                pool.submit(fail).result()
+            before, pid = pid, pool.submit(os.getpid).result()
+            assert pid != before
+            ill.unlink()
+    assert [event for event in events if event != "start"] == ["unhealthy", "replace"] * 2
+
+
 def test_a_lazy_pool_starts_children_when_wanted() -> None:
     """No child before the first call, and one for it."""
     with SlotPool(3, eager=False) as pool:
