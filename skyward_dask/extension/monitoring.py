@@ -85,7 +85,7 @@ class Statistics:
     prefixes: dict[str, PrefixStatistics]
 
 
-def statistics(client: Client) -> Any:
+def statistics(client: Client) -> Statistics:
     """What the slots of the cluster are doing.
 
     Parameters
@@ -107,7 +107,7 @@ def statistics(client: Client) -> Any:
     Places are ``child``, ``thread``, ``loop`` and ``worker``; reasons ``plain``, ``p2p``, ``async``,
     ``actor``, ``alias``, ``data``, ``annotated`` and ``other-executor``.
     """
-    return client.sync(_statistics, client)
+    return client.sync(_statistics, client)  # type: ignore[no-any-return]  # or an awaitable
 
 
 async def _statistics(client: Client) -> Statistics:
