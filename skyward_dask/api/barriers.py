@@ -36,34 +36,34 @@ class Barrier(Handle):
         """How many have to come."""
         return one(Ask("parties", reads=True))
 
-    get_parties, parties_async = both(_parties)
+    _get_parties, parties_async = both(_parties)
 
     def _n_waiting(self) -> Steps[int]:
         """How many wait."""
         return one(Ask("n_waiting", reads=True))
 
-    get_n_waiting, n_waiting_async = both(_n_waiting)
+    _get_n_waiting, n_waiting_async = both(_n_waiting)
 
     def _broken(self) -> Steps[bool]:
         """Whether it is broken."""
         return one(Ask("broken", reads=True))
 
-    get_broken, broken_async = both(_broken)
+    _get_broken, broken_async = both(_broken)
 
     @property
     def parties(self) -> int:
         """How many have to come."""
-        return self.get_parties()
+        return self._get_parties()
 
     @property
     def n_waiting(self) -> int:
         """How many wait."""
-        return self.get_n_waiting()
+        return self._get_n_waiting()
 
     @property
     def broken(self) -> bool:
         """Whether it is broken."""
-        return self.get_broken()
+        return self._get_broken()
 
     def _abort(self) -> Steps[None]:
         """Break it: who waits, and who comes, gets `BrokenBarrierError`."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from skyward_dask.config import parse_timeout
 from skyward_dask.errors import OperatorError
@@ -25,6 +25,8 @@ from skyward_dask.extension.tracebacks import shortened
 
 P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
+Ts = TypeVarTuple("Ts")
 
 
 class Target(ABC):
@@ -272,7 +274,11 @@ class Call(_Unrun, Generic[T]):
         """Start it, and give a future."""
         return _target(">", compute).start(self)
 
-    def __and__(self, other: Call[Any] | Group) -> Group:
+    @overload
+    def __and__(self, other: Call[U]) -> Group[T, U]: ...
+    @overload
+    def __and__(self, other: Group[*Ts]) -> Group[T, *Ts]: ...
+    def __and__(self, other: Any) -> Any:
         """Put it beside another, to run both at once."""
         return Group((self,)) & other
 
@@ -288,25 +294,30 @@ _brief.maxstring = _brief.maxother = 60
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Group(_Unrun):
+class Group(_Unrun, Generic[*Ts]):
     """Calls that run at once; ``group >> compute`` is a tuple of their results."""
 
     calls: tuple[Call[Any], ...]
 
-    def with_timeout(self, seconds: float | str) -> Group:
+    def with_timeout(self, seconds: float | str) -> Group[*Ts]:
         """The same calls, with this timeout for each: see `Call.with_timeout`."""
         return Group(tuple(call.with_timeout(seconds) for call in self.calls))
 
-    def __and__(self, other: Call[Any] | Group) -> Group:
+    @overload
+    def __and__(self, other: Call[U]) -> Group[*Ts, U]: ...
+    @overload
+    def __and__(self, other: Group[*tuple[Any, ...]]) -> Group[*tuple[Any, ...]]: ...
+    def __and__(self, other: Any) -> Any:
         if isinstance(other, Call):
             return Group((*self.calls, other))
         if isinstance(other, Group):
             return Group(self.calls + other.calls)
         raise _not_joined(self.calls[0], other)
 
-    def __rshift__(self, compute: Target) -> tuple[Any, ...]:
+    def __rshift__(self, compute: Target) -> tuple[*Ts]:
         with shortened():
-            return tuple(_waiting_target(compute).run(self.calls))
+            results: Any = tuple(_waiting_target(compute).run(self.calls))
+            return results  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"({' & '.join(map(repr, self.calls))})"

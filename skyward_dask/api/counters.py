@@ -17,12 +17,12 @@ class Counter(Handle):
         """The number as it is."""
         return one(Ask("value", reads=True))
 
-    get_value, value_async = both(_value)
+    _get_value, value_async = both(_value)
 
     @property
     def value(self) -> int:
         """The number as it is."""
-        return self.get_value()
+        return self._get_value()
 
     def _increment(self, n: int = 1) -> Steps[int]:
         """Add `n`; returns the new value."""
@@ -49,6 +49,6 @@ class Counter(Handle):
     compare_and_set, compare_and_set_async = both(_compare_and_set)
 
     def __int__(self) -> int:
-        return self.get_value()
+        return self._get_value()
 
     __index__ = __int__

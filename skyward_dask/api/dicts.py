@@ -16,7 +16,7 @@ from collections.abc import (
     ValuesView,
 )
 from inspect import isawaitable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from skyward_dask.api.handles import Handle, Steps, both, one, pages, pages_async
 from skyward_dask.shared.asks import Ask
@@ -24,6 +24,7 @@ from skyward_dask.shared.keys import pack, pack_key, place, unpack, unpack_key
 
 K = TypeVar("K")
 V = TypeVar("V")
+D = TypeVar("D")
 _MISSING: Any = object()
 
 
@@ -52,7 +53,15 @@ class Dict(Handle, MutableMapping[K, V]):
         found = yield self._ask("get", key, reads=True)
         return default if found is None else unpack(found)
 
-    get, get_async = both(_get)
+    if TYPE_CHECKING:  # `get` is typed as any mapping's
+
+        @overload
+        async def get_async(self, key: K) -> V | None: ...
+        @overload
+        async def get_async(self, key: K, default: V | D) -> V | D: ...
+        async def get_async(self, key: K, default: Any = None) -> Any: ...
+    else:
+        get, get_async = both(_get)
 
     def _setitem(self, key: K, value: V) -> Steps[None]:
         """Set the value of a key."""
@@ -96,7 +105,15 @@ class Dict(Handle, MutableMapping[K, V]):
             raise KeyError(key)
         return default
 
-    pop, pop_async = both(_pop)
+    if TYPE_CHECKING:  # `pop` is typed as any mapping's
+
+        @overload
+        async def pop_async(self, key: K) -> V: ...
+        @overload
+        async def pop_async(self, key: K, default: V | D) -> V | D: ...
+        async def pop_async(self, key: K, default: Any = None) -> Any: ...
+    else:
+        pop, pop_async = both(_pop)
 
     def _popitem(self) -> Steps[tuple[K, V]]:
         """Remove the last key and return it with its value; raises KeyError if there is none."""

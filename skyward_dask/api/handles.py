@@ -7,6 +7,7 @@ answers. `both` makes two methods of it: one that blocks, and its twin for an ev
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
@@ -128,9 +129,15 @@ def both(
     async def wait_async(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await _run_async(self, steps(self, *args, **kwargs))
 
+    # help() shows what the user gets, and not what drives it
+    signature = inspect.signature(steps)
+    returned = signature.return_annotation.removeprefix("Steps[").removesuffix("]")
+    shown = signature.replace(return_annotation=returned)
     for method, called in ((wait, own), (wait_async, twin)):
         method.__name__ = called
         method.__qualname__ = f"{steps.__qualname__.rpartition('.')[0]}.{called}"
+        vars(method)["__signature__"] = shown
+        del vars(method)["__wrapped__"]
     return wait, wait_async
 
 

@@ -104,12 +104,12 @@ class Lock(Handle):
         """
         return one(Ask("fence", reads=True))
 
-    get_fence, fence_async = both(_fence)
+    _get_fence, fence_async = both(_fence)
 
     @property
     def fence(self) -> int:
         """The number of the last acquisition: see `fence_async`."""
-        return self.get_fence()
+        return self._get_fence()
 
     def __enter__(self) -> Lock:
         self.acquire()

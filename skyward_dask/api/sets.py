@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, MutableSet, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from skyward_dask.api.handles import Handle, Steps, both, one, pages, pages_async
 from skyward_dask.shared.asks import Ask
@@ -31,7 +31,12 @@ class Set(Handle, MutableSet[T]):
         """Add a member; returns whether it is new: so claiming work is one call."""
         return one(self._ask("add", value))
 
-    add, add_async = both(_add)  # type: ignore[assignment]  # MutableSet's gives nothing
+    if TYPE_CHECKING:  # MutableSet's gives nothing
+
+        def add(self, value: T) -> bool: ...  # type: ignore[override]
+        async def add_async(self, value: T) -> bool: ...
+    else:
+        add, add_async = both(_add)
 
     def _discard(self, value: T) -> Steps[None]:
         """Remove a member, if it is there."""

@@ -1,4 +1,7 @@
-"""What tasks print, as records on the logger ``skyward_dask.task``, and where these go."""
+"""What tasks print: on the worker's stdout and stderr, and as records on the logger ``skyward_dask.task``.
+
+The records go to the worker's log, which clients see, and not to the console, which has the text already.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import logging
 
 from distributed import Worker
 
+from skyward_dask.extension.console import Console
 from skyward_dask.extension.private import log_handler
 
 _package = logging.getLogger("skyward_dask")
@@ -30,7 +34,10 @@ class TaskLog:
         self._address = worker.address
         self._handler = log_handler(worker)
         self._handler.addFilter(self._is_ours)
-        _package.addHandler(self._handler)
+        _task.propagate = False
+        for logger in (_package, _task):
+            logger.addHandler(self._handler)
+        self.console = Console()
 
     def _is_ours(self, record: logging.LogRecord) -> bool:
         return getattr(record, "skyward_worker", self._address) == self._address
@@ -41,5 +48,7 @@ class TaskLog:
         _task.log(_LEVELS[stream], "%s", text, extra={"skyward_worker": self._address})
 
     def close(self) -> None:
-        _package.removeHandler(self._handler)
+        self.console.close()
+        for logger in (_package, _task):
+            logger.removeHandler(self._handler)
         self._handler.removeFilter(self._is_ours)

@@ -31,7 +31,7 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor as DaskThreads
 
 from skyward_dask.config import Worker, grace
 from skyward_dask.extension import private
-from skyward_dask.extension.child_run import ChildRun, failed
+from skyward_dask.extension.child_run import ChildRun, Usage, failed
 from skyward_dask.extension.dask_errors import called
 from skyward_dask.extension.executor import SlotExecutor
 from skyward_dask.extension.facade import Introduction
@@ -53,6 +53,7 @@ from skyward_dask.extension.tally import Tally
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.values import Values
 from skyward_dask.slots.features import Feature, available
+from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.preparation import Preparation
 
@@ -326,7 +327,7 @@ class Node(WorkerPlugin):
             max_tasks=config.max_tasks_per_child,
             grace=grace(),
             eager=eager,
-            on_output=self._log.write,
+            sink=Sink(self._log.write, self._log.console.write),
             on_event=self._log_event,
         )
         self._pools.add(pool)
@@ -425,12 +426,24 @@ class Node(WorkerPlugin):
         task_run = self._runs.get(key) or TaskRun(key)
         requests = Requests(self.worker, task_run, partial(self._profiling.add, key), self._requested)
 
-        def count() -> None:
+        def count(usage: Usage) -> None:
+            self._tally.prefixes.add(key, *usage)
             shuffled = requests.shuffled and found.reason is Reason.PLAIN
             self._tally.count(Route(Place.CHILD, Reason.P2P if shuffled else found.reason))
 
         address = self.worker.address
-        return ChildRun(spec, data, delay, address, task_run, requests, self._values, self._helpers, count)
+        return ChildRun(
+            spec,
+            data,
+            delay,
+            address,
+            task_run,
+            requests,
+            self._values,
+            self._log.console,
+            self._helpers,
+            count,
+        )
 
     def _present_pool(self) -> Pool:
         if self._pool is None:  # a node of threads, and the first task that asks for a process
@@ -443,7 +456,7 @@ class Node(WorkerPlugin):
         current.set(self._runs.get(spec.key))
         views = self._values.own_views(found, data, self.config.kind == "process")
         slot = self._tally.threads.run(spec.key) if found.place is Place.THREAD else nullcontext()
-        with shortened(), slot:
+        with shortened(), slot, self._tally.prefixes.thread(spec.key):
             return called(spec.key, lambda: refuse_generator(spec(views), spec.key))
 
     # --- looking ---------------------------------------------------------------------------------------
@@ -474,4 +487,5 @@ class Node(WorkerPlugin):
             "concurrency": self.worker.state.nthreads,
             "slots": [asdict(slot) for slot in slots],
             "tasks": self._tally.tasks(),
+            "prefixes": self._tally.prefixes.values(),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 import weakref
 from collections import deque
@@ -65,7 +66,10 @@ class Borrower:
     def learn(self, new: Iterable[tuple[int, int]], descriptors: Sequence[int]) -> None:
         """Take the descriptors of segments: (number, size) of each."""
         for (number, size), fd in zip(new, descriptors, strict=True):
-            self._segments[number] = _Known(fd, size)
+            if number in self._segments:  # the worker doesn't know whether it has come before
+                os.close(fd)
+            else:
+                self._segments[number] = _Known(fd, size)
 
     def borrow(self, layout: Layout | None, inline: Sequence[Part], descriptors: Sequence[int]) -> list[Part]:
         """The parts of a form, all writable."""

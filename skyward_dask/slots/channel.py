@@ -66,9 +66,18 @@ class Channel:
             self._receive()
         frame = self._reader.frames.popleft()
         if frame.carried:
-            frame.descriptors = self._descriptors[: frame.carried]
-            del self._descriptors[: frame.carried]
+            frame.descriptors = self._taken(frame.carried)
         return frame
+
+    def _taken(self, count: int) -> list[int]:
+        """The descriptors of a frame: all of them, or none."""
+        taken = self._descriptors[:count]
+        del self._descriptors[:count]
+        if len(taken) == count:
+            return taken
+        for fd in taken:
+            os.close(fd)
+        return []
 
     @property
     def has_frame(self) -> bool:

@@ -40,6 +40,7 @@ from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.heap import keep_warm
 from skyward_dask.slots.page import Page
 from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unpicklable
+from skyward_dask.slots.prompt import print_promptly
 from skyward_dask.slots.trees import become_subreaper, end_descendants, wake_at_parents_death
 
 #: Has faulthandler write all threads' stacks to the shared page, whoever holds the GIL. A real-time signal,
@@ -53,6 +54,10 @@ _MORE, _WORST_SCORE = 500, 1000
 _PATIENCE = 1.0
 #: RESULT or ERROR; for each part its size where it is in shared memory, else None; the parts that aren't.
 _Outcome = tuple[Kind, tuple[int | None, ...], list[Part]]
+
+_Check = Callable[[], object]
+#: What most answers say: no report, nothing in shared memory, the process is healthy, it has descriptors.
+_ALL_IS_WELL = ((), (), True, False)
 
 
 class Link:
@@ -175,6 +180,7 @@ def main(runs: int, answers: int, page: int) -> None:
     for fd in (runs, answers, page):
         os.set_inheritable(fd, False)
     reset_signals()
+    print_promptly()
     become_subreaper()
     wake_at_parents_death()
     _be_taken_first()
@@ -182,9 +188,6 @@ def main(runs: int, answers: int, page: int) -> None:
     shared = Page(page)
     faulthandler.enable(page)
     faulthandler.register(STACK_SIGNAL, page)
-    # one record a line; a lone surrogate in a print is not worth a failed task
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     # tasks must not find this program in `__main__`, nor must multiprocessing in a task
     sys.modules["__main__"] = types.ModuleType("__main__")
     channel = Channel(socket.socket(fileno=runs))
@@ -195,9 +198,9 @@ def main(runs: int, answers: int, page: int) -> None:
     _reseed()
     os.register_at_fork(after_in_child=partial(become_ordinary, STACK_SIGNAL))
     with forks_end_here():
-        share_from = _prepare(channel.receive(), link)
+        share_from, health_check = _prepare(channel.receive(), link)
     channel.send(Kind.READY, 0, ())
-    _serve(channel, link, shared, Exchange(channel, share_from))
+    _serve(channel, link, shared, Exchange(channel, share_from), health_check)
     end_as_a_program_does()
 
 
@@ -248,34 +251,38 @@ def _exit_with_all() -> NoReturn:
     os._exit(0)
 
 
-def _prepare(frame: Frame, link: Link) -> int | None:
+def _prepare(frame: Frame, link: Link) -> tuple[int | None, _Check | None]:
+    """Make ready for runs; returns from which size on results are shared, and how to see that all is well."""
     path, backend, modules, share_from = frame.envelope
     sys.path[:] = path
-    argument, *initializer = frame.parts
+    argument, *calls = frame.parts
     if backend:
         module, _, name = backend.partition(":")
         getattr(import_module(module), name)(bytes(argument), link)
     for module in modules:
         import_module(module)
-    if initializer:
-        loads(initializer)()
-    return None if share_from is None else int(share_from)
+    initializer, health_check = loads(calls)
+    if initializer is not None:
+        initializer()
+    return share_from, health_check
 
 
-def _serve(runs: Channel, link: Link, page: Page, exchange: Exchange) -> None:
+def _serve(runs: Channel, link: Link, page: Page, exchange: Exchange, health_check: _Check | None) -> None:
     while True:
         try:
             frame = exchange.next_run()
         except ChannelClosed:
             return
+        if frame is None:
+            return
         page.called = 0.0
         page.begun = frame.number
-        kind, sizes, parts = _run(frame, link, exchange)
+        (kind, sizes, parts), is_healthy = _run(frame, link, exchange, health_check)
         flush()
         del frame
-        envelope = (link.report, sizes) if link.report or sizes else ()
+        envelope = (link.report, sizes, is_healthy, exchange.is_short)
         try:
-            runs.send(kind, page.begun, envelope, parts)
+            runs.send(kind, page.begun, envelope if envelope != _ALL_IS_WELL else (), parts)
         except ChannelClosed:
             return
         link.report = ()
@@ -283,16 +290,29 @@ def _serve(runs: Channel, link: Link, page: Page, exchange: Exchange) -> None:
         exchange.tidy()
 
 
-def _run(frame: Frame, link: Link, exchange: Exchange) -> _Outcome:
+def _run(frame: Frame, link: Link, exchange: Exchange, health_check: _Check | None) -> tuple[_Outcome, bool]:
     """Carry a run out; an interrupt that comes anywhere in here ends the process."""
     try:
         link.run = frame.number
         outcome = _outcome(frame, link, exchange)
+        is_healthy = outcome[0] is Kind.RESULT or health_check is None or _is_healthy(health_check)
         link.run = 0
     except KeyboardInterrupt:
         _report_interrupt(link)
         exit_now(_INTERRUPTED)
-    return outcome
+    return outcome, is_healthy
+
+
+def _is_healthy(check: _Check) -> bool:
+    try:
+        with forks_end_here():
+            found = check()
+        return found is None or bool(found)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        traceback.print_exc()
+        return False
 
 
 def _report_interrupt(link: Link) -> None:

@@ -71,6 +71,8 @@ class ChildProcess:
         What it runs.
     last : bool
         It is not to have another run.
+    is_healthy : bool
+        What its health check said after its last run.
     failure : SlotStartFailed or None
         Why it couldn't be started.
     orphaned : bool
@@ -94,6 +96,7 @@ class ChildProcess:
         self.failure: SlotStartFailed | None = None
         self.state = State.STARTING
         self.last = self.orphaned = self.doomed = self._closed = False
+        self.is_healthy = True
         self.run: Run | None = None
         self.runs_done = self.pid = 0
         self.pidfd: int | None = None
@@ -101,7 +104,7 @@ class ChildProcess:
         self._number = 0
         self.page = Page()
         self._told = self.page.written()  # what faulthandler wrote before was asked for
-        self.output = Output(sink)
+        self.output = Output(loop, sink)
         ours, self._theirs = socket.socketpair()
         answers, self._answered = socket.socketpair()
         self.runs = LoopChannel(loop, ours, partial(on_frame, self), partial(on_end, self))
@@ -125,19 +128,14 @@ class ChildProcess:
         self._close_theirs()
         self.pid, self.pidfd = pid, pidfd
         self.runs.listen()
-        for fd in self.output.readers:
-            self._loop.add_reader(fd, self._written, fd)
+        self.output.listen()
         if self.doomed:
             self.kill()
 
-    def prepare(self, preparation: Preparation, initializer: Sequence[Part]) -> None:
+    def prepare(self, preparation: Preparation, calls: Sequence[Part]) -> None:
         """Tell the child what to do before its first run; it answers with READY."""
         envelope = (preparation.path(), preparation.backend, preparation.pre_import, self.lender.share_from)
-        self.runs.send(Frame(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *initializer]))
-
-    def _written(self, fd: int) -> None:
-        if not self.output.drain(fd):
-            self._loop.remove_reader(fd)
+        self.runs.send(Frame(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *calls]))
 
     def _close_theirs(self) -> None:
         self._theirs.close()
@@ -156,7 +154,9 @@ class ChildProcess:
     def take(self, reply: Frame) -> Form:
         """The value, or the exception, with which its run has ended."""
         self.output.end()
-        _, sizes = reply.envelope or ((), ())
+        _, sizes, self.is_healthy, is_short = reply.envelope or ((), (), True, False)
+        if is_short:
+            self.lender.forget()
         return self.lender.collect(sizes, reply.parts)
 
     def answer(self, number: int, done: bool, parts: Sequence[Part]) -> None:
@@ -230,8 +230,6 @@ class ChildProcess:
         """Take note of how the child died; its template has reaped it, or is gone itself."""
         self.runs.drain()  # what it said before counts
         self._close_theirs()
-        for fd in self.output.readers:
-            self._loop.remove_reader(fd)
         self.output.close()
         name = _signal_name(-code) if code is not None and code < 0 else None
         self.death = Death(None if name else code, name, self.page.stack(self._told), self.output.tail())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any
 
 from skyward_dask.errors import SharedMemoryError
@@ -28,6 +29,11 @@ class Exchange:
     share_from : int or None
         Bytes from which a buffer of a result goes into shared memory.
 
+    Attributes
+    ----------
+    is_short : bool
+        The run came without all its descriptors, or its result can't go: this process has too many open.
+
     Notes
     -----
     For the main thread: between a run and its result nobody else reads `runs`.
@@ -36,11 +42,13 @@ class Exchange:
     def __init__(self, runs: Channel, share_from: int | None) -> None:
         self._runs, self._share_from = runs, share_from
         self._borrower = Borrower()
+        self.is_short = self._was_short = False
         runs.set_patience(_IDLE)
 
     def call(self, frame: Frame) -> Call:
         """The call that a frame brings: what was attached to it comes after its own arguments."""
         layout, counts = frame.envelope or (None, ())
+        self._check_complete(frame, "arguments")
         try:
             parts = self._borrower.borrow(layout, frame.parts, frame.descriptors)
         except OSError as error:
@@ -81,8 +89,21 @@ class Exchange:
         answer = self._answer()
         if not answer.envelope:
             raise load_exception(answer.parts)
+        self._check_complete(answer, "result")
         self._borrower.deliver(answer.envelope, answer.descriptors, large)
         return sizes, [part for part, size in zip(parts, sizes, strict=True) if size is None]
+
+    def _check_complete(self, frame: Frame, what: str) -> None:
+        if frame.is_short:
+            self.is_short = True
+            limit, _ = getrlimit(RLIMIT_NOFILE)
+            raise SharedMemoryError(
+                f"the {what} of a task can't be shared with its slot's process, which has all of its {limit} "
+                "descriptors in use: a task may have left files or sockets open. Close them, raise the limit "
+                "(ulimit -n), or have processes replaced now and then (max_tasks_per_child)."
+            )
+        if frame.descriptors:
+            self._was_short = False
 
     def _answer(self) -> Frame:
         while True:
@@ -97,9 +118,16 @@ class Exchange:
     def tidy(self) -> None:
         """Drop what the run wrote to its inputs."""
         self._borrower.tidy()
+        if self.is_short:
+            self.is_short, self._was_short = False, True
 
-    def next_run(self) -> Frame:
-        """Wait for the next frame; a child that has nothing to do gives back what it doesn't need."""
+    def next_run(self) -> Frame | None:
+        """Wait for the next run; None: another process has to have it, this one has no descriptors left."""
+        frame = self._next_frame()
+        return None if frame.is_short and self._was_short else frame
+
+    def _next_frame(self) -> Frame:
+        """A child that has nothing to do gives back what it doesn't need."""
         try:
             return self._runs.receive()
         except Quiet:

@@ -40,11 +40,7 @@ _SHORT = 16 * 1024
 _LOOK = 1.0
 
 
-def _discard(key: str, stream: str, line: str) -> None:
-    pass
-
-
-def _ignore(event: str, slot: int, pid: int) -> None:
+def _ignore(*args: object) -> None:
     pass
 
 
@@ -79,8 +75,10 @@ class SlotPool(Executor):
         never.
     on_output : callable
         Takes ``(key, "stdout" or "stderr", line)``; called in the pool's thread.
+    on_text : callable
+        Takes ``("stdout" or "stderr", text)``, as it comes; likewise.
     on_event : callable
-        Takes ``("start", "crash", "kill", "replace" or "failed-start", slot, pid)``; likewise.
+        Takes ``("start", "crash", "kill", "unhealthy", "replace" or "failed-start", slot, pid)``; likewise.
 
     Raises
     ------
@@ -113,7 +111,8 @@ class SlotPool(Executor):
         grace: float = 0.5,
         eager: bool = True,
         share_from: int | None = SHARE_FROM,
-        on_output: Sink = _discard,
+        on_output: Callable[[str, str, str], None] = _ignore,
+        on_text: Callable[[str, str], None] = _ignore,
         on_event: Callable[[str, int, int], None] = _ignore,
     ) -> None:
         _check_size(slots)
@@ -122,7 +121,7 @@ class SlotPool(Executor):
         helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="skyward-helper")
         make = partial(
             Pool, slots, preparation, segments, helpers, max_tasks=max_tasks, grace=grace, eager=eager,
-            on_output=on_output, on_event=on_event,
+            sink=Sink(on_output, on_text), on_event=on_event,
         )  # fmt: skip
         self._thread = _PoolThread(make, helpers, segments)
         self._runs: WeakKeyDictionary[Future[Any], Run] = WeakKeyDictionary()

@@ -57,6 +57,11 @@ class Frame:
     #: How many descriptors belong to it, as its header says.
     carried: int = field(default=0, compare=False)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether its descriptors have not all come: its receiver has too many open."""
+        return len(self.descriptors) < self.carried
+
 
 def pack(frame: Frame) -> list[Part]:
     """A frame as buffers to be written one after the other; a single one if it is small."""

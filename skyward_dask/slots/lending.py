@@ -115,6 +115,10 @@ class Lender:
         self._granted = []
         return Form(parts)
 
+    def forget(self) -> None:
+        """What the child was sent has not all come: it gets every segment again."""
+        self._known.clear()
+
     def close(self) -> None:
         """The child is gone."""
         self._granted = []

@@ -44,8 +44,8 @@ class Nursery:
     ----------
     loop : asyncio.AbstractEventLoop
     preparation : Preparation
-    initializer : sequence of buffers
-        The pickled initializer, if there is one.
+    calls : sequence of buffers
+        The initializer and the health check, pickled.
     sink : callable
         Takes the lines that templates write.
     helpers : concurrent.futures.Executor
@@ -62,13 +62,13 @@ class Nursery:
         self,
         loop: asyncio.AbstractEventLoop,
         preparation: Preparation,
-        initializer: Sequence[Part],
+        calls: Sequence[Part],
         sink: Sink,
         helpers: Executor,
         on_buried: Callable[[ChildProcess], None],
     ) -> None:
         self._loop, self._helpers = loop, helpers
-        self._preparation, self._initializer = preparation, initializer
+        self._preparation, self._calls = preparation, calls
         self._sink, self._on_buried = sink, on_buried
         self._template: TemplateProcess | None = None
         self._templates: set[TemplateProcess] = set()
@@ -166,7 +166,7 @@ class Nursery:
         self._lost_in_a_row = 0
         child = template.children[pid] = template.forking.pop(frame.number)
         child.started(pid, frame.descriptors[0] if frame.descriptors else None)
-        child.prepare(template.preparation, self._initializer)
+        child.prepare(template.preparation, self._calls)
         if child.pidfd is not None:
             self._loop.add_reader(child.pidfd, self._seen_dead, child)
         self._loop.call_later(START_LIMIT, self._give_up, child)

@@ -121,10 +121,10 @@ class Pool:
         Seconds between the interruption of a call that is stopped and its kill.
     eager : bool
         Start the children now; else each when it is first wanted.
-    on_output : callable
-        Takes ``(key, "stdout" or "stderr", line)``.
+    sink : Sink
+        Takes what children write.
     on_event : callable
-        Takes ``("start", "crash", "kill", "replace" or "failed-start", slot, pid)``.
+        Takes ``("start", "crash", "kill", "unhealthy", "replace" or "failed-start", slot, pid)``.
     """
 
     def __init__(
@@ -137,15 +137,15 @@ class Pool:
         max_tasks: int | None,
         grace: float,
         eager: bool,
-        on_output: Sink,
+        sink: Sink,
         on_event: Callable[[str, int, int], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._preparation, self._segments, self._helpers = preparation, segments, helpers
         self._max_tasks, self._grace = max_tasks, grace
-        self._sink, self._on_event = on_output, on_event
-        initializer = _pickled_initializer(preparation)
-        self._nursery = Nursery(self._loop, preparation, initializer, on_output, helpers, self._buried)
+        self._sink, self._on_event = sink, on_event
+        calls = _pickled_calls(preparation)
+        self._nursery = Nursery(self._loop, preparation, calls, sink, helpers, self._buried)
         self._slots = [_Slot(index, wanted=eager) for index in range(slots)]
         self._size = slots
         self._children: set[ChildProcess] = set()
@@ -326,6 +326,9 @@ class Pool:
             request.report(*frame.envelope[0])
         self._part(run, child)
         self._slots[child.slot].tasks_done += 1
+        if not child.is_healthy and not child.last:
+            child.last = True
+            self._on_event("unhealthy", child.slot, child.pid)
         self._apply(child, Event.CHECK_IN)
         if run.verdict is not None:
             self._finish(run, self._verdict_as_error(run, child))
@@ -685,13 +688,13 @@ _LIMITS = (Verdict.TIMED_OUT, Verdict.OUT_OF_MEMORY)
 _AWAY = (State.GONE, State.LEAVING)
 
 
-def _pickled_initializer(preparation: Preparation) -> list[Part]:
-    if preparation.initializer is None:
-        return []
+def _pickled_calls(preparation: Preparation) -> list[Part]:
+    initializer, health_check = calls = preparation.initializer, preparation.health_check
     try:
-        return dumps(preparation.initializer)
+        return dumps(calls)
     except Exception as error:
-        raise unpicklable([("the initializer", preparation.initializer)], error) from error
+        named = ("the initializer", initializer), ("the health check", health_check)
+        raise unpicklable(named, error) from error
 
 
 def _measured(pids: list[int]) -> list[int]:

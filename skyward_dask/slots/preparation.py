@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 #: One thread for each slot: N slots with a pool of N threads each would fight for the same cores.
 _ONE_THREAD = {
     f"{library}_THREADS": "1"
-    for library in ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "BLIS_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM")
+    for library in (
+        "BLIS_NUM",
+        "MKL_NUM",
+        "NUMBA_NUM",
+        "NUMEXPR_NUM",
+        "OMP_NUM",
+        "OPENBLAS_NUM",
+        "POLARS_MAX",
+        "RAYON_NUM",
+        "VECLIB_MAXIMUM",
+    )
 }
 #: Dask's own (distributed.nanny): the same string has the same hash in all slots of all nodes.
 _HASH_SEED = "6640"
@@ -51,7 +61,7 @@ class Preparation:
         """The whole environment of the child in the slot of that index, or of the template."""
         own = {"PYTHONHASHSEED": _HASH_SEED, **os.environ, **_ONE_THREAD}
         return own | {
-            name: text for name, value in self.env.items() if (text := _text(value, slot)) is not None
+            name: text for name, value in self.env.items() if (text := _text(name, value, slot)) is not None
         }
 
     def imports(self) -> list[str] | None:
@@ -74,8 +84,16 @@ def current_directory() -> str:
         return ""
 
 
-def _text(value: Setting, slot: int | None) -> str | None:
+def _text(name: str, value: Setting, slot: int | None) -> str | None:
     """An environment variable's value in a slot; None: the template, which has none, goes without it."""
-    if callable(value):
-        return None if slot is None else value(slot)
-    return value.replace("{slot}", "" if slot is None else str(slot))
+    if isinstance(value, str):
+        return value.replace("{slot}", "" if slot is None else str(slot))
+    if slot is None:
+        return None
+    try:
+        text: object = value(slot)
+    except Exception as error:
+        raise ValueError(f"the function for {name} raised {error!r}") from error
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a string, and its function returned {text!r}")
+    return text

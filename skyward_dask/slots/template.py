@@ -30,6 +30,7 @@ from skyward_dask.slots import child
 from skyward_dask.slots.channel import Channel, ChannelClosed
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.framing import Frame, Kind
+from skyward_dask.slots.prompt import print_promptly
 from skyward_dask.slots.trees import become_subreaper, end_descendants, wake_at_parents_death
 
 #: Native threads that live well with a fork: jemalloc (Arrow's allocator) stops its own before and starts
@@ -45,6 +46,7 @@ def main(control: int, worker: int) -> None:
     """Serve until the worker is gone; in a forked process, be a child until its work is done."""
     os.set_inheritable(control, False)
     child.reset_signals()
+    print_promptly()
     become_subreaper()
     wake_at_parents_death()
     if os.getppid() != worker:  # it died before we asked

@@ -82,7 +82,7 @@ class TemplateProcess:
         self.forking: dict[int, ChildProcess] = {}
         self._forks = self.ready = False
         self._numbers = 0
-        self.output = Output(sink)
+        self.output = Output(loop, sink)
         control, theirs = socket.socketpair()
         try:
             with theirs:
@@ -96,8 +96,7 @@ class TemplateProcess:
         self.pid = self._popen.pid
         self._control = LoopChannel(loop, control, lambda frame: on_frame(self, frame), lambda: on_end(self))
         self._control.listen()
-        for fd in self.output.readers:
-            loop.add_reader(fd, self._written, fd)
+        self.output.listen()
         self._control.send(Frame(Kind.PREPARE, 0, (preparation.path(), preparation.imports())))
 
     def _start(self, control: int) -> subprocess.Popen[bytes]:
@@ -114,10 +113,6 @@ class TemplateProcess:
 
     def _environment(self, slot: int | None = None) -> dict[str, str]:
         return self.preparation.environment(slot) | {_MARK: self._mark}
-
-    def _written(self, fd: int) -> None:
-        if not self.output.drain(fd):
-            self._loop.remove_reader(fd)
 
     def is_ready(self, forks: bool) -> None:
         """It has imported what the children need; `forks`: they can share it."""
@@ -185,8 +180,6 @@ class TemplateProcess:
     def close(self) -> None:
         """It has ended."""
         self._control.close()
-        for fd in self.output.readers:
-            self._loop.remove_reader(fd)
         self.output.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import queue
 import random
 import signal
 import subprocess
@@ -395,6 +396,58 @@ def test_a_child_is_prepared() -> None:
     assert len({fact[5] for fact in seen}) == 1
 
 
+def test_an_environment_by_function() -> None:
+    """Of the slot's index: here two slots to each device."""
+    with SlotPool(4, env={"DEVICE": lambda slot: str(slot // 2)}) as pool:
+        pool.wait_ready()
+        seen = {pool.submit(os.getenv, "DEVICE").result() for _ in range(100)}
+        assert seen <= {"0", "1"}
+        assert set(pool.map(lambda _: os.getenv("DEVICE"), range(100))) <= {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [(lambda slot: 1 / slot, "ZeroDivision"), (lambda slot: slot, "must be a string")]
+)
+def test_an_environment_that_cannot_be_made(value: Any, reason: str) -> None:
+    """Fails the start, and is named."""
+    with (
+        SlotPool(1, env={"DEVICE": value}) as pool,
+        pytest.raises(SlotStartFailed, match=f"DEVICE.*{reason}"),
+    ):
+        pool.wait_ready()
+
+
+def test_a_child_that_is_not_well_is_replaced(tmp_path: Path) -> None:
+    """After a call that raised, and no other; an event says so, and no call hears of it."""
+    ill = tmp_path / "ill"
+    events: list[str] = []
+
+    def check() -> bool | None:
+        if not ill.exists():
+            return None
+        if ill.read_text():
+            raise RuntimeError("device lost")
+        return False
+
+    def fail() -> None:
+        raise ArithmeticError
+
+    with SlotPool(1, health_check=check, on_event=lambda event, *_: events.append(event)) as pool:
+        pid = pool.submit(os.getpid).result()
+        for text in ("", "raise"):
+            with pytest.raises(ArithmeticError):
+                pool.submit(fail).result()
+            assert pool.submit(os.getpid).result() == pid
+            ill.write_text(text)
+            assert pool.submit(os.getpid).result() == pid
+            with pytest.raises(ArithmeticError):
+                pool.submit(fail).result()
+            before, pid = pid, pool.submit(os.getpid).result()
+            assert pid != before
+            ill.unlink()
+    assert [event for event in events if event != "start"] == ["unhealthy", "replace"] * 2
+
+
 def test_a_lazy_pool_starts_children_when_wanted() -> None:
     """No child before the first call, and one for it."""
     with SlotPool(3, eager=False) as pool:
@@ -419,6 +472,54 @@ def test_lines_carry_their_call() -> None:
         for line in ((f"task-{n}", "stdout", f"line {n}"), (f"raw-{n}", "stderr", "no end"))
     ]
     assert lines == expected
+
+
+def test_text_without_line_ends_is_seen_while_its_call_runs(fifos: tuple[str, str]) -> None:
+    """As it comes, and as lines soon; of a progress bar the last state; no character is ever cut in two."""
+    texts: list[str] = []
+    lines: queue.Queue[str] = queue.Queue()
+
+    def draw(started: str, release: str) -> None:
+        print("a dot.", end="")
+        Path(release).read_text()
+        for percent in range(10):
+            sys.stderr.write(f"\r{percent} %")
+        Path(release).read_text()
+        print("ä" * 200_000)
+
+    with SlotPool(
+        1,
+        on_output=lambda key, stream, line: lines.put(line),
+        on_text=lambda stream, text: texts.append(text),
+    ) as pool:
+        future = pool.submit(draw, *fifos)
+        assert lines.get(timeout=30) == "a dot."
+        Path(fifos[1]).write_text("")
+        while (progress := lines.get(timeout=30)) != "9 %":
+            assert progress.endswith(" %")
+        Path(fifos[1]).write_text("")
+        future.result()
+    assert "".join(iter(lambda: lines.get() if lines.qsize() else "", "")) == "ä" * 200_000
+    shown = "".join(texts)
+    assert shown.startswith("a dot.") and "\r9 %" in shown and shown.count("ä") == 200_000
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_whatever_stands_for_stdout_costs_no_result(error: type[BaseException]) -> None:
+    """A task may have put something in its place whose flush raises anything."""
+
+    class Stream:
+        def flush(self) -> None:
+            raise error
+
+    def replace() -> str:
+        sys.stdout = sys.stderr = Stream()  # type: ignore[assignment]
+        return "done"
+
+    with SlotPool(1) as pool:
+        before = pool.submit(os.getpid).result()
+        assert pool.submit(replace).result() == "done"
+        assert pool.submit(os.getpid).result() == before
 
 
 def test_a_flood_of_output_blocks_nobody() -> None:

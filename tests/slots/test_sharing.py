@@ -67,6 +67,51 @@ def increment(x: Any) -> Any:
     return x
 
 
+# --- descriptors -------------------------------------------------------------------------------------------
+
+
+def use_up_descriptors() -> int:
+    import builtins
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+    builtins.held = held = []  # type: ignore[attr-defined]
+    with suppress(OSError):
+        while True:
+            held.append(os.dup(2))
+    return os.getpid()
+
+
+def give_back_descriptors() -> int:
+    import builtins
+
+    while builtins.held:  # type: ignore[attr-defined]
+        os.close(builtins.held.pop())  # type: ignore[attr-defined]
+    return os.getpid()
+
+
+def add_up(array: Any) -> tuple[float, int]:
+    return float(array.sum()), os.getpid()
+
+
+@needs_sharing
+def test_a_call_that_finds_no_descriptors_says_so() -> None:
+    """Later ones work: in the same process if it got them back, else in another."""
+    ones = np.ones(SMALL)
+    with SlotPool(1, share_from=SMALL) as pool:
+        pid = pool.submit(use_up_descriptors).result()
+        with pytest.raises(SharedMemoryError, match="descriptors in use"):
+            pool.submit(add_up, ones).result()
+        assert pool.submit(give_back_descriptors).result() == pid
+        assert pool.submit(add_up, ones).result() == (SMALL, pid)
+    with SlotPool(1, share_from=SMALL) as pool:
+        pid = pool.submit(use_up_descriptors).result()
+        with pytest.raises(SharedMemoryError, match="descriptors in use"):
+            pool.submit(np.ones, SMALL).result()
+        total, other = pool.submit(add_up, ones).result()
+        assert total == SMALL and other != pid
+
+
 # --- one contract, both ways -------------------------------------------------------------------------------
 
 
