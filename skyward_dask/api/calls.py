@@ -71,7 +71,7 @@ class Function(Generic[P, T]):
         return Call(self, args, kwargs)
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run it here and now, as an ordinary function."""
+        """Run the function here, as an ordinary one."""
         return self._inner(*args, **kwargs)
 
     def _check(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
@@ -255,7 +255,7 @@ class Call(_Unrun, Generic[T]):
     timeout: float | None = None
 
     def with_timeout(self, seconds: float | str) -> Call[T]:
-        """The same call, which gets `TaskTimeout` if it runs longer; it needs process slots.
+        """The same call with a time limit, above which it gets `TaskTimeout`; needs process slots.
 
         Parameters
         ----------
@@ -265,13 +265,13 @@ class Call(_Unrun, Generic[T]):
         return replace(self, timeout=parse_timeout(seconds))
 
     def __rshift__(self, compute: Target) -> T:
-        """Run it on one node, and give its result."""
+        """Run the call on one node, and return its result."""
         with shortened():
             result: T = _waiting_target(compute).run([self])[0]
             return result
 
     def __gt__(self, compute: Target) -> Future[T]:
-        """Start it, and give a future."""
+        """Start the call, and return a future."""
         return _target(">", compute).start(self)
 
     @overload
@@ -279,7 +279,7 @@ class Call(_Unrun, Generic[T]):
     @overload
     def __and__(self, other: Group[*Ts]) -> Group[T, *Ts]: ...
     def __and__(self, other: Any) -> Any:
-        """Put it beside another, to run both at once."""
+        """Combine it with another call, to run both at once."""
         return Group((self,)) & other
 
     def __repr__(self) -> str:
@@ -351,16 +351,17 @@ def gather(*calls: Call[T], stream: Literal[False] = False, ordered: bool = True
 @overload
 def gather(*calls: Call[T], stream: Literal[True], ordered: bool = True) -> Gather[Iterator[T]]: ...
 def gather(*calls: Call[Any], stream: bool = False, ordered: bool = True) -> Gather[Any]:
-    """Many calls, to be run at once by ``gather(...) >> compute``.
+    """Collect calls, which ``gather(...) >> compute`` runs at once.
 
     Parameters
     ----------
     *calls : Call
     stream : bool
-        Whether ``>>`` gives an iterator, which yields results while others are still computed; else a list.
+        Whether ``>>`` returns an iterator, which yields results while others are still being computed, or a
+        list.
     ordered : bool
-        Whether the iterator follows the order of the calls, rather than that in which they finish. A list
-        always does.
+        Whether the iterator yields results in the order of the calls, rather than as they finish. A list is
+        always in order.
 
     Returns
     -------
@@ -369,7 +370,7 @@ def gather(*calls: Call[Any], stream: bool = False, ordered: bool = True) -> Gat
     Raises
     ------
     OperatorError
-        Something is not a call.
+        An argument is not a call.
 
     Examples
     --------

@@ -39,9 +39,10 @@ class Handle:
     ----------
     name : str
     client : distributed.Client, optional
-        Whose cluster it is in; without it that of the task that uses it, else of the current client.
+        The client whose cluster it is in; defaults to the cluster of the calling task, or of the current
+        client.
     **options
-        Those that were given.
+        The options that were given.
     """
 
     kind: ClassVar[str]
@@ -64,7 +65,7 @@ class Handle:
         return f"sky.{self.kind}({self.name!r}{options})"
 
     def destroy(self) -> None:
-        """End the collection: whoever waits gets `CollectionLost`; the next operation makes a new one."""
+        """End the collection: waiting callers get `CollectionLost`; the next operation creates a new one."""
         refuse_on_loop(self, "destroy", "await destroy_async()")
         transport(self).destroy(self._spec).result()
 
@@ -283,7 +284,7 @@ def checked_count(option: str, value: object, most: int = MOST) -> int:
 
 
 def checked_timeout(timeout: float | None) -> float | None:
-    """Seconds from 0, or None for ever."""
+    """Seconds from 0, or None for no limit."""
     if timeout is None:
         return None
     with suppress(TypeError, ValueError, OverflowError):

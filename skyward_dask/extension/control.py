@@ -83,9 +83,9 @@ def resize(client: Client, concurrency: int, workers: Iterable[str] | None = Non
     """
     wanted = Worker(concurrency=concurrency).concurrency
     if wanted is None:
-        raise ConfigurationError("concurrency=None can't be meant here: it is a whole number from 1.")
+        raise ConfigurationError("concurrency must be a positive integer here, not None.")
     if isinstance(workers, str):
-        raise ConfigurationError(f"workers={workers!r} can't be meant: it is a list of addresses or names.")
+        raise ConfigurationError(f"workers must be a list of addresses or names, not {workers!r}.")
     chosen = None if workers is None else list(workers)
     return client.sync(_resize, client, wanted, chosen)  # type: ignore[no-any-return]  # or an awaitable
 
