@@ -120,9 +120,9 @@ class TemplateProcess:
 
     def start(self, child: ChildProcess) -> int:
         """Have it start a child; returns the number under which it will say that it has."""
+        by_exec = (_PROGRAM % "child", _flags(), self._environment(child.slot))
         self._numbers += 1
         self.forking[self._numbers] = child
-        by_exec = (_PROGRAM % "child", _flags(), self._environment(child.slot))
         command = (None if self._forks else by_exec,)
         self._control.send(Frame(Kind.FORK, self._numbers, command, (), child.descriptors()))
         return self._numbers
