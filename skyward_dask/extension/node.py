@@ -39,7 +39,8 @@ from skyward_dask.extension.introducing import introduce
 from skyward_dask.extension.logs import TaskLog
 from skyward_dask.extension.loop_task import LoopTask
 from skyward_dask.extension.memory import SharedMemory
-from skyward_dask.extension.pace import Pace
+from skyward_dask.extension.pace import INTERVAL
+from skyward_dask.extension.patches import Patches
 from skyward_dask.extension.probing import probe
 from skyward_dask.extension.profiling import Profiling
 from skyward_dask.extension.records import Levels
@@ -100,12 +101,12 @@ class Node(WorkerPlugin):
         self._shared = SharedMemory(worker)
         self._values = Values(worker, self._shared, self._is_routing)
         self._measured, self._slots_own = 0.0, 0
-        self._forget_memory = private.count_memory(worker, self._slots_memory)
         self._tally = Tally.of(worker)
         self._plugin: WorkerPlugin | None = None
-        self._watch: Watch | None = None
         self._profiling = Profiling(worker, lambda: self._runs)
-        self._pace = Pace()
+        self._patches, self._lasting_patches = Patches(), Patches()
+        self._lasting_patches.entry(worker.handlers, "call_stack", self._profiling.call_stack)
+        private.count_memory(self._lasting_patches, worker, self._slots_memory)
         self._disowned = False
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -180,13 +181,10 @@ class Node(WorkerPlugin):
         async with self._changing:
             if worker.plugins.get(NAME) is not self:
                 return  # somebody else was faster
+            self._patches.undo()
             # out of the way, but there to be ended if the worker closes before the last run has ended
-            worker.plugins[f"{NAME}-{id(self)}"] = worker.plugins.pop(NAME)
-            self._unwrap()
-            self._pace.restore(worker.batched_stream)
-            worker.executors["default"] = self._own_executor
-            for name in ("thread", "process"):
-                worker.executors.pop(name, None)
+            worker.plugins[f"{NAME}-{id(self)}"] = self
+            self._values.open_all()
             private.resize_threads(self._threads, self._own_nthreads)
             await self._set_slots(self._own_nthreads)
             if self._pool is not None:
@@ -201,9 +199,7 @@ class Node(WorkerPlugin):
 
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes: end every child now."""
-        if worker.executors["default"] is self._executor:
-            # Worker.close shuts down the executors that it finds: let it find the one that it started with
-            worker.executors["skyward-own"] = self._own_executor
+        self._patches.undo()  # `Worker.close` shuts its own executor down, if it finds it
         await self._end()
 
     async def _end(self) -> None:
@@ -215,8 +211,7 @@ class Node(WorkerPlugin):
 
     def _close(self) -> None:
         """Let go of what is the node's own; its pools have ended."""
-        self._forget_memory()
-        self._profiling.close()
+        self._lasting_patches.undo()
         self._log.close()
         self._helpers.shutdown()
         self._requested.shutdown(wait=False)
@@ -243,32 +238,25 @@ class Node(WorkerPlugin):
 
     def _take_over(self) -> None:
         """Route tasks from now on, those that wait included."""
-        worker = self.worker
-        worker.plugins[NAME] = self
-        self._watch = self._watch or Watch(worker, self._renew)
-        self._pace.hasten(worker.batched_stream)
+        worker, patches = self.worker, self._patches
         private.resize_threads(self._threads, self._slots_of(self.config))
-        worker.execute = self.execute  # type: ignore[method-assign]
+        if self._is_routing():
+            return  # for the second time
+        patches.entry(worker.plugins, NAME, self)
+        patches.attribute(worker, "execute", self.execute)
         for name in ("default", "thread", "process"):
-            worker.executors[name] = self._executor
-        worker.handlers["skyward_statistics"] = self.statistics
-        worker.handlers["skyward_check"] = self.check
-        worker.handlers["skyward_resize"] = self.resize
-        worker.handlers["get_data"] = self._values.get_data
+            patches.entry(worker.executors, name, self._executor)
+        patches.entry(worker.handlers, "skyward_statistics", self.statistics)
+        patches.entry(worker.handlers, "skyward_check", self.check)
+        patches.entry(worker.handlers, "skyward_resize", self.resize)
+        patches.entry(worker.handlers, "get_data", self._values.get_data)
+        stream = worker.batched_stream
+        patches.attribute(stream, "interval", min(INTERVAL, stream.interval))
+        Watch(worker, self._renew).begin(patches)
 
     def _renew(self) -> None:
         if self._pool is not None:
             self._pool.renew(self._introduction())
-
-    def _unwrap(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-        for name in ("skyward_statistics", "skyward_check", "skyward_resize"):
-            self.worker.handlers.pop(name, None)
-        self.worker.handlers["get_data"] = self.worker.get_data
-        vars(self.worker).pop("execute", None)
-        self._values.open_all()
 
     async def _set_slots(self, slots: int) -> None:
         registered = private.is_registered(self.worker)

@@ -27,6 +27,8 @@ from distributed.worker import (  # type: ignore[attr-defined]
 from distributed.worker_memory import parse_memory_limit
 from distributed.worker_state_machine import SecedeEvent, UnpauseEvent
 
+from skyward_dask.extension.patches import Patches
+
 #: What `get_worker()` reads: a child puts its façade there.
 worker_context: ContextVar[Any] = _worker_cvar
 
@@ -134,15 +136,10 @@ def secede(worker: Worker, key: Any, begun: float) -> None:
     )
 
 
-def count_memory(worker: Worker, slots: Callable[[], int]) -> Callable[[], None]:
-    """Have the memory of a worker's slots count in what it reports, spills and pauses by.
-
-    Returns what undoes it.
-    """
-    monitor = worker.monitor
-    own = monitor.get_process_memory
-    monitor.get_process_memory = lambda: own() + slots()  # type: ignore[method-assign]
-    return lambda: vars(monitor).pop("get_process_memory", None)
+def count_memory(patches: Patches, worker: Worker, slots: Callable[[], int]) -> None:
+    """Have the memory of a worker's slots count in what it reports, spills and pauses by."""
+    own = worker.monitor.get_process_memory
+    patches.attribute(worker.monitor, "get_process_memory", lambda: own() + slots())
 
 
 def send_to_scheduler(client: Client, message: dict[str, Any]) -> None:

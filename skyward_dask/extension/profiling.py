@@ -16,7 +16,7 @@ from skyward_dask.extension.tracebacks import is_our_line
 
 
 class Profiling:
-    """Replaces a worker's answer to ``client.call_stack()``, and adds to its profile. For the worker's loop.
+    """A worker's answer to ``client.call_stack()``, and what is added to its profile. For the worker's loop.
 
     Parameters
     ----------
@@ -27,12 +27,6 @@ class Profiling:
 
     def __init__(self, worker: DaskWorker, runs: Callable[[], Mapping[Any, TaskRun]]) -> None:
         self._worker, self._runs = worker, runs
-        worker.handlers["call_stack"] = self.call_stack
-
-    def close(self) -> None:
-        """Give the worker its own back, unless another node has taken over."""
-        if self._worker.handlers["call_stack"] == self.call_stack:
-            self._worker.handlers["call_stack"] = self._worker.get_call_stack
 
     def add(self, key: Any, samples: dict[str, Any]) -> None:
         """Take what a child has sampled of a task."""

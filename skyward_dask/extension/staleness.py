@@ -18,6 +18,7 @@ from typing import Any
 import dask
 from distributed import Worker as DaskWorker
 
+from skyward_dask.extension.patches import Patches
 from skyward_dask.extension.private import module_plugins
 from skyward_dask.slots.preparation import current_directory
 
@@ -51,13 +52,12 @@ class Watch:
         self._worker = worker
         self._renew = renew
         self._seen = snapshot()
-        self._handlers = {name: worker.handlers[name] for name in _MESSAGES}
-        for name, handler in self._handlers.items():
-            worker.handlers[name] = self._watched(name, handler)
 
-    def close(self) -> None:
-        """Give the worker its handlers back."""
-        self._worker.handlers.update(self._handlers)
+    def begin(self, patches: Patches) -> None:
+        """Stand before the handlers of these messages."""
+        handlers = self._worker.handlers
+        for name in _MESSAGES:
+            patches.entry(handlers, name, self._watched(name, handlers[name]))
 
     def _watched(self, name: str, handler: Callable[..., Any]) -> Callable[..., Any]:
         # Dask looks at a handler's signature to see whether it wants the connection: wraps keeps it
