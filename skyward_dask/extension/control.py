@@ -83,7 +83,7 @@ def resize(client: Client, concurrency: int, workers: Iterable[str] | None = Non
     """
     wanted = Worker(concurrency=concurrency).concurrency
     if wanted is None:
-        raise ConfigurationError("concurrency must be a whole number from 1 here, not None.")
+        raise ConfigurationError("concurrency must be a positive integer here, not None.")
     if isinstance(workers, str):
         raise ConfigurationError(f"workers must be a list of addresses or names, not {workers!r}.")
     chosen = None if workers is None else list(workers)
