@@ -34,7 +34,7 @@ async def test_resize(c: Client, s: Scheduler, a: Worker, b: Worker) -> None:
         await sky.resize(c, 2, workers=["nobody"])
     with pytest.raises(sky.ConfigurationError, match="list of addresses or names"):
         sky.resize(c, 2, workers=a.address)
-    with pytest.raises(sky.ConfigurationError, match="whole number"):
+    with pytest.raises(sky.ConfigurationError, match="positive integer"):
         await sky.resize(c, 0)
 
 
