@@ -1,8 +1,12 @@
-"""Worker executors for Dask: thread or process slots in each dask-worker.
+"""Worker executors for Dask: thread slots or process slots in each dask-worker.
 
-Names are imported at their first use: a slot's process imports this package on its way to
-`skyward_dask.slots`, and needs neither Dask nor distributed for that. `__init__.pyi` is the typed view.
+``install(client, Worker(concurrency=4, executor="process"))`` gives every worker of a cluster four processes
+to run tasks in. ``dict`` and ``set`` are here too, for ``import skyward_dask as sky``; ``import *`` leaves
+them out.
 """
+
+# Names are imported at their first use: a slot's process imports this package on its way to
+# `skyward_dask.slots`, and needs neither Dask nor distributed for that. `__init__.pyi` is the typed view.
 
 from __future__ import annotations
 
@@ -54,21 +58,27 @@ _HOMES = {
     "skyward_dask.api.cluster": ("Compute",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_PUBLIC = frozenset(_HOME_OF)
 #: What Dask looks for in a preload module; not for users.
 _HOME_OF["dask_setup"] = "skyward_dask.extension.preload"
+#: Names that are documented for a later version.
+_LATER = frozenset({"Stream", "feed", "instance_info", "output", "shard", "silent", "stderr", "stdout"})
 
 __version__ = "0.1.0"
 # `from skyward_dask import *` must not take the builtins' names away
-__all__ = sorted({name for names in _HOMES.values() for name in names} - {"dict", "set"})
+__all__ = sorted(_PUBLIC - {"dict", "set"})
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        later = ": it comes with a later version" if name in _LATER else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{later}")
     value = getattr(import_module(_HOME_OF[name]), name)
+    if name in _PUBLIC:
+        value.__module__ = __name__  # help, tracebacks and pickles know it by the name that users know
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*_PUBLIC, "__version__"])

@@ -228,3 +228,9 @@ class TaskTimeout(SkywardError, TimeoutError):
 
 def _on(worker: str | None) -> str:
     return f" on {worker}" if worker else ""
+
+
+for (
+    _name
+) in __all__:  # raised before anybody has asked the package for them, they are shown as users know them
+    globals()[_name].__module__ = "skyward_dask"

@@ -215,7 +215,7 @@ def test_the_last_line_says_why_it_cannot_open(
     script = f"if __name__ == '__main__':\n    with sky.Compute({opening}): pass"
     done = run(tmp_path, script, **environment)
     last = done.stdout.splitlines()[-1]
-    assert done.returncode and last.startswith("skyward_dask.errors.ConfigurationError: ") and reason in last
+    assert done.returncode and last.startswith("skyward_dask.ConfigurationError: ") and reason in last
 
 
 def test_dashboards_do_not_clash(module_compute: sky.Compute) -> None:

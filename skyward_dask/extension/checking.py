@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from distributed import Client
 
 from skyward_dask.extension.introducing import connected
+from skyward_dask.extension.tables import as_html
 
 #: What has to be the same everywhere.
 _PACKAGES = ("python", "skyward_dask", "dask", "distributed", "cloudpickle")
@@ -16,7 +18,7 @@ _PACKAGES = ("python", "skyward_dask", "dask", "distributed", "cloudpickle")
 _PATIENCE = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class WorkerCheck:
     """One worker.
 
@@ -37,8 +39,11 @@ class WorkerCheck:
     features: tuple[str, ...]
     slots: dict[int, str]
 
+    def __repr__(self) -> str:
+        return f"<{_in_words(self)}>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Check:
     """The result of `check`.
 
@@ -57,9 +62,20 @@ class Check:
     workers: dict[str, WorkerCheck]
     problems: tuple[str, ...]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"{address}: {_in_words(worker)}" for address, worker in self.workers.items()]
-        return "\n".join([*lines, *self.problems] if self.problems else [*lines, "all is well"])
+        return "\n".join([*lines, *self._verdict()])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (address, worker.executor or "none", len(worker.slots), " ".join(worker.features))
+            for address, worker in self.workers.items()
+        ]
+        verdict = "".join(f"<p>{html.escape(line)}</p>" for line in self._verdict())
+        return as_html(("worker", "executor", "slots tried", "platform"), rows) + verdict
+
+    def _verdict(self) -> tuple[str, ...]:
+        return self.problems or ("all is well",)
 
 
 def check(client: Client, timeout: float = _PATIENCE) -> Check:

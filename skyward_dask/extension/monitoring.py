@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dask.utils import format_bytes
 from distributed import Client
 
 from skyward_dask.extension.introducing import connected
 from skyward_dask.extension.listing import Collection, listed
 from skyward_dask.extension.prefixes import PrefixStatistics, added_up
+from skyward_dask.extension.tables import Row, as_html, as_text
+
+#: What the tables of `Statistics` show.
+_WORKER = ("worker", "executor", "slots", "busy", "done", "crashes", "kills", "memory", "CPU")
+_PREFIX = ("prefix", "runs", "CPU", "wall", "peak memory", "over limit", "timeouts", "crashes")
+_COLLECTION = ("collection", "kind", "hosts", "size", "waiting", "operations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class SlotStatistics:
     cpu: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class WorkerStatistics:
     """One worker.
 
@@ -62,8 +70,23 @@ class WorkerStatistics:
     concurrency: int
     slots: tuple[SlotStatistics, ...]
 
+    def __repr__(self) -> str:
+        done = sum(slot.tasks_done for slot in self.slots)
+        return f"<{self.concurrency} {self.executor} slots, {self._busy} busy, {done} tasks done>"
 
-@dataclass(frozen=True, slots=True)
+    @property
+    def _busy(self) -> int:
+        return sum(slot.task is not None for slot in self.slots)
+
+    def _row(self) -> Row:
+        sums = (
+            sum(getattr(slot, name) for slot in self.slots) for name in ("tasks_done", "crashes", "kills")
+        )
+        memory, cpu = (sum(getattr(slot, name) for slot in self.slots) for name in ("memory", "cpu"))
+        return self.executor, self.concurrency, self._busy, *sums, format_bytes(memory), f"{cpu:.1f} s"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Statistics:
     """A cluster at one moment.
 
@@ -83,6 +106,33 @@ class Statistics:
     tasks: dict[tuple[str, str], int]
     collections: dict[str, Collection]
     prefixes: dict[str, PrefixStatistics]
+
+    def __repr__(self) -> str:
+        return "\n\n".join(as_text(*table) for table in self._tables()) or "no workers with slots"
+
+    def _repr_html_(self) -> str:
+        return "".join(as_html(*table) for table in self._tables()) or "no workers with slots"
+
+    def _tables(self) -> Iterator[tuple[Sequence[str], Sequence[Row]]]:
+        if self.workers:
+            yield _WORKER, [(address, *worker._row()) for address, worker in self.workers.items()]
+        if self.tasks:
+            yield ("place", "reason", "tasks"), [(*route, count) for route, count in self.tasks.items()]
+        if self.prefixes:
+            costly = sorted(self.prefixes.items(), key=lambda named: -named[1].cpu)
+            yield _PREFIX, [(prefix, *_prefix_row(found)) for prefix, found in costly]
+        if self.collections:
+            yield _COLLECTION, [_collection_row(found) for found in self.collections.values()]
+
+
+def _prefix_row(found: PrefixStatistics) -> Row:
+    over = found.memory_limit_hits, found.timeouts, found.crashes
+    return found.count, f"{found.cpu:.1f} s", f"{found.wall:.1f} s", format_bytes(found.peak_memory), *over
+
+
+def _collection_row(found: Collection) -> Row:
+    hosts = ", ".join(found.hosts)
+    return found.name, found.kind, hosts, found.size, found.waiting, found.operations
 
 
 def statistics(client: Client) -> Statistics:
