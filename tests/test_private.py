@@ -124,3 +124,19 @@ async def test_an_actor_that_no_task_has_built(c: Client, s: Scheduler, a: Worke
 async def test_a_client_has_room_for_ours(c: Client, s: Scheduler, a: Worker) -> None:
     """It is made once."""
     assert private.client_extension(c, "x", lambda _: [1]) is private.client_extension(c, "x", lambda _: [2])
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_coroutines_and_clients_tell_whose_they_are(c: Client, s: Scheduler, a: Worker) -> None:
+    """An ``async def`` task is named by its key; a worker knows the clients that it has made."""
+
+    async def task() -> Any:
+        return private.key_of_this_coroutine(list(get_worker().state.tasks))
+
+    for key in ("a", ("b", 1)):
+        assert await c.submit(task, key=key) == key
+    assert private.key_of_this_coroutine(["a"]) is None
+    assert private.has_workers() and not private.is_of_a_worker(c)
+    async with Client(s.address, asynchronous=True, set_as_default=False) as own:
+        Worker._initialized_clients.add(own)
+        assert private.is_of_a_worker(own)

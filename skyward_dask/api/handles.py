@@ -16,7 +16,7 @@ from threading import TIMEOUT_MAX
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from skyward_dask.errors import ConfigurationError, OperatorError
-from skyward_dask.extension.transports import Transport, find_transport
+from skyward_dask.extension.transports import ClientTransport, Transport, find_transport
 from skyward_dask.shared.asks import OPEN, Ask, Pending, Route, Spec
 
 T = TypeVar("T")
@@ -41,6 +41,7 @@ class Handle:
     client : distributed.Client, optional
         The client whose cluster it is in; defaults to the cluster of the calling task, or of the current
         client.
+        What a task takes is the task's, whichever client is named.
     **options
         The options that were given.
     """
@@ -51,7 +52,6 @@ class Handle:
         given = {option: value for option, value in options.items() if value is not None}
         self._spec = Spec(self.kind, _checked_name(name), tuple(sorted(given.items())))
         self._client = client
-        self._transport: Transport | None = None
 
     @property
     def name(self) -> str:
@@ -83,10 +83,11 @@ def _unpickled(cls: type[H], spec: Spec) -> H:
 
 
 def transport(handle: Handle) -> Transport:
-    """How the handle asks, found at its first operation."""
-    if handle._transport is None:
-        handle._transport = find_transport(handle._client)
-    return handle._transport
+    """How the handle asks from here; a client that it has found once stays its own."""
+    way = find_transport(handle._client)
+    if isinstance(way, ClientTransport):
+        handle._client = way.client
+    return way
 
 
 def refuse_on_loop(handle: Handle, operation: str, instead: str) -> None:

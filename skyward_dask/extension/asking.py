@@ -6,6 +6,7 @@ import itertools
 from concurrent.futures import Future
 from uuid import uuid4
 
+from skyward_dask.errors import OperatorError
 from skyward_dask.shared.asks import Ask, Pending, Spec
 from skyward_dask.slots.child import Link
 
@@ -19,6 +20,7 @@ class ChildTransport:
         self._numbers = itertools.count(1)
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
+        self._refuse_outside_a_run(spec)
         pending = Pending(self._session, next(self._numbers))
         self._link.begin(pending, "collection", spec, ask, pending.id)
         return pending
@@ -31,9 +33,18 @@ class ChildTransport:
         self._link.tell("withdraw", pending.id, expired)
 
     def destroy(self, spec: Spec) -> Future[None]:
+        self._refuse_outside_a_run(spec)
         done: Future[None] = Future()
         self._link.begin(done, "destroy_collection", spec)
         return done
 
     def is_on_loop(self) -> bool:
         return False
+
+    def _refuse_outside_a_run(self, spec: Spec) -> None:
+        if not self._link.run:
+            raise OperatorError(
+                f"{spec.kind} {spec.name!r} is used in a slot's process while no task runs there, by a "
+                "thread that has outlived its task or by an initializer: nobody would own what it takes. Use "
+                "it in a task."
+            )

@@ -36,6 +36,8 @@ NAME = "skyward-attendant"
 _RUNNING = ("executing", "long-running")
 #: The actor whose ``async def`` method runs here.
 _acting: ContextVar[Any] = ContextVar("skyward_actor", default=None)
+#: The id of the worker that carries out a task here, the task's key, and its run.
+_executing: ContextVar[tuple[object, Any, str]] = ContextVar("skyward_executing", default=(None, None, ""))
 
 
 class Attendant(WorkerPlugin):
@@ -67,8 +69,10 @@ class Attendant(WorkerPlugin):
             lambda spec: find_at_scheduler(worker.scheduler, spec, worker.id),
             is_live=self._is_live,
         )
+        self._execute_task = worker.execute
         self._execute_actor = worker.handlers["actor_execute"]
         worker.plugins[NAME] = self
+        worker.execute = self._execute  # type: ignore[method-assign]
         worker.handlers["actor_execute"] = self._act
         worker.handlers["skyward_wire"] = self.switchboard.accept
         worker.handlers["skyward_found"] = self.found
@@ -95,7 +99,7 @@ class Attendant(WorkerPlugin):
     # --- who calls ---------------------------------------------------------------------------------------
 
     def caller(self) -> Caller:
-        """Who calls in this thread or coroutine.
+        """Who calls in this thread or coroutine; its run is empty if none is known.
 
         Raises
         ------
@@ -104,10 +108,14 @@ class Attendant(WorkerPlugin):
         """
         if (run := current.get()) is not None:
             return self.caller_of(run)
+        who, key, begun = _executing.get()
+        if who == self._worker.id:
+            return self._caller_for(key, begun=begun)
         actor = private.actor_in_this_thread(self._worker) or _acting.get()
         if actor is not None:
             return Caller(self._worker.id, f"actor {actor}", place=self._worker.address)
-        key = getattr(thread_state, "key", None)
+        # a run that had begun when the first one asked for a collection, on a worker without slots of ours
+        key = getattr(thread_state, "key", None) or private.key_of_this_coroutine(self._runs)
         return Caller(self._worker.id, place=self._worker.address) if key is None else self._caller_for(key)
 
     def caller_of(self, run: TaskRun, slot: int | None = None) -> Caller:
@@ -116,11 +124,16 @@ class Attendant(WorkerPlugin):
             raise CancelledError(f"task {run.key!r} was cancelled")
         return self._caller_for(run.key, slot)
 
-    def _caller_for(self, key: Any, slot: int | None = None) -> Caller:
+    def _caller_for(self, key: Any, slot: int | None = None, begun: str = "") -> Caller:
         run = self._runs.get(key)
-        if run is None:
+        if run is None or run != (begun or run):
             raise CancelledError(f"task {key!r} has ended, or was cancelled")
         return Caller(self._worker.id, run, str(key), slot, self._worker.address)
+
+    async def _execute(self, key: Any, **rest: Any) -> Any:
+        """Dask's own, in a context that knows the run: whoever copies it, in whatever thread, is the run."""
+        _executing.set((self._worker.id, key, self._runs.get(key, "")))
+        return await self._execute_task(key, **rest)
 
     async def _act(self, actor: Any = None, function: Any = None, **rest: Any) -> Any:
         """Dask's handler, in a context that knows which actor it is for."""

@@ -108,6 +108,11 @@ def report_in() -> int:
     return os.getpid()
 
 
+def worker_of_this_process() -> ChildWorker | None:
+    """The worker whose slot this process is, whichever thread asks; None if it is no slot."""
+    return getattr(_here, "worker", None)
+
+
 def is_stopped() -> bool:
     """Whether the task that this process runs is to stop."""
     link: Link | None = getattr(_here, "link", None)  # there is none where no worker has made this process

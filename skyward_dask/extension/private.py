@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from types import FrameType
@@ -204,3 +205,23 @@ def actor_in_this_thread(worker: Worker) -> Any:
 def client_extension(client: Client, name: str, make: Callable[[Client], object]) -> object:
     """Something of ours that lives as long as a client, made when it is first asked for."""
     return client.extensions.get(name) or client.extensions.setdefault(name, make(client))
+
+
+def key_of_this_coroutine(keys: Iterable[Any]) -> Any:
+    """Which of a worker's keys this coroutine carries out, by the name of its asyncio task; None for none."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop runs in this thread
+        return None
+    name = "" if task is None else task.get_name()
+    return next((key for key in keys if name == f"execute({key!r})"), None)
+
+
+def is_of_a_worker(client: Client) -> bool:
+    """Whether a worker has made the client, for all its tasks."""
+    return client in Worker._initialized_clients
+
+
+def has_workers() -> bool:
+    """Whether workers live in this process."""
+    return bool(Worker._instances)

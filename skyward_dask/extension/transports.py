@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol, cast
 
 from distributed import Client, get_worker
 from distributed import Worker as DaskWorker
+from distributed.comm.addressing import resolve_address
 from tornado.ioloop import IOLoop
 
-from skyward_dask.errors import ConfigurationError
+from skyward_dask.errors import ConfigurationError, OperatorError
 from skyward_dask.extension import private
 from skyward_dask.extension.attending import Attendant
+from skyward_dask.extension.child import worker_of_this_process
 from skyward_dask.extension.facade import ChildWorker
 from skyward_dask.extension.finding import Unregistered, destroyed, find_at_scheduler
 from skyward_dask.extension.introducing import reach, refuse_closed
@@ -60,7 +63,10 @@ class WorkerTransport:
         self._attendant = Attendant.of(worker)
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
-        return self._attendant.switchboard.begin(spec, ask, self._attendant.caller())
+        caller = self._attendant.caller()
+        if not caller.run:
+            _refuse_without_owner(spec, ask)
+        return self._attendant.switchboard.begin(spec, ask, caller)
 
     def took(self, pending: Pending) -> None:
         self._attendant.switchboard.took(pending)
@@ -79,7 +85,7 @@ class ClientTransport:
     """From a client's own process."""
 
     def __init__(self, client: Client) -> None:
-        self._client = client
+        self.client = client
         self._loop = cast(IOLoop, client.loop)
         self._stream: Any = None
         self._connections = 0
@@ -96,8 +102,10 @@ class ClientTransport:
         )
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
-        refuse_closed(self._client)  # a loop that has ended takes calls and never answers
-        return self._switchboard.begin(spec, ask, Caller(self._client.id, place=self._client.id))
+        refuse_closed(self.client)  # a loop that has ended takes calls and never answers
+        if private.is_of_a_worker(self.client):
+            _refuse_without_owner(spec, ask)
+        return self._switchboard.begin(spec, ask, Caller(self.client.id, place=self.client.id))
 
     def took(self, pending: Pending) -> None:
         self._switchboard.took(pending)
@@ -106,60 +114,77 @@ class ClientTransport:
         self._switchboard.withdraw(pending, expired)
 
     def destroy(self, spec: Spec) -> Future[None]:
-        refuse_closed(self._client)
-        return destroyed(self._loop, partial(reach, self._client), spec, self._switchboard.destroyed)
+        refuse_closed(self.client)
+        return destroyed(self._loop, partial(reach, self.client), spec, self._switchboard.destroyed)
 
     def is_on_loop(self) -> bool:
-        return bool(self._client.asynchronous)
+        return bool(self.client.asynchronous)
 
     # --- a client that has lost its connection makes it anew, and is another party then -------------------
 
     def _party(self) -> str:
-        stream = self._client.scheduler_comm
+        stream = self.client.scheduler_comm
         if stream is not None and stream is not self._stream:
             self._stream = stream
             self._connections += 1
-        return f"{self._client.id}#{self._connections}"
+        return f"{self.client.id}#{self._connections}"
 
     async def _find(self, spec: Spec) -> Route:
         deadline = self._loop.time() + _RECONNECT
         while True:
-            scheduler = await reach(self._client)
+            scheduler = await reach(self.client)
             try:
-                return await find_at_scheduler(scheduler, spec, self._party(), self._client.id)
+                return await find_at_scheduler(scheduler, spec, self._party(), self.client.id)
             except Unregistered:  # the scheduler knows of the loss before the client does
                 if self._loop.time() > deadline:
                     raise
             await asyncio.sleep(_LOOK)
 
 
-def find_transport(client: Any = None) -> Transport:
-    """The way from here: that of `client`, else of the task that calls, else of the current client.
+def find_transport(client: Client | None = None) -> Transport:
+    """The way from here: from the task that calls, if that is in the client's cluster; else from the client.
 
     Raises
     ------
     ConfigurationError
         There is none.
     """
-    if client is not None:
-        return _of_client(client)
+    worker = _worker_here()
+    if worker is None or (client is not None and not _is_of_cluster(client, worker)):
+        return _of_client(client or _current_client())
+    return worker.collections if isinstance(worker, ChildWorker) else WorkerTransport(worker)
+
+
+def _worker_here() -> ChildWorker | DaskWorker | None:
+    """The worker of the task that calls, also in another thread of the task's."""
     try:
-        worker: object = get_worker()
+        found: ChildWorker | DaskWorker = get_worker()
     except ValueError:
-        return _of_client(_current_client())
-    if isinstance(worker, ChildWorker):
-        return worker.collections
-    assert isinstance(worker, DaskWorker)
-    return WorkerTransport(worker)
+        return worker_of_this_process()
+    return found
+
+
+def _is_of_cluster(client: Client, worker: ChildWorker | DaskWorker) -> bool:
+    scheduler: Any = getattr(client, "scheduler", None)
+    return scheduler is not None and _resolved(scheduler.address) == _resolved(worker.scheduler.address)
+
+
+@cache
+def _resolved(address: str) -> str:
+    with suppress(OSError, ValueError):
+        return resolve_address(address)
+    return address
 
 
 def _current_client() -> Client:
     try:
         client: Client = Client.current()
     except ValueError:
+        here = "in this thread, which is in no task's context" if private.has_workers() else "here"
         raise ConfigurationError(
-            "a collection lives in a cluster, and there is none here: make a dask.distributed.Client, open a "
-            "skyward_dask.Compute, or give client=."
+            f"a collection lives in a cluster, and there is none {here}: call it in a task (in a thread of "
+            "its own: by asyncio.to_thread, or contextvars.copy_context().run), make a "
+            "dask.distributed.Client, open a skyward_dask.Compute, or give client=."
         ) from None
     return client
 
@@ -171,3 +196,12 @@ def _of_client(client: Client) -> ClientTransport:
     found = private.client_extension(client, "skyward", ClientTransport)
     assert isinstance(found, ClientTransport)
     return found
+
+
+def _refuse_without_owner(spec: Spec, ask: Ask) -> None:
+    if ask.binds:
+        raise OperatorError(
+            f"{spec.kind} {spec.name!r} is asked for what somebody has to own, in a thread or a coroutine of "
+            "a worker that belongs to no task: it would never be given back. Start it in its task's context, "
+            "with asyncio.to_thread or contextvars.copy_context().run, or call in the task itself."
+        )

@@ -11,12 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_client, worker_client
 
 import skyward_dask as sky
 from tests.shared.cancelling import put_and_cancel
@@ -124,6 +127,53 @@ def test_a_task_over_its_timeout(shared_client: Client, executor: str, name: str
     take(name)
     with pytest.raises(sky.TaskTimeout):
         future.result()
+
+
+def test_a_lock_that_a_task_takes_with_a_client(shared_client: Client, name: str) -> None:
+    """Is the task's: the client names the cluster, and owns nothing."""
+
+    def take_with(make: Any) -> Any:
+        with make() as own:
+            sky.lock(name, client=own).acquire()
+            return sky.lock(name).holder()
+
+    for make in (worker_client, lambda: nullcontext(get_client())):
+        future = shared_client.submit(take_with, make, pure=False)
+        assert future.result().task == future.key
+        take(name)
+
+
+def test_a_lock_that_a_tasks_thread_takes(shared_client: Client, executor: str, name: str) -> None:
+    """Is the task's in a process slot, elsewhere if the thread has its context; else it is nobody's."""
+
+    def in_a_thread() -> list[Any]:
+        lock, found = sky.lock(name), []
+        with ThreadPoolExecutor(1) as pool:
+            for run in (copy_context().run, lambda operation: operation()):
+                try:
+                    pool.submit(run, lock.acquire).result()
+                except sky.SkywardError:
+                    found.append(None)
+                else:
+                    found.append(pool.submit(run, lock.holder).result().task)
+                    pool.submit(run, lock.release).result()
+        lock.acquire()
+        return found
+
+    async def in_a_coroutines_thread() -> list[Any]:
+        lock = sky.lock(name)
+        await asyncio.to_thread(lock.acquire)
+        found = (await lock.holder_async()).task  # type: ignore[union-attr]
+        with pytest.raises(sky.SkywardError):
+            await asyncio.get_running_loop().run_in_executor(None, sky.queue(name + "-q").get)
+        return [found]
+
+    own = shared_client.submit(in_a_thread, pure=False)
+    assert own.result() == [own.key, own.key if executor == "process" else None]
+    take(name)
+    other = shared_client.submit(in_a_coroutines_thread, pure=False)
+    assert other.result() == [other.key]
+    take(name)
 
 
 def waiting(name: str) -> int:
