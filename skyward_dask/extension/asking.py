@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from uuid import uuid4
 
 from skyward_dask.shared.asks import Ask, Pending, Spec
-from skyward_dask.slots.child import Link
+from skyward_dask.slots.link import Link
 
 
 class ChildTransport:

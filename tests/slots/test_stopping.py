@@ -285,6 +285,37 @@ def test_random_numbers_differ_and_hashes_do_not() -> None:
     assert len(hashes) == 1
 
 
+_MADE_AT_IMPORT = """
+import random, numpy
+class Holder:
+    own = numpy.random.RandomState()
+unseeded = [numpy.random.default_rng(), {"b": random.Random()}, Holder]
+seeded = numpy.random.default_rng(42), random.Random(42), numpy.random.RandomState(42)
+def draw():
+    generator, others, holder = unseeded
+    mine = generator.random(), others["b"].random(), holder.own.random()
+    return mine, tuple(each.random() for each in seeded)
+"""
+
+
+@needs_fork
+def test_generators_made_at_import_are_each_childs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever their module keeps them; those with a seed draw what the seed says."""
+    pytest.importorskip("numpy")
+    (tmp_path / "made_at_import.py").write_text(_MADE_AT_IMPORT)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def draw() -> Any:
+        return sys.modules["made_at_import"].draw()
+
+    with SlotPool(2, max_tasks=1, pre_import=("made_at_import",)) as pool:
+        drawn = [pool.submit(draw).result() for _ in range(4)]
+    assert [len(set(column)) for column in zip(*(mine for mine, _ in drawn), strict=True)] == [4, 4, 4]
+    assert len({seeded for _, seeded in drawn}) == 1
+
+
 def _template(pool: SlotPool) -> int:
     return int(pool.submit(os.getppid).result())
 
