@@ -34,12 +34,13 @@ from skyward_dask.slots.framing import Frame, Kind
 from skyward_dask.slots.heap import keep_warm
 from skyward_dask.slots.leftovers import Leftovers
 from skyward_dask.slots.link import Link
+from skyward_dask.slots.orphans import Orphans
 from skyward_dask.slots.page import Page
 from skyward_dask.slots.pickling import loads
 from skyward_dask.slots.prompt import print_promptly
 from skyward_dask.slots.randomness import Generators
 from skyward_dask.slots.serving import Server
-from skyward_dask.slots.trees import become_subreaper, end_descendants, wake_at_parents_death
+from skyward_dask.slots.trees import become_subreaper, end_all_but_trackers, wake_at_parents_death
 
 #: Has faulthandler write all threads' stacks to the shared page, whoever holds the GIL. A real-time signal,
 #: where there are any: programs hardly use one. The third: arbitrary.
@@ -81,10 +82,12 @@ def main(runs: int, answers: int, page: int, generators: Generators | None = Non
     if generators is not None:
         generators.reseed()
     os.register_at_fork(after_in_child=partial(become_ordinary, STACK_SIGNAL))
+    orphans = Orphans()
     with forks_end_here():
         share_from, health_check = _prepare(channel.receive(), link)
+    exchange = Exchange(channel, share_from, orphans)
     channel.send(Kind.READY, 0, ())
-    Server(channel, link, shared, Exchange(channel, share_from), Leftovers(), health_check).serve()
+    Server(channel, link, shared, exchange, Leftovers(), health_check).serve()
     end_as_a_program_does()
 
 
@@ -121,8 +124,8 @@ def _listen(answers: Channel, link: Link) -> None:
 
 def _exit_with_all() -> NoReturn:
     """The worker is gone: end this process with all that its tasks have started."""
-    end_descendants(os.getpid(), _PATIENCE)
-    if os.getpgrp() == os.getpid():
+    trackers = end_all_but_trackers(os.getpid(), _PATIENCE)
+    if os.getpgrp() == os.getpid() and not trackers:  # these end when this process has
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
 

@@ -32,7 +32,7 @@ from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.framing import Frame, Kind
 from skyward_dask.slots.prompt import print_promptly
 from skyward_dask.slots.randomness import Generators
-from skyward_dask.slots.trees import become_subreaper, end_descendants, wake_at_parents_death
+from skyward_dask.slots.trees import become_subreaper, end_descendants, has_tracker, wake_at_parents_death
 
 #: Native threads that live well with a fork: jemalloc (Arrow's allocator) stops its own before and starts
 #: it anew after one.
@@ -153,10 +153,11 @@ class _Template:
 
     def _bury(self, pid: int) -> None:
         """End what a dead child has left behind, then tell how it died."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)  # before it is reaped: until then nobody else has its number
         # what a living child has started is under that child: what is here was the dead one's
         self._children.discard(pid)
+        if not has_tracker(os.getpid(), self._children):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)  # before it is reaped: until then nobody else has its number
         end_descendants(os.getpid(), _PATIENCE, spared=self._children)
         _, status = os.waitpid(pid, 0)
         self._control.send(Kind.EXITED, 0, (pid, os.waitstatus_to_exitcode(status)))
