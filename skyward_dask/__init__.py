@@ -38,6 +38,7 @@ _HOMES = {
         "WorkerStatistics",
         "statistics",
     ),
+    "skyward_dask.extension.prefixes": ("PrefixStatistics",),
     "skyward_dask.extension.plugin": ("SkywardPlugin",),
     "skyward_dask.extension.running": ("cancelled",),
     "skyward_dask.extension.standing": ("stack",),

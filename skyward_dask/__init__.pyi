@@ -46,6 +46,7 @@ from skyward_dask.extension.monitoring import Statistics as Statistics
 from skyward_dask.extension.monitoring import WorkerStatistics as WorkerStatistics
 from skyward_dask.extension.monitoring import statistics as statistics
 from skyward_dask.extension.plugin import SkywardPlugin as SkywardPlugin
+from skyward_dask.extension.prefixes import PrefixStatistics as PrefixStatistics
 from skyward_dask.extension.preload import dask_setup as dask_setup
 from skyward_dask.extension.running import cancelled as cancelled
 from skyward_dask.extension.standing import stack as stack

@@ -30,7 +30,7 @@ __all__ = [
 
 
 class SkywardError(Exception):
-    """Anything that skyward_dask raises of its own accord."""
+    """The base of all errors that skyward_dask raises."""
 
     def __repr__(self) -> str:
         # logs show it: the first line, without the stacks that may follow
@@ -43,15 +43,15 @@ class SkywardError(Exception):
 
 
 class ConfigurationError(SkywardError, ValueError):
-    """A setting has a value that can't be meant; the message lists the valid ones."""
+    """A setting has an invalid value; the message lists the valid ones."""
 
 
 class InstallError(SkywardError, RuntimeError):
-    """Slots couldn't be set up, changed or given back on some party of the cluster."""
+    """Slots couldn't be set up, changed or removed on some workers, or the scheduler lacks the package."""
 
 
 class OperatorError(SkywardError, TypeError):
-    """A call was combined with something that its operator doesn't take."""
+    """A call was combined with something that its operator doesn't accept."""
 
 
 class SerializationError(SkywardError, TypeError):
@@ -59,15 +59,15 @@ class SerializationError(SkywardError, TypeError):
 
 
 class SharedMemoryError(SkywardError, MemoryError):
-    """A large argument or result finds no room in shared memory; the other tasks are not concerned."""
+    """There isn't enough shared memory for a large argument or result. Other tasks are not affected."""
 
 
 class CollectionConflict(SkywardError, ValueError):
-    """A collection of that name is another one: of another kind, or with other options."""
+    """The name belongs to a collection of another kind, or with other options."""
 
 
 class CollectionLost(SkywardError, RuntimeError):
-    """What a collection held is gone with the worker that it lived on, or with the collection's end."""
+    """The contents of a collection are lost: its worker is gone, or the collection has ended."""
 
 
 class NoWorkers(SkywardError, RuntimeError):
@@ -75,11 +75,11 @@ class NoWorkers(SkywardError, RuntimeError):
 
 
 class LockError(SkywardError, RuntimeError):
-    """A lock was released by somebody who doesn't hold it."""
+    """A lock was released by a task, actor or client that doesn't hold it."""
 
 
 class BrokenBarrierError(SkywardError, threading.BrokenBarrierError):
-    """A barrier was broken while the caller waited, or before."""
+    """A barrier was broken before or while the caller waited."""
 
 
 class StreamsNotSupported(SkywardError, TypeError):
@@ -115,7 +115,7 @@ class SlotStartFailed(SkywardError, RuntimeError):
 
 
 class SlotCrashed(SkywardError, RuntimeError):
-    """The process of a slot died while it ran a task: that task fails, and nothing else.
+    """The process of a slot died while it was running a task. Other tasks are not affected.
 
     Attributes
     ----------
@@ -130,7 +130,7 @@ class SlotCrashed(SkywardError, RuntimeError):
     signal : str or None
         The signal that ended it, for example ``"SIGSEGV"``.
     stack : str
-        The Python stack at the crash, where faulthandler could write one; else empty.
+        The Python stack at the crash, if faulthandler could write one.
     stderr : str
         The last lines that the process wrote to its stderr.
     """
@@ -170,12 +170,12 @@ class SlotCrashed(SkywardError, RuntimeError):
 
 
 class SlotOutOfMemory(SlotCrashed, MemoryError):
-    """A task's process had more memory of its own than `memory_limit` allows, and was killed.
+    """A task allocated more memory than its `memory_limit` allows, and its process was killed.
 
     Attributes
     ----------
     limit, peak : int
-        Bytes: what was allowed, and what was found when it was over.
+        In bytes: what was allowed, and what the task had.
     """
 
     def __init__(self, crash: SlotCrashed, limit: int, peak: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,61 @@ async def test_a_worker_without_slots_is_not_asked(c: Client, s: Scheduler, a: W
     await sky.uninstall(c)
     assert (await sky.statistics(c)).workers == {}
     assert "No handler" not in caplog.text
+
+
+MIB = 2**20
+
+
+def burn_and_hold(size: int) -> float:
+    """Returns the CPU seconds that it has taken by its own account."""
+    held, begun = bytearray(b"x") * size, time.process_time()
+    while time.process_time() < begun + 0.2:
+        pass
+    return time.process_time() - begun if held else 0.0
+
+
+def small(n: int) -> int:
+    return n
+
+
+def crash() -> None:
+    os._exit(1)
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], timeout=60)
+async def test_prefixes_of_process_slots(c: Client, s: Scheduler, a: Worker) -> None:
+    """CPU and peak agree with what a task measures itself; one that comes next isn't charged for it."""
+    await sky.install(c, sky.Worker(concurrency=1, executor="process"))
+    before = await c.submit(small, 1, pure=False)
+    took = sum(await c.gather([c.submit(burn_and_hold, 200 * MIB, pure=False) for _ in range(2)]))
+    await c.gather(c.map(small, range(20), pure=False))
+    with pytest.raises(sky.TaskTimeout), sky.options(timeout=0.2):
+        await c.submit(time.sleep, 100, pure=False)
+    with pytest.raises(sky.SlotOutOfMemory), sky.options(memory_limit=100 * MIB):
+        await c.submit(burn_and_hold, 2000 * MIB, pure=False)
+    with pytest.raises(sky.SlotCrashed):
+        await c.submit(crash, pure=False)
+    cancelled = c.submit(time.sleep, 1000, key="cancelled-1")
+    while cancelled.key not in a.state.tasks or a.state.tasks[cancelled.key].state != "executing":
+        await asyncio.sleep(0.01)
+    await cancelled.cancel()
+    while a.state.executing_count:
+        await asyncio.sleep(0.01)
+    found = (await sky.statistics(c)).prefixes
+    held = found["burn_and_hold"]
+    assert before == 1 and (held.count, held.memory_limit_hits, held.crashes) == (3, 1, 0)
+    assert took <= held.cpu and took <= held.wall
+    assert held.peak_memory >= 200 * MIB
+    assert found["small"].count == 21 and found["small"].peak_memory < 100 * MIB
+    assert found["sleep"].timeouts == 1 and found["crash"].crashes == 1
+    assert "cancelled" not in found
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_prefixes_of_thread_slots(c: Client, s: Scheduler, a: Worker) -> None:
+    """The CPU seconds of the task's thread alone."""
+    await sky.install(c, sky.Worker(concurrency=1, executor="thread"))
+    took = await c.submit(burn_and_hold, MIB, pure=False)
+    (held,) = (await sky.statistics(c)).prefixes.values()
+    assert (held.count, held.peak_memory) == (1, 0)
+    assert 0.1 <= held.cpu <= took + 0.1 and held.cpu <= held.wall + 0.01

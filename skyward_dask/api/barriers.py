@@ -14,12 +14,13 @@ class Barrier(Handle):
     kind = "barrier"
 
     def _wait(self, timeout: float | None = None) -> Steps[int]:
-        """Wait until all parties are there; returns the arrival index, from 0.
+        """Wait until all parties have arrived, and return the arrival index, from 0.
 
         Raises
         ------
         BrokenBarrierError
-            The barrier was broken, or is: so it is, for all, when somebody's `timeout` (seconds) is over.
+            The barrier is broken, or breaks during the wait. It breaks, for all, when anybody's `timeout` (in
+            seconds) is over.
         """
         try:
             index: int = yield Ask("wait", binds=True, timeout=checked_timeout(timeout))
@@ -33,46 +34,46 @@ class Barrier(Handle):
     wait, wait_async = both(_wait)
 
     def _parties(self) -> Steps[int]:
-        """How many have to come."""
+        """The number of parties that have to arrive."""
         return one(Ask("parties", reads=True))
 
-    get_parties, parties_async = both(_parties)
+    _get_parties, parties_async = both(_parties)
 
     def _n_waiting(self) -> Steps[int]:
-        """How many wait."""
+        """The number of parties that are waiting."""
         return one(Ask("n_waiting", reads=True))
 
-    get_n_waiting, n_waiting_async = both(_n_waiting)
+    _get_n_waiting, n_waiting_async = both(_n_waiting)
 
     def _broken(self) -> Steps[bool]:
-        """Whether it is broken."""
+        """Whether the barrier is broken."""
         return one(Ask("broken", reads=True))
 
-    get_broken, broken_async = both(_broken)
+    _get_broken, broken_async = both(_broken)
 
     @property
     def parties(self) -> int:
-        """How many have to come."""
-        return self.get_parties()
+        """The number of parties that have to arrive."""
+        return self._get_parties()
 
     @property
     def n_waiting(self) -> int:
-        """How many wait."""
-        return self.get_n_waiting()
+        """The number of parties that are waiting."""
+        return self._get_n_waiting()
 
     @property
     def broken(self) -> bool:
-        """Whether it is broken."""
-        return self.get_broken()
+        """Whether the barrier is broken."""
+        return self._get_broken()
 
     def _abort(self) -> Steps[None]:
-        """Break it: who waits, and who comes, gets `BrokenBarrierError`."""
+        """Break the barrier: those who wait, and those who come, get `BrokenBarrierError`."""
         yield Ask("abort")
 
     abort, abort_async = both(_abort)
 
     def _reset(self) -> Steps[None]:
-        """Make it new: who waits gets `BrokenBarrierError`."""
+        """Mend the barrier: those who wait get `BrokenBarrierError`, and the next ones start anew."""
         yield Ask("reset")
 
     reset, reset_async = both(_reset)

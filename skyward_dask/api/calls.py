@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from skyward_dask.config import parse_timeout
 from skyward_dask.errors import OperatorError
@@ -25,6 +25,8 @@ from skyward_dask.extension.tracebacks import shortened
 
 P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
+Ts = TypeVarTuple("Ts")
 
 
 class Target(ABC):
@@ -69,7 +71,7 @@ class Function(Generic[P, T]):
         return Call(self, args, kwargs)
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run it here and now, as an ordinary function."""
+        """Run the function here, as an ordinary one."""
         return self._inner(*args, **kwargs)
 
     def _check(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
@@ -253,7 +255,7 @@ class Call(_Unrun, Generic[T]):
     timeout: float | None = None
 
     def with_timeout(self, seconds: float | str) -> Call[T]:
-        """The same call, which gets `TaskTimeout` if it runs longer; it needs process slots.
+        """The same call with a time limit, above which it gets `TaskTimeout`; needs process slots.
 
         Parameters
         ----------
@@ -263,17 +265,21 @@ class Call(_Unrun, Generic[T]):
         return replace(self, timeout=parse_timeout(seconds))
 
     def __rshift__(self, compute: Target) -> T:
-        """Run it on one node, and give its result."""
+        """Run the call on one node, and return its result."""
         with shortened():
             result: T = _waiting_target(compute).run([self])[0]
             return result
 
     def __gt__(self, compute: Target) -> Future[T]:
-        """Start it, and give a future."""
+        """Start the call, and return a future."""
         return _target(">", compute).start(self)
 
-    def __and__(self, other: Call[Any] | Group) -> Group:
-        """Put it beside another, to run both at once."""
+    @overload
+    def __and__(self, other: Call[U]) -> Group[T, U]: ...
+    @overload
+    def __and__(self, other: Group[*Ts]) -> Group[T, *Ts]: ...
+    def __and__(self, other: Any) -> Any:
+        """Combine it with another call, to run both at once."""
         return Group((self,)) & other
 
     def __repr__(self) -> str:
@@ -288,25 +294,30 @@ _brief.maxstring = _brief.maxother = 60
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Group(_Unrun):
+class Group(_Unrun, Generic[*Ts]):
     """Calls that run at once; ``group >> compute`` is a tuple of their results."""
 
     calls: tuple[Call[Any], ...]
 
-    def with_timeout(self, seconds: float | str) -> Group:
+    def with_timeout(self, seconds: float | str) -> Group[*Ts]:
         """The same calls, with this timeout for each: see `Call.with_timeout`."""
         return Group(tuple(call.with_timeout(seconds) for call in self.calls))
 
-    def __and__(self, other: Call[Any] | Group) -> Group:
+    @overload
+    def __and__(self, other: Call[U]) -> Group[*Ts, U]: ...
+    @overload
+    def __and__(self, other: Group[*tuple[Any, ...]]) -> Group[*tuple[Any, ...]]: ...
+    def __and__(self, other: Any) -> Any:
         if isinstance(other, Call):
             return Group((*self.calls, other))
         if isinstance(other, Group):
             return Group(self.calls + other.calls)
         raise _not_joined(self.calls[0], other)
 
-    def __rshift__(self, compute: Target) -> tuple[Any, ...]:
+    def __rshift__(self, compute: Target) -> tuple[*Ts]:
         with shortened():
-            return tuple(_waiting_target(compute).run(self.calls))
+            results: Any = tuple(_waiting_target(compute).run(self.calls))
+            return results  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"({' & '.join(map(repr, self.calls))})"
@@ -340,16 +351,17 @@ def gather(*calls: Call[T], stream: Literal[False] = False, ordered: bool = True
 @overload
 def gather(*calls: Call[T], stream: Literal[True], ordered: bool = True) -> Gather[Iterator[T]]: ...
 def gather(*calls: Call[Any], stream: bool = False, ordered: bool = True) -> Gather[Any]:
-    """Many calls, to be run at once by ``gather(...) >> compute``.
+    """Collect calls, which ``gather(...) >> compute`` runs at once.
 
     Parameters
     ----------
     *calls : Call
     stream : bool
-        Whether ``>>`` gives an iterator, which yields results while others are still computed; else a list.
+        Whether ``>>`` returns an iterator, which yields results while others are still being computed, or a
+        list.
     ordered : bool
-        Whether the iterator follows the order of the calls, rather than that in which they finish. A list
-        always does.
+        Whether the iterator yields results in the order of the calls, rather than as they finish. A list is
+        always in order.
 
     Returns
     -------
@@ -358,7 +370,7 @@ def gather(*calls: Call[Any], stream: bool = False, ordered: bool = True) -> Gat
     Raises
     ------
     OperatorError
-        Something is not a call.
+        An argument is not a call.
 
     Examples
     --------

@@ -14,6 +14,7 @@ from skyward_dask.api.calls import Call, Target
 from skyward_dask.api.counters import Counter
 from skyward_dask.api.dicts import Dict
 from skyward_dask.api.locks import Lock
+from skyward_dask.api.openers import Consistency
 from skyward_dask.api.queues import Queue
 from skyward_dask.api.sets import Set
 from skyward_dask.config import Worker, check_worker
@@ -101,17 +102,21 @@ class Compute(Target):
 
     # --- collections of its cluster ---------------------------------------------------------------
 
-    def dict(self, name: str, **options: Any) -> Dict[Any, Any]:
+    def dict(
+        self, name: str, *, shards: int | None = None, consistency: Consistency | None = None
+    ) -> Dict[Any, Any]:
         """As `skyward_dask.dict`."""
-        return openers.dict(name, client=self.client, **options)
+        return openers.dict(name, shards=shards, consistency=consistency, client=self.client)
 
-    def set(self, name: str, **options: Any) -> Set[Any]:
+    def set(
+        self, name: str, *, shards: int | None = None, consistency: Consistency | None = None
+    ) -> Set[Any]:
         """As `skyward_dask.set`."""
-        return openers.set(name, client=self.client, **options)
+        return openers.set(name, shards=shards, consistency=consistency, client=self.client)
 
-    def counter(self, name: str, **options: Any) -> Counter:
+    def counter(self, name: str, *, consistency: Consistency | None = None) -> Counter:
         """As `skyward_dask.counter`."""
-        return openers.counter(name, client=self.client, **options)
+        return openers.counter(name, consistency=consistency, client=self.client)
 
     def queue(self, name: str, maxsize: int | None = None) -> Queue[Any]:
         """As `skyward_dask.queue`."""

@@ -9,46 +9,46 @@ from skyward_dask.shared.asks import Ask
 
 
 class Counter(Handle):
-    """A whole number: see `counter`."""
+    """An integer: see `counter`."""
 
     kind = "counter"
 
     def _value(self) -> Steps[int]:
-        """The number as it is."""
+        """The current value."""
         return one(Ask("value", reads=True))
 
-    get_value, value_async = both(_value)
+    _get_value, value_async = both(_value)
 
     @property
     def value(self) -> int:
-        """The number as it is."""
-        return self.get_value()
+        """The current value."""
+        return self._get_value()
 
     def _increment(self, n: int = 1) -> Steps[int]:
-        """Add `n`; returns the new value."""
+        """Add `n`, and return the new value."""
         return one(Ask("increment", (index(n),)))
 
     increment, increment_async = both(_increment)
 
     def _decrement(self, n: int = 1) -> Steps[int]:
-        """Subtract `n`; returns the new value."""
+        """Subtract `n`, and return the new value."""
         return one(Ask("increment", (-index(n),)))
 
     decrement, decrement_async = both(_decrement)
 
     def _reset(self, value: int = 0) -> Steps[None]:
-        """Set the number."""
+        """Set the value."""
         yield Ask("reset", (index(value),))
 
     reset, reset_async = both(_reset)
 
     def _compare_and_set(self, expected: int, value: int) -> Steps[bool]:
-        """Set the number if it is `expected`; returns whether it was."""
+        """Set the value if it is `expected`, and return whether it was."""
         return one(Ask("compare_and_set", (index(expected), index(value))))
 
     compare_and_set, compare_and_set_async = both(_compare_and_set)
 
     def __int__(self) -> int:
-        return self.get_value()
+        return self._get_value()
 
     __index__ = __int__

@@ -16,7 +16,7 @@ from collections.abc import (
     ValuesView,
 )
 from inspect import isawaitable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from skyward_dask.api.handles import Handle, Steps, both, one, pages, pages_async
 from skyward_dask.shared.asks import Ask
@@ -24,6 +24,7 @@ from skyward_dask.shared.keys import pack, pack_key, place, unpack, unpack_key
 
 K = TypeVar("K")
 V = TypeVar("V")
+D = TypeVar("D")
 _MISSING: Any = object()
 
 
@@ -52,7 +53,15 @@ class Dict(Handle, MutableMapping[K, V]):
         found = yield self._ask("get", key, reads=True)
         return default if found is None else unpack(found)
 
-    get, get_async = both(_get)
+    if TYPE_CHECKING:  # `get` is typed as any mapping's
+
+        @overload
+        async def get_async(self, key: K) -> V | None: ...
+        @overload
+        async def get_async(self, key: K, default: V | D) -> V | D: ...
+        async def get_async(self, key: K, default: Any = None) -> Any: ...
+    else:
+        get, get_async = both(_get)
 
     def _setitem(self, key: K, value: V) -> Steps[None]:
         """Set the value of a key."""
@@ -68,20 +77,20 @@ class Dict(Handle, MutableMapping[K, V]):
     __delitem__, delitem_async = both(_delitem, "del []")
 
     def _contains(self, key: object) -> Steps[bool]:
-        """Whether there is such a key."""
+        """Whether the key is there."""
         return one(self._ask("contains", key, reads=True))
 
     __contains__, contains_async = both(_contains, "in")
 
     def _len(self) -> Steps[int]:
-        """How many keys there are."""
+        """The number of keys."""
         shards = yield from self._shards()
         return sum((yield [Ask("size", place=shard, reads=True) for shard in range(shards)]))
 
     __len__, len_async = both(_len, "len()")
 
     def _setdefault(self, key: K, default: Any = None) -> Steps[V]:
-        """The value of a key, which becomes the default if there is none; atomic."""
+        """The value of a key; if there is none, set it to the default first. Atomic."""
         value: V = unpack((yield self._ask("setdefault", key, pack(default))))
         return value
 
@@ -96,7 +105,15 @@ class Dict(Handle, MutableMapping[K, V]):
             raise KeyError(key)
         return default
 
-    pop, pop_async = both(_pop)
+    if TYPE_CHECKING:  # `pop` is typed as any mapping's
+
+        @overload
+        async def pop_async(self, key: K) -> V: ...
+        @overload
+        async def pop_async(self, key: K, default: V | D) -> V | D: ...
+        async def pop_async(self, key: K, default: Any = None) -> Any: ...
+    else:
+        pop, pop_async = both(_pop)
 
     def _popitem(self) -> Steps[tuple[K, V]]:
         """Remove the last key and return it with its value; raises KeyError if there is none."""
@@ -114,7 +131,7 @@ class Dict(Handle, MutableMapping[K, V]):
     clear, clear_async = both(_clear)
 
     def _update(self, other: Mapping[K, V] | Iterable[tuple[K, V]] = (), /, **named: V) -> Steps[None]:
-        """Set many values, in one round trip to each shard; at once within a shard."""
+        """Set many values, in one round trip to each shard; atomic within a shard."""
         shards = yield from self._shards()
         parts: defaultdict[int, list[tuple[Any, bytes]]] = defaultdict(list)
         for key, value in [*dict(other).items(), *cast("dict[K, V]", named).items()]:
@@ -137,18 +154,18 @@ class Dict(Handle, MutableMapping[K, V]):
     compare_and_set, compare_and_set_async = both(_compare_and_set)
 
     def _get_or_compute(self, key: K, function: Callable[[], V | Awaitable[V]]) -> Steps[V]:
-        """The value of a key, which one caller computes if there is none; the others wait for it.
+        """The value of a key; if there is none, one caller computes it, and the others wait for it.
 
         Parameters
         ----------
         key
         function : callable
-            Called without arguments where the caller is. With the twin it may be an ``async def``.
+            Called without arguments, in the caller. For the twin it may be an ``async def``.
 
         Raises
         ------
         Exception
-            What the function raises is its caller's own; the next of those who wait computes.
+            What the function raises goes to its caller only; the next waiter computes.
         """
         number, found = yield self._ask("claim", key, binds=True)
         if not number:

@@ -7,6 +7,7 @@ answers. `both` makes two methods of it: one that blocks, and its twin for an ev
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
@@ -38,9 +39,10 @@ class Handle:
     ----------
     name : str
     client : distributed.Client, optional
-        Whose cluster it is in; without it that of the task that uses it, else of the current client.
+        The client whose cluster it is in; defaults to the cluster of the calling task, or of the current
+        client.
     **options
-        Those that were given.
+        The options that were given.
     """
 
     kind: ClassVar[str]
@@ -63,7 +65,7 @@ class Handle:
         return f"sky.{self.kind}({self.name!r}{options})"
 
     def destroy(self) -> None:
-        """End the collection: whoever waits gets `CollectionLost`; the next operation makes a new one."""
+        """End the collection: waiting callers get `CollectionLost`; the next operation creates a new one."""
         refuse_on_loop(self, "destroy", "await destroy_async()")
         transport(self).destroy(self._spec).result()
 
@@ -128,9 +130,15 @@ def both(
     async def wait_async(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await _run_async(self, steps(self, *args, **kwargs))
 
+    # help() shows what the user gets, and not what drives it
+    signature = inspect.signature(steps)
+    returned = signature.return_annotation.removeprefix("Steps[").removesuffix("]")
+    shown = signature.replace(return_annotation=returned)
     for method, called in ((wait, own), (wait_async, twin)):
         method.__name__ = called
         method.__qualname__ = f"{steps.__qualname__.rpartition('.')[0]}.{called}"
+        vars(method)["__signature__"] = shown
+        del vars(method)["__wrapped__"]
     return wait, wait_async
 
 
@@ -276,7 +284,7 @@ def checked_count(option: str, value: object, most: int = MOST) -> int:
 
 
 def checked_timeout(timeout: float | None) -> float | None:
-    """Seconds from 0, or None for ever."""
+    """Seconds from 0, or None for no limit."""
     if timeout is None:
         return None
     with suppress(TypeError, ValueError, OverflowError):

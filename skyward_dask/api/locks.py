@@ -21,7 +21,7 @@ class Holder:
     worker : str
         Its worker's address, or the client's id.
     slot : int or None
-        The process slot that it runs in.
+        The process slot it is running in.
     since : float
         Seconds since the epoch, by the clock of the lock's host.
     fence : int
@@ -41,23 +41,23 @@ class Lock(Handle):
     kind = "lock"
 
     def _acquire(self, blocking: bool = True, timeout: float = -1) -> Steps[bool]:
-        """Take the lock; wait for it, first come, first served.
+        """Acquire the lock; wait for it, first come, first served.
 
         Parameters
         ----------
         blocking : bool
-            Whether to wait at all.
+            Whether to wait.
         timeout : float
-            Seconds to wait at the most; -1 for ever.
+            The most seconds to wait; -1 for no limit.
 
         Returns
         -------
         bool
-            Whether it is the caller's now.
+            Whether the caller has it now.
         """
         if not blocking:
             if timeout != -1:
-                raise ConfigurationError("a timeout can't be meant with blocking=False, which doesn't wait.")
+                raise ConfigurationError("timeout must not be given with blocking=False, which doesn't wait.")
             return (yield Ask("acquire_nowait", binds=True)) is not None
         seconds = None if timeout == -1 else checked_timeout(timeout)
         try:
@@ -69,25 +69,25 @@ class Lock(Handle):
     acquire, acquire_async = both(_acquire)
 
     def _release(self) -> Steps[None]:
-        """Give it back.
+        """Release the lock.
 
         Raises
         ------
         LockError
-            It isn't the caller's.
+            The caller doesn't hold it.
         """
         yield Ask("release")
 
     release, release_async = both(_release)
 
     def _locked(self) -> Steps[bool]:
-        """Whether somebody has it."""
+        """Whether somebody holds it."""
         return (yield Ask("holder", reads=True)) is not None
 
     locked, locked_async = both(_locked)
 
     def _holder(self) -> Steps[Holder | None]:
-        """Who has it; None if nobody does."""
+        """The holder; None if nobody holds it."""
         held = yield Ask("holder", reads=True)
         if held is None:
             return None
@@ -99,17 +99,17 @@ class Lock(Handle):
     def _fence(self) -> Steps[int]:
         """The number of the last acquisition.
 
-        It grows with each, and never comes again, whatever happens to the lock: give it along with what the
-        lock guards, and refuse there what carries a lower one.
+        It grows with each acquisition and no number comes twice, whatever happens to the lock. Store it with
+        what the lock guards, and refuse what carries a lower one.
         """
         return one(Ask("fence", reads=True))
 
-    get_fence, fence_async = both(_fence)
+    _get_fence, fence_async = both(_fence)
 
     @property
     def fence(self) -> int:
-        """The number of the last acquisition: see `fence_async`."""
-        return self.get_fence()
+        """The number of the last acquisition, which grows; see `fence_async`."""
+        return self._get_fence()
 
     def __enter__(self) -> Lock:
         self.acquire()

@@ -1,7 +1,7 @@
-"""The six openers: a handle on the collection of that name, whoever made it first.
+"""The six openers: each returns a handle on the collection of that name, whoever created it.
 
-A handle does no I/O; at its first operation the collection is made, if there is none. `None` for an option
-means: as it is, and for a new collection the default.
+A handle does no I/O; its first operation creates the collection, if there is none. `None` for an option
+means: whatever the collection has, and the default for a new one.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ def dict(
     name : str
         1 to 200 characters.
     shards : int, optional
-        Over how many workers' memory it spreads, up to 1,000; default 1. Operations on one key are
-        linearizable whatever it is, those on many keys only with one shard.
+        The number of parts, which spread over the workers, up to 1,000; default 1. Operations on one key are
+        always linearizable, those on many keys only with one shard.
     consistency : str, optional
-        ``"strong"``, or ``"eventual"``: then what is read may be up to ``skyward.collections.staleness``
-        (100 ms) old, but for what was written from the same process.
+        ``"strong"``, or ``"eventual"``: then reads may be up to ``skyward.collections.staleness`` (100 ms)
+        old, except for what the same process has written.
     client : distributed.Client, optional
-        Whose cluster; else that of the task that calls, of `Compute`, or of the current client.
+        The client whose cluster is meant; defaults to the cluster of the calling task, of the enclosing
+        `Compute`, or of the current client.
 
     Returns
     -------
@@ -65,12 +66,12 @@ def set(
     Parameters
     ----------
     name, shards, consistency, client
-        As of `dict`.
+        As for `dict`.
 
     Returns
     -------
     Set
-        A `MutableSet` whose `add` returns whether the member is new.
+        A `MutableSet` whose `add` returns whether the member was new.
 
     Examples
     --------
@@ -81,12 +82,12 @@ def set(
 
 
 def counter(name: str, *, consistency: Consistency | None = None, client: Any = None) -> Counter:
-    """A whole number that all tasks and clients of a cluster share.
+    """An integer that all tasks and clients of a cluster share.
 
     Parameters
     ----------
     name, consistency, client
-        As of `dict`.
+        As for `dict`.
 
     Returns
     -------
@@ -106,14 +107,14 @@ def queue(name: str, maxsize: int | None = None, *, client: Any = None) -> Queue
     Parameters
     ----------
     name, client
-        As of `dict`.
+        As for `dict`.
     maxsize : int, optional
-        Items at the most; default: any number.
+        The greatest number of items; unlimited by default.
 
     Returns
     -------
     Queue
-        With the methods of `queue.Queue`, and its `Empty` and `Full`.
+        It has the methods of the standard library's `queue.Queue`, and raises its `Empty` and `Full`.
 
     Examples
     --------
@@ -128,14 +129,14 @@ def barrier(name: str, n: int, *, client: Any = None) -> Barrier:
     Parameters
     ----------
     name, client
-        As of `dict`.
+        As for `dict`.
     n : int
-        How many have to come.
+        The number of parties that have to arrive.
 
     Returns
     -------
     Barrier
-        With the methods of `threading.Barrier`.
+        It has the methods of `threading.Barrier`.
 
     Examples
     --------
@@ -151,13 +152,13 @@ def lock(name: str, *, client: Any = None) -> Lock:
     Parameters
     ----------
     name, client
-        As of `dict`.
+        As for `dict`.
 
     Returns
     -------
     Lock
-        First come, first served; not reentrant. It belongs to the run of the task that acquires it (in a
-        process slot: to any of its threads), else to the actor, else to the client, and is released when its
+        First come, first served; not reentrant. It is held by the run of the task that acquired it (in a
+        process slot: by all of its threads), otherwise by the actor or the client, and is released when its
         holder is gone.
 
     Examples

@@ -21,7 +21,7 @@ class Queue(Handle, Generic[T]):
     kind = "queue"
 
     def _put(self, item: T, block: bool = True, timeout: float | None = None) -> Steps[None]:
-        """Add an item at the end; wait for room if need be.
+        """Add an item at the end; wait for room if necessary.
 
         Raises
         ------
@@ -44,7 +44,8 @@ class Queue(Handle, Generic[T]):
         Raises
         ------
         queue.Full
-            As from `put`; without blocking nothing was added, else the message says how much was.
+            As for `put`. With ``block=False`` nothing was added, otherwise the message says how many items
+            were.
         """
         packed = [pack(item) for item in items]
         if not block:
@@ -59,12 +60,12 @@ class Queue(Handle, Generic[T]):
     put_many, put_many_async = both(_put_many)
 
     def _get(self, block: bool = True, timeout: float | None = None) -> Steps[T]:
-        """Take the first item; wait for one if need be.
+        """Take the first item; wait for one if necessary.
 
         Raises
         ------
         queue.Empty
-            None came in `timeout` seconds, or there was none with ``block=False``.
+            None arrived within `timeout` seconds, or there was none with ``block=False``.
         """
         return (yield from self._get_many(1, block, timeout))[0]
 
@@ -77,14 +78,14 @@ class Queue(Handle, Generic[T]):
     get_nowait, get_nowait_async = both(_get_nowait)
 
     def _get_many(self, most: int, block: bool = True, timeout: float | None = None) -> Steps[list[T]]:
-        """Take up to so many items, in one round trip; wait for the first.
+        """Take up to `most` items, in one round trip; wait for the first.
 
         Raises
         ------
         queue.Empty
-            As from `get`.
+            As for `get`.
         SerializationError
-            The first item can't be unpickled here, and is taken; the others are in the queue.
+            The first item can't be unpickled here. It is taken; the others stay in the queue.
         """
         most = checked_count("most", most)
         operation, seconds = ("get", checked_timeout(timeout)) if block else ("get_nowait", None)
@@ -108,25 +109,25 @@ class Queue(Handle, Generic[T]):
     get_many, get_many_async = both(_get_many)
 
     def _qsize(self) -> Steps[int]:
-        """How many items there are."""
+        """The number of items."""
         return one(Ask("qsize", reads=True))
 
     qsize, qsize_async = both(_qsize)
 
     def _len(self) -> Steps[int]:
-        """How many items there are."""
+        """The number of items."""
         return one(Ask("qsize", reads=True))
 
     __len__, len_async = both(_len, "len()")
 
     def _empty(self) -> Steps[bool]:
-        """Whether there is no item."""
+        """Whether the queue is empty."""
         return not (yield Ask("qsize", reads=True))
 
     empty, empty_async = both(_empty)
 
     def _full(self) -> Steps[bool]:
-        """Whether there is no room."""
+        """Whether the queue is full."""
         return one(Ask("full", reads=True))
 
     full, full_async = both(_full)

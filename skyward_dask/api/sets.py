@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, MutableSet, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from skyward_dask.api.handles import Handle, Steps, both, one, pages, pages_async
 from skyward_dask.shared.asks import Ask
@@ -28,10 +28,15 @@ class Set(Handle, MutableSet[T]):
         return Ask(operation, (packed,), place(packed), reads=reads)
 
     def _add(self, value: T) -> Steps[bool]:
-        """Add a member; returns whether it is new: so claiming work is one call."""
+        """Add a member, and return whether it was new: claiming work is one call."""
         return one(self._ask("add", value))
 
-    add, add_async = both(_add)  # type: ignore[assignment]  # MutableSet's gives nothing
+    if TYPE_CHECKING:  # MutableSet's gives nothing
+
+        def add(self, value: T) -> bool: ...  # type: ignore[override]
+        async def add_async(self, value: T) -> bool: ...
+    else:
+        add, add_async = both(_add)
 
     def _discard(self, value: T) -> Steps[None]:
         """Remove a member, if it is there."""
@@ -47,20 +52,20 @@ class Set(Handle, MutableSet[T]):
     remove, remove_async = both(_remove)
 
     def _contains(self, value: object) -> Steps[bool]:
-        """Whether it is a member."""
+        """Whether the value is a member."""
         return one(self._ask("contains", value, reads=True))
 
     __contains__, contains_async = both(_contains, "in")
 
     def _len(self) -> Steps[int]:
-        """How many members there are."""
+        """The number of members."""
         shards = yield from self._shards()
         return sum((yield [Ask("size", place=shard, reads=True) for shard in range(shards)]))
 
     __len__, len_async = both(_len, "len()")
 
     def _pop(self) -> Steps[T]:
-        """Remove some member and return it; raises KeyError if there is none."""
+        """Remove and return an arbitrary member; raises KeyError if there is none."""
         for shard in range((yield from self._shards())):
             if (found := (yield Ask("pop", place=shard))) is not None:
                 member: T = unpack_key(found[0])
@@ -76,7 +81,7 @@ class Set(Handle, MutableSet[T]):
     clear, clear_async = both(_clear)
 
     def _update(self, values: Iterable[T]) -> Steps[int]:
-        """Add members, in one round trip to each shard; returns how many are new."""
+        """Add members, in one round trip to each shard, and return how many were new."""
         shards = yield from self._shards()
         parts: defaultdict[int, list[Any]] = defaultdict(list)
         for packed in map(pack_key, values):
@@ -86,7 +91,7 @@ class Set(Handle, MutableSet[T]):
     update, update_async = both(_update)
 
     async def isdisjoint_async(self, other: Iterable[Any]) -> bool:
-        """Whether it has no member of the other."""
+        """Whether it has no member in common with the other."""
         for value in other:
             if await self.contains_async(value):
                 return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from dask.base import annotate
 
@@ -16,7 +17,7 @@ _EXECUTORS = ("thread", "process")
 @contextmanager
 def options(
     *,
-    executor: str | None = None,
+    executor: Literal["thread", "process"] | None = None,
     timeout: float | str | None = None,
     memory_limit: int | str | None = None,
 ) -> Iterator[None]:
@@ -51,8 +52,8 @@ def options(
     """
     if executor not in (None, *_EXECUTORS):
         raise ConfigurationError(
-            f"executor={executor!r} is none that a task can ask for: use 'thread' or 'process'. Executors "
-            "of your own go by dask.annotate(executor=...)."
+            f"executor must be 'thread' or 'process', not {executor!r}. Executors of your own go by "
+            "dask.annotate(executor=...)."
         )
     given = {
         "executor": executor,

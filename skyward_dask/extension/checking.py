@@ -62,7 +62,7 @@ class Check:
         return "\n".join([*lines, *self.problems] if self.problems else [*lines, "all is well"])
 
 
-def check(client: Client, timeout: float = _PATIENCE) -> Any:
+def check(client: Client, timeout: float = _PATIENCE) -> Check:
     """Compare versions, look at what each worker's platform offers, and run one task in each process slot.
 
     Parameters
@@ -82,7 +82,7 @@ def check(client: Client, timeout: float = _PATIENCE) -> Any:
     tcp://10.0.0.5:40331: process, 4 slots; fork memfd pidfd subreaper
     all is well
     """
-    return client.sync(_check, client, timeout)
+    return client.sync(_check, client, timeout)  # type: ignore[no-any-return]  # or an awaitable
 
 
 async def _check(client: Client, timeout: float) -> Check:

@@ -24,6 +24,7 @@ from skyward_dask.extension.private import worker_context
 from skyward_dask.extension.records import forward
 from skyward_dask.extension.sampling import Sampler
 from skyward_dask.extension.streams import refuse_generator
+from skyward_dask.extension.usage import Meter
 from skyward_dask.slots.forks import forks_end_here
 from skyward_dask.slots.link import Link
 
@@ -35,6 +36,7 @@ class _Here:
     worker: ChildWorker = field(init=False)
     link: Link = field(init=False)
     sampler: Sampler | None = None
+    meter: Meter = field(init=False)
 
 
 _here = _Here()
@@ -44,7 +46,7 @@ def start(argument: bytes, link: Link) -> None:
     """Introduce the worker; called once in each child, before its first import of the user's."""
     introduction: Introduction = pickle.loads(argument)
     dask.config.update(dask.config.config, introduction.config)
-    _here.link = link
+    _here.link, _here.meter = link, Meter()
     _here.worker = ChildWorker(introduction, link)
     worker_context.set(_here.worker)
     executor_state.executor = _here.worker.executor
@@ -72,6 +74,7 @@ def run_task(
     state = {"scheduler": worker.scheduler.address, "worker": worker}
     metrics: list[tuple[Any, float, str]] = []
     worker.executor.enter()
+    _here.meter.begin()
     if _here.sampler is not None:
         _here.sampler.begin()
     with ExitStack() as stack:
@@ -89,7 +92,8 @@ def run_task(
 def _report(metrics: list[tuple[Any, float, str]]) -> None:
     # labels of the user's own can be anything that can be hashed; what crosses is plain
     plain = [(_plain(label), float(value), str(unit)) for label, value, unit in metrics]
-    _here.link.report = (plain, _here.sampler.end() if _here.sampler is not None else None)
+    samples = _here.sampler.end() if _here.sampler is not None else None
+    _here.link.report = (plain, samples, *_here.meter.end())
 
 
 def _plain(label: Any) -> Any:

@@ -32,6 +32,8 @@ from skyward_dask.slots.forms import Form
 from skyward_dask.slots.pool import Pool, PoolClosed, RunEnded
 from skyward_dask.slots.runs import Request, Run
 
+#: CPU seconds, seconds, bytes at the peak, and the error that a run has ended with.
+Usage = tuple[float, float, int, BaseException | None]
 #: Bytes of a task, its small inputs included, that take a millisecond to be pickled.
 _LARGE = 64 * 1024
 
@@ -56,7 +58,7 @@ class ChildRun:
         What the task has printed is written before its result is there.
     helpers : concurrent.futures.Executor
     on_end : callable
-        Called when the run is over, before its future is done.
+        Takes the run's `Usage` when it is over, before its future is done.
 
     Attributes
     ----------
@@ -75,7 +77,7 @@ class ChildRun:
         values: Values,
         console: Console,
         helpers: Executor,
-        on_end: Callable[[], None],
+        on_end: Callable[[Usage], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
@@ -85,7 +87,7 @@ class ChildRun:
         self._helpers, self._on_end = helpers, on_end
         self._context = copy_context()  # the task's: metrics go to whoever measures it
         self._begun, self._measured = time(), 0.0
-        self._slot = 0
+        self._slot, self._cpu, self._peak = 0, 0.0, 0
 
     def start(self, pool: Pool, limits: Limits) -> None:
         """Have the pool run the task."""
@@ -112,9 +114,12 @@ class ChildRun:
         if self._task_run.stopped:
             pool.stop(run)
 
-    def _report(self, metrics: list[tuple[Any, float, str]], samples: dict[str, Any] | None) -> None:
+    def _report(
+        self, metrics: list[tuple[Any, float, str]], samples: dict[str, Any] | None, cpu: float, peak: int
+    ) -> None:
         """What the child has measured becomes the task's, as if its thread had done it."""
         self._slot = self._task_run.slot or 0
+        self._cpu, self._peak = cpu, peak
         for label, value, unit in metrics:
             self._digest(label, value, unit)
             if unit == "seconds":
@@ -197,8 +202,8 @@ class ChildRun:
             self._requests.bind(message["result"])
         self._requests.end()
         self._task_run.leave()
-        self._on_end()
         stop = time()
+        self._on_end((self._cpu, stop - self._begun, self._peak, message.get("actual_exception")))
         self._digest("thread-noncpu", max(0.0, stop - self._begun - self._measured), "seconds")
         message["start"], message["stop"] = self._begun + self._delay, stop + self._delay
         message["thread"] = self._slot  # a row of the dashboard's task stream for each slot

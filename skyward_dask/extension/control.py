@@ -14,7 +14,7 @@ from skyward_dask.extension.introducing import connected
 from skyward_dask.extension.plugin import Removal, SkywardPlugin
 
 
-def install(client: Client, worker: Worker | None = None) -> Any:
+def install(client: Client, worker: Worker | None = None) -> None:
     """Give every worker of the cluster these slots, those that join later too.
 
     Parameters
@@ -44,10 +44,10 @@ def install(client: Client, worker: Worker | None = None) -> Any:
     -----
     A second call replaces the first. Running tasks finish in the slots where they started.
     """
-    return client.sync(_install, client, SkywardPlugin(worker))
+    return client.sync(_install, client, SkywardPlugin(worker))  # type: ignore[no-any-return]  # or an awaitable
 
 
-def resize(client: Client, concurrency: int, workers: Iterable[str] | None = None) -> Any:
+def resize(client: Client, concurrency: int, workers: Iterable[str] | None = None) -> None:
     """Change the number of slots; their kind stays the same.
 
     Parameters
@@ -83,13 +83,14 @@ def resize(client: Client, concurrency: int, workers: Iterable[str] | None = Non
     """
     wanted = Worker(concurrency=concurrency).concurrency
     if wanted is None:
-        raise ConfigurationError("concurrency=None can't be meant here: it is a whole number from 1.")
+        raise ConfigurationError("concurrency must be a positive integer here, not None.")
     if isinstance(workers, str):
-        raise ConfigurationError(f"workers={workers!r} can't be meant: it is a list of addresses or names.")
-    return client.sync(_resize, client, wanted, None if workers is None else list(workers))
+        raise ConfigurationError(f"workers must be a list of addresses or names, not {workers!r}.")
+    chosen = None if workers is None else list(workers)
+    return client.sync(_resize, client, wanted, chosen)  # type: ignore[no-any-return]  # or an awaitable
 
 
-def uninstall(client: Client) -> Any:
+def uninstall(client: Client) -> None:
     """Give every worker Dask's own executor back; workers that join later follow their own flags.
 
     Parameters
@@ -106,7 +107,7 @@ def uninstall(client: Client) -> Any:
     InstallError
         Some workers couldn't be reached; the message names them.
     """
-    return client.sync(_uninstall, client)
+    return client.sync(_uninstall, client)  # type: ignore[no-any-return]  # or an awaitable
 
 
 def installed(client: Client) -> Any:

@@ -100,7 +100,7 @@ def share_from() -> int | None:
             raise ValueError
     except ValueError as error:
         raise ConfigurationError(
-            f"skyward.shared-memory.threshold={value!r} can't be meant: it is a size such as '256 KiB', or "
-            "null for never."
+            "skyward.shared-memory.threshold must be a size such as '256 KiB', or null for never, not "
+            f"{value!r}."
         ) from error
     return size

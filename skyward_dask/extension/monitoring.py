@@ -10,6 +10,7 @@ from distributed import Client
 
 from skyward_dask.extension.introducing import connected
 from skyward_dask.extension.listing import Collection, listed
+from skyward_dask.extension.prefixes import PrefixStatistics, added_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,17 @@ class Statistics:
         How many tasks have run, by (place, reason), on the current workers.
     collections : dict
         `Collection` by name.
+    prefixes : dict
+        `PrefixStatistics` by the prefix of the tasks' keys, on the current workers.
     """
 
     workers: dict[str, WorkerStatistics]
     tasks: dict[tuple[str, str], int]
     collections: dict[str, Collection]
+    prefixes: dict[str, PrefixStatistics]
 
 
-def statistics(client: Client) -> Any:
+def statistics(client: Client) -> Statistics:
     """What the slots of the cluster are doing.
 
     Parameters
@@ -103,7 +107,7 @@ def statistics(client: Client) -> Any:
     Places are ``child``, ``thread``, ``loop`` and ``worker``; reasons ``plain``, ``p2p``, ``async``,
     ``actor``, ``alias``, ``data``, ``annotated`` and ``other-executor``.
     """
-    return client.sync(_statistics, client)
+    return client.sync(_statistics, client)  # type: ignore[no-any-return]  # or an awaitable
 
 
 async def _statistics(client: Client) -> Statistics:
@@ -114,7 +118,8 @@ async def _statistics(client: Client) -> Statistics:
         for place, reason, count in answer["tasks"]:
             tasks[place, reason] += count
     workers = {worker: _worker(answer) for worker, answer in answers.items()}
-    return Statistics(workers, dict(tasks), await listed(client))
+    prefixes = added_up(answer["prefixes"] for answer in answers.values())
+    return Statistics(workers, dict(tasks), await listed(client), prefixes)
 
 
 def _worker(answer: dict[str, Any]) -> WorkerStatistics:

@@ -31,7 +31,7 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor as DaskThreads
 
 from skyward_dask.config import Worker, grace
 from skyward_dask.extension import private
-from skyward_dask.extension.child_run import ChildRun, failed
+from skyward_dask.extension.child_run import ChildRun, Usage, failed
 from skyward_dask.extension.dask_errors import called
 from skyward_dask.extension.executor import SlotExecutor
 from skyward_dask.extension.facade import Introduction
@@ -426,7 +426,8 @@ class Node(WorkerPlugin):
         task_run = self._runs.get(key) or TaskRun(key)
         requests = Requests(self.worker, task_run, partial(self._profiling.add, key), self._requested)
 
-        def count() -> None:
+        def count(usage: Usage) -> None:
+            self._tally.prefixes.add(key, *usage)
             shuffled = requests.shuffled and found.reason is Reason.PLAIN
             self._tally.count(Route(Place.CHILD, Reason.P2P if shuffled else found.reason))
 
@@ -455,7 +456,7 @@ class Node(WorkerPlugin):
         current.set(self._runs.get(spec.key))
         views = self._values.own_views(found, data, self.config.kind == "process")
         slot = self._tally.threads.run(spec.key) if found.place is Place.THREAD else nullcontext()
-        with shortened(), slot:
+        with shortened(), slot, self._tally.prefixes.thread(spec.key):
             return called(spec.key, lambda: refuse_generator(spec(views), spec.key))
 
     # --- looking ---------------------------------------------------------------------------------------
@@ -486,4 +487,5 @@ class Node(WorkerPlugin):
             "concurrency": self.worker.state.nthreads,
             "slots": [asdict(slot) for slot in slots],
             "tasks": self._tally.tasks(),
+            "prefixes": self._tally.prefixes.values(),
         }

@@ -30,7 +30,7 @@ class SkywardPlugin(WorkerPlugin):
     Parameters
     ----------
     worker : Worker, optional
-        What each node has; the configuration decides without it.
+        The configuration of each node; defaults to Dask's configuration (``skyward.worker``).
 
     Examples
     --------

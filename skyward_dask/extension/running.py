@@ -55,16 +55,16 @@ current: ContextVar[TaskRun | None] = ContextVar("skyward_run", default=None)
 
 
 def cancelled() -> bool:
-    """Whether the task that calls was cancelled, or isn't wanted any more.
+    """Whether the calling task was cancelled, or nobody wants its result any more.
 
-    In a process slot a cancelled task is interrupted, and killed after a grace period: there the flag is for
-    its other threads, and for code that holds KeyboardInterrupt off. In a thread slot, or in an ``async def``
-    task, nothing can end the task but itself: look at the flag now and then.
+    In a process slot a cancelled task is interrupted, and killed after a grace period: there this is for its
+    other threads, and for code that catches KeyboardInterrupt. In a thread slot, or in an ``async def`` task,
+    only the task itself can end: call this now and then.
 
     Returns
     -------
     bool
-        False outside a task too.
+        False outside a task, too.
 
     Examples
     --------

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from distributed import Worker as DaskWorker
 
+from skyward_dask.extension.prefixes import PrefixCounts
 from skyward_dask.extension.routing import Route
 from skyward_dask.extension.threads import ThreadSlots
 from skyward_dask.slots.pool import Pool, SlotSnapshot
@@ -23,6 +24,7 @@ class Tally:
     Attributes
     ----------
     threads : ThreadSlots
+    prefixes : PrefixCounts
 
     Notes
     -----
@@ -30,7 +32,7 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.threads = ThreadSlots()
+        self.threads, self.prefixes = ThreadSlots(), PrefixCounts()
         self._lock = threading.Lock()
         self._tasks: Counter[Route] = Counter()
         self._pools: set[Pool] = set()

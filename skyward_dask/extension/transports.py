@@ -167,7 +167,7 @@ def _current_client() -> Client:
 def _of_client(client: Client) -> ClientTransport:
     """One for each client: it has a connection."""
     if not isinstance(client, Client):
-        raise ConfigurationError(f"client={client!r} can't be meant: it is a dask.distributed.Client.")
+        raise ConfigurationError(f"client must be a dask.distributed.Client, not {client!r}.")
     found = private.client_extension(client, "skyward", ClientTransport)
     assert isinstance(found, ClientTransport)
     return found

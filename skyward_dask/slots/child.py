@@ -2,7 +2,8 @@
 
 ```
  main thread      waits on `runs`; unpickles, calls, pickles, answers
- listener thread  waits on `answers`: hands answers to the threads that asked; at its end, exits
+ listener thread  waits on `answers`: hands answers to the threads that asked, tells where all threads
+                  stand; at its end, exits
 ```
 
 A run is stopped by its number in the shared page and a SIGINT: the handler runs in the main thread, and
@@ -42,8 +43,8 @@ from skyward_dask.slots.randomness import Generators
 from skyward_dask.slots.serving import Server
 from skyward_dask.slots.trees import become_subreaper, end_all_but_trackers, wake_at_parents_death
 
-#: Has faulthandler write all threads' stacks to the shared page, whoever holds the GIL. A real-time signal,
-#: where there are any: programs hardly use one. The third: arbitrary.
+#: Has faulthandler write all threads' stacks to the shared page though one of them doesn't let go of the GIL.
+#: A real-time signal, where there are any: programs hardly use one. The third: arbitrary.
 STACK_SIGNAL: int = signal.SIGRTMIN + 3 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 #: Half of the kernel's scale: above any worker, however much it holds, that isn't above the half itself.
 _MORE, _WORST_SCORE = 500, 1000
@@ -78,7 +79,9 @@ def main(runs: int, answers: int, page: int, generators: Generators | None = Non
     link = Link(channel, shared)
     signal.signal(signal.SIGINT, partial(_interrupt, link))
     answering = Channel(socket.socket(fileno=answers))
-    threading.Thread(target=_listen, args=(answering, link), name="skyward-listener", daemon=True).start()
+    listening = threading.Thread(target=_listen, args=(answering, link, shared), name="skyward-listener")
+    listening.daemon = True
+    listening.start()
     if generators is not None:
         generators.reseed()
     os.register_at_fork(after_in_child=partial(become_ordinary, STACK_SIGNAL))
@@ -113,13 +116,17 @@ def _interrupt(link: Link, number: int, frame: types.FrameType | None) -> None:
     exit_now(INTERRUPTED)
 
 
-def _listen(answers: Channel, link: Link) -> None:
+def _listen(answers: Channel, link: Link, page: Page) -> None:
+    page.listener = threading.get_native_id()
     while True:
         try:
             frame = answers.receive()
         except ChannelClosed:
             _exit_with_all()
-        link.answer(frame)
+        if frame.kind is Kind.LOOK:
+            page.tell_stacks(frame.number)
+        else:
+            link.answer(frame)
 
 
 def _exit_with_all() -> NoReturn:

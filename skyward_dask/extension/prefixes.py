@@ -1,0 +1,105 @@
+"""What tasks have taken, added up by the prefix of their keys."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from time import thread_time, time
+from typing import Any
+
+from dask.utils import key_split
+from distributed import Reschedule
+
+from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, TaskTimeout
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixStatistics:
+    """The tasks whose keys begin alike: those of one function, as Dask names them.
+
+    Attributes
+    ----------
+    count : int
+        Runs that have ended, repeated ones included; those that were cancelled are not.
+    cpu : float
+        Their CPU seconds: exact in a process slot, where a task is alone, and with the processes that it has
+        waited for. In a thread slot those of its thread.
+    wall : float
+        Their seconds, from the moment that the worker had the task to that of its result.
+    peak_memory : int
+        The most bytes that one of them had of its own, without inputs that it only read; 0 in thread slots,
+        where nobody knows.
+    memory_limit_hits, timeouts, crashes : int
+        How many were ended by their `memory_limit`, by their `timeout`, or with their process.
+    """
+
+    count: int
+    cpu: float
+    wall: float
+    peak_memory: int
+    memory_limit_hits: int
+    timeouts: int
+    crashes: int
+
+
+_PEAK = [field.name for field in fields(PrefixStatistics)].index("peak_memory")
+#: The values of `PrefixStatistics` in their order.
+_Values = Sequence[float]
+
+
+class PrefixCounts:
+    """The counts of one worker.
+
+    Notes
+    -----
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, _Values] = {}
+
+    def add(self, key: Any, cpu: float, wall: float, peak: int, error: BaseException | None) -> None:
+        """Count one run of a task, by how it has ended; one that was cancelled isn't counted."""
+        if isinstance(error, Reschedule):
+            return
+        over = isinstance(error, SlotOutOfMemory)
+        peak = max(peak, error.peak) if isinstance(error, SlotOutOfMemory) else peak
+        crashed = isinstance(error, SlotCrashed) and not over
+        run = 1, cpu, wall, peak, int(over), int(isinstance(error, TaskTimeout)), int(crashed)
+        prefix = key_split(key)
+        with self._lock:
+            self._counts[prefix] = _sum(self._counts[prefix], run) if prefix in self._counts else run
+
+    @contextmanager
+    def thread(self, key: Any) -> Iterator[None]:
+        """The calling thread runs that task in the block."""
+        began, cpu, error = time(), thread_time(), None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self.add(key, thread_time() - cpu, time() - began, 0, error)
+
+    def values(self) -> dict[str, _Values]:
+        """What there is to tell, in plain values."""
+        with self._lock:
+            return dict(self._counts)
+
+
+def _sum(one: _Values, other: _Values) -> _Values:
+    pairs = enumerate(zip(one, other, strict=True))
+    return [max(pair) if n == _PEAK else sum(pair) for n, pair in pairs]
+
+
+def added_up(counts: Iterable[Mapping[str, _Values]]) -> dict[str, PrefixStatistics]:
+    """What several workers have counted."""
+    together: dict[str, _Values] = {}
+    for counted in counts:
+        for prefix, values in counted.items():
+            together[prefix] = _sum(together[prefix], values) if prefix in together else values
+    return {prefix: PrefixStatistics(*values) for prefix, values in sorted(together.items())}  # type: ignore[arg-type]
