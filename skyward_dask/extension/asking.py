@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from skyward_dask.errors import OperatorError
 from skyward_dask.shared.asks import Ask, Pending, Spec
-from skyward_dask.slots.child import Link
+from skyward_dask.slots.link import Link
 
 
 class ChildTransport:

@@ -25,8 +25,8 @@ from skyward_dask.extension.records import forward
 from skyward_dask.extension.sampling import Sampler
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.extension.usage import Meter
-from skyward_dask.slots.child import Link
 from skyward_dask.slots.forks import forks_end_here
+from skyward_dask.slots.link import Link
 
 
 @dataclass(slots=True)

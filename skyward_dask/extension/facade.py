@@ -16,7 +16,7 @@ from skyward_dask.extension.asking import ChildTransport
 from skyward_dask.extension.leaving import ChildExecutor
 from skyward_dask.extension.nested import ChildClient
 from skyward_dask.extension.records import Levels
-from skyward_dask.slots.child import Link
+from skyward_dask.slots.link import Link
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from skyward_dask.slots.child import Link
+from skyward_dask.slots.link import Link
 
 
 class _Members(set[threading.Thread]):

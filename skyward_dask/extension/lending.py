@@ -14,7 +14,7 @@ from distributed.client import futures_of
 
 from skyward_dask.extension import private
 from skyward_dask.extension.facade import ChildWorker
-from skyward_dask.slots.child import Link
+from skyward_dask.slots.link import Link
 
 
 def bind_to_a_client(worker: ChildWorker) -> None:

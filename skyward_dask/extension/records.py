@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skyward_dask.errors import WorkerUnreachable
-from skyward_dask.slots.child import Link
+from skyward_dask.slots.link import Link
 
 #: Of a record: what is used up when it is put into words, and can't be sent as it is.
 _WORDED = frozenset({"msg", "args", "exc_info"})

@@ -20,7 +20,7 @@ from dask.utils import parse_timedelta
 from distributed import profile
 
 from skyward_dask.errors import WorkerUnreachable
-from skyward_dask.slots.child import Link
+from skyward_dask.slots.link import Link
 
 #: Seconds without a run after which the sampler sleeps until the next one: arbitrary, many intervals.
 _DROWSY = 1.0

@@ -38,6 +38,7 @@ class Channel:
         self._sending = threading.Lock()
         self._reader = FrameReader()
         self._descriptors: list[int] = []
+        self._patience = 0.0
 
     def send(
         self,
@@ -55,10 +56,14 @@ class Channel:
             except OSError as error:
                 raise ChannelClosed from error
 
-    def set_patience(self, seconds: int) -> None:
+    def set_patience(self, seconds: float) -> None:
         """Have `receive` raise `Quiet` after so many seconds; 0: it waits for ever."""
+        if seconds == self._patience:
+            return
+        self._patience = seconds
         # the kernel's own timer: it costs a frame that comes in time nothing
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", seconds, 0))
+        pause = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pause)
 
     def receive(self) -> Frame:
         """Wait for one frame; raises `ChannelClosed` at the end of the stream."""

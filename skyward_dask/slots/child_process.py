@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import socket
@@ -26,10 +27,13 @@ from skyward_dask.slots.runs import Run
 from skyward_dask.slots.segments import Segments
 from skyward_dask.slots.trees import end_tree
 
-#: Seconds to wait for a stack: faulthandler writes one in a millisecond, once the signal is delivered.
-_STACK_PATIENCE = 0.2
-#: Seconds without another word after which a stack is taken for complete.
-_STACK_PAUSE = 0.005
+#: Seconds that a child's listener has to get the GIL, so that it can say where its threads stand: on a busy
+#: machine that may take a while, and in a task that lets go of it, it comes in time.
+_LOOK_PATIENCE = 2.0
+#: Seconds for faulthandler to write stacks from a signal's handler: that takes a millisecond.
+_SIGNAL_PATIENCE = 0.2
+#: Seconds between two looks whether it has; without another word so long, what it wrote is complete.
+_PAUSE = 0.005
 #: What faulthandler says of the child's own thread, which is of no interest to a task's user.
 _LISTENER = " in _listen\n"
 #: Seconds for the tree of a child whose template is gone to go.
@@ -104,6 +108,7 @@ class ChildProcess:
         self._number = 0
         self.page = Page()
         self._told = self.page.written()  # what faulthandler wrote before was asked for
+        self._looking, self._looks = asyncio.Lock(), 0
         self.output = Output(loop, sink)
         ours, self._theirs = socket.socketpair()
         answers, self._answered = socket.socketpair()
@@ -206,21 +211,53 @@ class ChildProcess:
             else:
                 os.kill(self.pid, number)
 
-    async def look(self) -> str:
-        """Where all its threads stand, whoever holds the GIL; empty if it doesn't say in time."""
-        since = at = self.page.written()
-        self._signal(STACK_SIGNAL)
-        deadline = self._loop.time() + _STACK_PATIENCE
-        while self._loop.time() < deadline:
-            await asyncio.sleep(_STACK_PAUSE)
-            if self._closed:
-                return ""
-            before, at = at, self.page.written()
-            if at == before and at > since:
-                break
-        self._told = at
-        text = self.page.stack(since)
+    async def look(self, patience: float = _LOOK_PATIENCE) -> str:
+        """Where all its threads stand; empty if it doesn't say in time.
+
+        Its listener says it, with the GIL: that disturbs no call of the task, and no frame changes while it
+        is read (without the GIL a process that recurses crashed after ten looks). If it doesn't get the GIL
+        in so many seconds, it says it from a signal's handler: the task is in C code, most probably, and its
+        frames stand still.
+        """
+        async with self._looking:
+            self._looks += 1
+            self.answers.send(Frame(Kind.LOOK, self._looks))
+            if await self._until(lambda: self.page.looked >= self._looks, patience):
+                text = self.page.told_stacks()
+            else:
+                text = await self._look_by_signal()
         return "\n\n".join(part for part in text.split("\n\n") if _LISTENER not in part)
+
+    async def _look_by_signal(self) -> str:
+        if self._closed or not self.page.listener:
+            return ""
+        since = at = self.page.written()
+        self._signal_listener()
+
+        def is_told() -> bool:
+            nonlocal at
+            before, at = at, self.page.written()
+            return at == before and at > since
+
+        told = await self._until(is_told, _SIGNAL_PATIENCE)
+        self._told = at
+        return self.page.stack(since) if told else ""
+
+    async def _until(self, condition: Callable[[], bool], patience: float) -> bool:
+        """Whether a condition comes true in time, for a child that is still there."""
+        deadline = self._loop.time() + patience
+        while not self._closed and self._loop.time() < deadline:
+            if condition():
+                return True
+            await asyncio.sleep(_PAUSE)
+        return False
+
+    def _signal_listener(self) -> None:
+        libc = ctypes.CDLL(None)
+        if self.death is None and self.pid and hasattr(libc, "tgkill"):
+            libc.tgkill(self.pid, self.page.listener, STACK_SIGNAL)
+        else:  # any thread takes it, the task's perhaps
+            self._signal(STACK_SIGNAL)
 
     def close_gently(self) -> None:
         """Let an idle child leave by itself, as a program does."""
@@ -232,7 +269,7 @@ class ChildProcess:
         self._close_theirs()
         self.output.close()
         name = _signal_name(-code) if code is not None and code < 0 else None
-        self.death = Death(None if name else code, name, self.page.stack(self._told), self.output.tail())
+        self.death = Death(None if name else code, name, self.page.last_words(self._told), self.output.tail())
         if self.pidfd is not None:
             self._loop.remove_reader(self.pidfd)
             os.close(self.pidfd)

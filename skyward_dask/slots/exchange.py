@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any
@@ -11,10 +12,13 @@ from skyward_dask.slots.borrowing import Borrower
 from skyward_dask.slots.channel import Channel, Quiet
 from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.heap import give_back
+from skyward_dask.slots.orphans import Orphans
 from skyward_dask.slots.pickling import load_exception, loads, unloadable
 
 #: Seconds without a run after which memory goes back: longer than the pause between two tasks of a graph.
-_IDLE = 1
+_IDLE = 1.0
+#: Seconds between two looks for dead orphans in a child that has children and no run: they double.
+_FIRST_LOOK, _LONGEST_LOOK = 0.1, 60.0
 #: Function, positional and keyword arguments.
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
@@ -29,6 +33,8 @@ class Exchange:
     share_from : int or None
         Bytes from which a buffer of a result goes into shared memory.
 
+    orphans : Orphans
+
     Attributes
     ----------
     is_short : bool
@@ -39,11 +45,11 @@ class Exchange:
     For the main thread: between a run and its result nobody else reads `runs`.
     """
 
-    def __init__(self, runs: Channel, share_from: int | None) -> None:
+    def __init__(self, runs: Channel, share_from: int | None, orphans: Orphans) -> None:
         self._runs, self._share_from = runs, share_from
         self._borrower = Borrower()
         self.is_short = self._was_short = False
-        runs.set_patience(_IDLE)
+        self._orphans = orphans
 
     def call(self, frame: Frame) -> Call:
         """The call that a frame brings: what was attached to it comes after its own arguments."""
@@ -127,16 +133,29 @@ class Exchange:
         return None if frame.is_short and self._was_short else frame
 
     def _next_frame(self) -> Frame:
-        """A child that has nothing to do gives back what it doesn't need."""
-        try:
-            return self._runs.receive()
-        except Quiet:
-            give_back()
-            self.tidy()
-        self._runs.set_patience(0)
-        frame = self._runs.receive()
-        self._runs.set_patience(_IDLE)
-        return frame
+        for pause in self._pauses():
+            self._runs.set_patience(pause)
+            with suppress(Quiet):
+                return self._runs.receive()
+        raise AssertionError("the last pause has no end")
+
+    def _pauses(self) -> Iterator[float]:
+        """Seconds until there is something to be done in a child that has no run; 0: nothing any more."""
+        idle, look = 0.0, _FIRST_LOOK
+        while self._orphans.reap():
+            yield look
+            if idle < _IDLE <= idle + look:
+                self._give_back()
+            idle, look = idle + look, min(2 * look, _LONGEST_LOOK)
+        if idle < _IDLE:
+            yield _IDLE - idle
+            self._give_back()
+        yield 0
+
+    def _give_back(self) -> None:
+        """A child that has nothing to do doesn't need the memory that it keeps for its next run."""
+        give_back()
+        self.tidy()
 
 
 def _loaded(parts: list[Part]) -> Any:

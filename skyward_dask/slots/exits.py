@@ -14,6 +14,9 @@ import traceback
 from contextlib import suppress
 from typing import NoReturn
 
+#: What a shell reports of a program that Ctrl-C ended.
+INTERRUPTED = 130
+
 
 def end_as_a_program_does() -> NoReturn:
     """Wait for the tasks' threads, and do what was registered for the end."""

@@ -40,6 +40,7 @@ class Kind(IntEnum):
     FORKED = 11
     FAILED = 12
     EXITED = 13
+    LOOK = 14
 
 
 _KINDS = {kind.value: kind for kind in Kind}

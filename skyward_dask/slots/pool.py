@@ -42,6 +42,9 @@ from skyward_dask.slots.segments import Segments
 #: Seconds that an idle child has to leave by itself: most leave in 50 ms, and what an atexit function
 #: does may take its time.
 _LEAVE = 2.0
+#: Seconds that a child's listener has to say where a run stands whose time is over: few, as a look that harms
+#: the child is no loss here.
+_HASTE = 0.3
 #: How often a run is given to another child because its own went through no fault of the run. A task that
 #: kills the template each time would otherwise be run for ever; more than chance may take: arbitrary.
 _REPEATS = 5
@@ -288,7 +291,7 @@ class Pool:
             self._spawn(self._look_and_end(run, child))
 
     async def _look_and_end(self, run: Run, child: ChildProcess) -> None:
-        run.stack = await child.look()
+        run.stack = await child.look(_HASTE)
         if run.child is child:
             self._end_run(run, child)
             self._update()

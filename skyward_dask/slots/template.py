@@ -31,7 +31,8 @@ from skyward_dask.slots.channel import Channel, ChannelClosed
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.framing import Frame, Kind
 from skyward_dask.slots.prompt import print_promptly
-from skyward_dask.slots.trees import become_subreaper, end_descendants, wake_at_parents_death
+from skyward_dask.slots.randomness import Generators
+from skyward_dask.slots.trees import become_subreaper, end_descendants, has_tracker, wake_at_parents_death
 
 #: Native threads that live well with a fork: jemalloc (Arrow's allocator) stops its own before and starts
 #: it anew after one.
@@ -61,6 +62,7 @@ class _Template:
 
     def __init__(self, control: Channel, worker: int) -> None:
         self._control = control
+        self._generators = Generators()
         self._children: set[int] = set()
         self._woken, self._wake = os.pipe()
         for fd in (self._woken, self._wake):
@@ -78,7 +80,7 @@ class _Template:
         """Do what the worker says; returns in a child, with what it has to do, and at the end."""
         with suppress(ChannelClosed):
             path, modules = self._control.receive().envelope
-            self._control.send(Kind.READY, 0, (_prepare(path, modules),))
+            self._control.send(Kind.READY, 0, (_prepare(path, modules, self._generators),))
             while True:
                 ready = {fd for fd, _ in self._poll.poll()}
                 if self._woken in ready:
@@ -136,7 +138,8 @@ class _Template:
         os.close(stderr)
         os.setpgid(0, 0)  # Ctrl-C at the worker's terminal is the worker's affair
         if command is None:
-            return partial(child.main, *own)
+            runs, answers, page = own
+            return partial(child.main, runs, answers, page, self._generators)
         return partial(_exec, own, *command)
 
     def _reap(self) -> None:
@@ -150,10 +153,11 @@ class _Template:
 
     def _bury(self, pid: int) -> None:
         """End what a dead child has left behind, then tell how it died."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)  # before it is reaped: until then nobody else has its number
         # what a living child has started is under that child: what is here was the dead one's
         self._children.discard(pid)
+        if not has_tracker(os.getpid(), self._children):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)  # before it is reaped: until then nobody else has its number
         end_descendants(os.getpid(), _PATIENCE, spared=self._children)
         _, status = os.waitpid(pid, 0)
         self._control.send(Kind.EXITED, 0, (pid, os.waitstatus_to_exitcode(status)))
@@ -171,15 +175,16 @@ def _dead_child() -> int | None:
     return None
 
 
-def _prepare(path: list[str], modules: list[str] | None) -> bool:
+def _prepare(path: list[str], modules: list[str] | None, generators: Generators) -> bool:
     """Import for the children to come, unless they can't share it; returns whether they can be forked."""
     if modules is None or not available(Feature.FORK):
         return False
     sys.path[:] = path
-    for module in modules:
-        # a child imports it again, and then its slot says what is wrong
-        with suppress(Exception):
-            import_module(module)
+    with generators.noted():
+        for module in modules:
+            # a child imports it again, and then its slot says what is wrong
+            with suppress(Exception):
+                import_module(module)
     gc.freeze()  # what lives now stays shared: no collection of a child writes to it
     return not _native_threads() - _HARMLESS
 

@@ -18,6 +18,10 @@ from skyward_dask.slots.features import Feature, available
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+#: On the command line of resource trackers.
+_TRACKER = b"resource_tracker import main"
+#: Seconds that these have to clean up: that takes some 50 ms, more on a busy machine.
+_MERCY = 1.0
 #: Seconds between two looks at processes that were killed and have yet to go.
 _LOOK = 0.002
 
@@ -57,6 +61,9 @@ def descendants(pid: int) -> list[int]:
 def end_descendants(pid: int, patience: float, spared: Set[int] = frozenset()) -> None:
     """Kill what descends from a process until nothing is left.
 
+    Resource trackers (multiprocessing's, loky's) come last, and have a moment: once all others are gone they
+    remove what these left in shared memory, and end by themselves.
+
     Parameters
     ----------
     pid : int
@@ -67,13 +74,49 @@ def end_descendants(pid: int, patience: float, spared: Set[int] = frozenset()) -
         Children of `pid` that live on.
     """
     deadline = time.monotonic() + patience
-    while left := [child for child in children(pid) if child not in spared and _lives(child)]:
-        for child in left:
-            for descendant in (*descendants(child), child):
-                _signal(descendant, signal.SIGKILL)
+    trackers = end_all_but_trackers(pid, patience, spared)
+    _await_ends(trackers, min(deadline, time.monotonic() + _MERCY))
+    while left := _left(pid, spared):
+        for each in left:
+            _signal(each, signal.SIGKILL)
         if time.monotonic() > deadline:
             return
         time.sleep(_LOOK)
+
+
+def end_all_but_trackers(pid: int, patience: float, spared: Set[int] = frozenset()) -> Set[int]:
+    """Kill what descends from a process but for resource trackers; returns these."""
+    deadline = time.monotonic() + patience
+    while True:
+        left = _left(pid, spared)
+        trackers = set(filter(_is_tracker, left))
+        if left == trackers or time.monotonic() > deadline:
+            return trackers
+        for each in left - trackers:
+            _signal(each, signal.SIGKILL)
+        time.sleep(_LOOK)
+
+
+def has_tracker(pid: int, spared: Set[int]) -> bool:
+    """Whether a resource tracker descends from a process, though not from its children that live on."""
+    return any(map(_is_tracker, _left(pid, spared)))
+
+
+def _left(pid: int, spared: Set[int]) -> set[int]:
+    living = [child for child in children(pid) if child not in spared and _lives(child)]
+    return {each for child in living for each in (child, *descendants(child))}
+
+
+def _await_ends(pids: Set[int], deadline: float) -> None:
+    while any(map(_lives, pids)) and time.monotonic() < deadline:
+        time.sleep(_LOOK)
+
+
+def _is_tracker(pid: int) -> bool:
+    """Whether a process is a resource tracker: Python runs them all in the same way."""
+    with suppress(OSError):  # it is gone
+        return _TRACKER in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def end_tree(pid: int, patience: float, send: Callable[[int], None]) -> None:
@@ -85,11 +128,12 @@ def end_tree(pid: int, patience: float, send: Callable[[int], None]) -> None:
         Sends a signal to the process itself, and to no other that may have its number by now.
     """
     send(signal.SIGSTOP)  # a pool in it would start its workers anew
-    end_descendants(pid, patience)
+    trackers = end_all_but_trackers(pid, patience)
     send(signal.SIGKILL)
-    deadline = time.monotonic() + patience
-    while _lives(pid) and time.monotonic() < deadline:
-        time.sleep(_LOOK)
+    _await_ends({pid}, time.monotonic() + patience)
+    _await_ends(trackers, time.monotonic() + _MERCY)
+    for tracker in filter(_is_tracker, trackers):
+        _signal(tracker, signal.SIGKILL)
 
 
 def end_marked(mark: bytes, patience: float) -> None:

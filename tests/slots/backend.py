@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skyward_dask.slots.child import Link
+from skyward_dask.slots.link import Link
 
 link: Link
 

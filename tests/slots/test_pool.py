@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import os
 import queue
 import random
@@ -415,6 +416,33 @@ def test_an_environment_that_cannot_be_made(value: Any, reason: str) -> None:
         pytest.raises(SlotStartFailed, match=f"DEVICE.*{reason}"),
     ):
         pool.wait_ready()
+
+
+@pytest.mark.parametrize("timer", ["alarm", "itimer", "watchdog", "handler"])
+def test_what_a_call_has_set_going_does_not_end_the_next(tmp_path: Path, timer: str) -> None:
+    """A timer that it left behind is stopped; SIGINT stops a call though an earlier one had ignored it."""
+
+    def leave_behind() -> int:
+        match timer:
+            case "alarm":
+                signal.alarm(1)
+            case "itimer":
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+            case "watchdog":
+                faulthandler.dump_traceback_later(0.2, exit=True)
+            case _:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return os.getpid()
+
+    def see() -> tuple[int, bool, bool]:
+        # a watchdog of one's own replaces one that is there, and the timer of its own has long passed by then
+        time.sleep(0.5 if timer == "watchdog" else 0)
+        is_ours = signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, signal.SIG_DFL)
+        return os.getpid(), signal.getitimer(signal.ITIMER_REAL) == (0, 0), is_ours
+
+    with SlotPool(1) as pool:
+        pid = pool.submit(leave_behind).result()
+        assert pool.submit(see).result() == (pid, True, True)
 
 
 def test_a_child_that_is_not_well_is_replaced(tmp_path: Path) -> None:

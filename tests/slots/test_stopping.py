@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
@@ -285,8 +286,85 @@ def test_random_numbers_differ_and_hashes_do_not() -> None:
     assert len(hashes) == 1
 
 
+_MADE_AT_IMPORT = """
+import random, numpy
+class Holder:
+    own = numpy.random.RandomState()
+unseeded = [numpy.random.default_rng(), {"b": random.Random()}, Holder]
+seeded = numpy.random.default_rng(42), random.Random(42), numpy.random.RandomState(42)
+def draw():
+    generator, others, holder = unseeded
+    mine = generator.random(), others["b"].random(), holder.own.random()
+    return mine, tuple(each.random() for each in seeded)
+"""
+
+
+@needs_fork
+def test_generators_made_at_import_are_each_childs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever their module keeps them; those with a seed draw what the seed says."""
+    pytest.importorskip("numpy")
+    (tmp_path / "made_at_import.py").write_text(_MADE_AT_IMPORT)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def draw() -> Any:
+        return sys.modules["made_at_import"].draw()
+
+    with SlotPool(2, max_tasks=1, pre_import=("made_at_import",)) as pool:
+        drawn = [pool.submit(draw).result() for _ in range(4)]
+    assert [len(set(column)) for column in zip(*(mine for mine, _ in drawn), strict=True)] == [4, 4, 4]
+    assert len({seeded for _, seeded in drawn}) == 1
+
+
 def _template(pool: SlotPool) -> int:
     return int(pool.submit(os.getppid).result())
+
+
+# --- looks -------------------------------------------------------------------------------------------------
+
+
+def wait_in_c(started: str, holds_the_gil: bool) -> tuple[int, int]:
+    """What poll(2) gives, and its errno: 0 if nothing has cut it short."""
+    libc = ctypes.PyDLL(None, use_errno=True) if holds_the_gil else ctypes.CDLL(None, use_errno=True)
+    say(started)
+    return libc.poll(None, 0, 4000 if holds_the_gil else 1000), ctypes.get_errno()
+
+
+@pytest.mark.parametrize("holds_the_gil", [False, True])
+def test_a_look_is_not_felt(pool: SlotPool, started: str, holds_the_gil: bool) -> None:
+    """By a call that waits in C code, which no signal of ours interrupts."""
+    run = Run(Request("waits", wait_in_c, (started, holds_the_gil)))
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(pool.carry_out, run)
+        hear(started)
+        assert "in wait_in_c" in pool.stack(run)
+        assert future.result() == (0, 0)
+
+
+def recurse_until(end: str) -> int:
+    def deep(n: int) -> int:
+        return n and deep(n - 1)
+
+    while not os.path.exists(end):
+        deep(900)
+    return os.getpid()
+
+
+def test_many_looks_harm_nobody(pool: SlotPool, tmp_path: Path) -> None:
+    """Frames come and go as they are read; a crash afterwards is reported with its own stack."""
+    run = Run(Request("deep", recurse_until, (str(tmp_path / "end"),)))
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(pool.carry_out, run)
+        while "in recurse_until" not in pool.stack(run):
+            assert not future.done()
+        for _ in range(100):
+            pool.stack(run)
+        (tmp_path / "end").touch()
+        assert future.result() == pool.submit(os.getpid).result()
+    with pytest.raises(SlotCrashed) as caught:
+        pool.submit(os.abort).result()
+    assert "Fatal Python error: Aborted" in caught.value.stack and "recurse_until" not in caught.value.stack
 
 
 # --- starts that fail --------------------------------------------------------------------------------------
