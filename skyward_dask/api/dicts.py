@@ -15,10 +15,12 @@ from collections.abc import (
     Sequence,
     ValuesView,
 )
+from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from skyward_dask.api.handles import Handle, Steps, both, one, pages, pages_async
+from skyward_dask.errors import OperatorError
 from skyward_dask.shared.asks import Ask
 from skyward_dask.shared.keys import pack, pack_key, place, unpack, unpack_key
 
@@ -26,6 +28,33 @@ K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 _MISSING: Any = object()
+
+
+#: What is being computed in this context, the innermost last.
+_computing: ContextVar[tuple[_Computation, ...]] = ContextVar("skyward_computing", default=())
+
+
+class _Computation:
+    """A value that a function of the user's computes: whoever copies its context is told from other callers.
+
+    Not by the owner: a client's threads have one, and wait for each other.
+    """
+
+    def __init__(self, name: str, key: Any) -> None:
+        self._what = name, key
+        self._has_ended = False
+
+    def is_under_way(self) -> bool:
+        """Whether the caller is a part of such a computation."""
+        return any(each._what == self._what and not each._has_ended for each in _computing.get())
+
+    def __enter__(self) -> None:
+        self._outer = _computing.get()
+        _computing.set((*self._outer, self))
+
+    def __exit__(self, *error: object) -> None:
+        self._has_ended = True  # for what the function has left running
+        _computing.set(self._outer)
 
 
 class Dict(Handle, MutableMapping[K, V]):
@@ -166,20 +195,36 @@ class Dict(Handle, MutableMapping[K, V]):
         ------
         Exception
             What the function raises goes to its caller only; the next waiter computes.
+        OperatorError
+            The function asks for the value that it is computing.
         """
+        computation = _Computation(self.name, pack_key(key))
+        if computation.is_under_way():
+            return (yield from self._computed_meanwhile(key))
         number, found = yield self._ask("claim", key, binds=True)
         if not number:
             value: V = unpack(found)
             return value
         try:
-            made = function()
-            if isawaitable(made):
-                made = yield made
+            with computation:
+                made = function()
+                if isawaitable(made):
+                    made = yield made
             packed = pack(made)
         except BaseException:
             yield self._ask("abandon", key, number)
             raise
-        value = unpack((yield self._ask("publish", key, number, packed)))
+        value = unpack((yield self._ask("setdefault", key, packed)))
+        return value
+
+    def _computed_meanwhile(self, key: K) -> Steps[V]:
+        found = yield self._ask("get", key)
+        if found is None:
+            raise OperatorError(
+                f"the function that computes {key!r} of {self!r} calls get_or_compute for the same key, and "
+                "would wait for itself: let it compute the value without asking for it."
+            )
+        value: V = unpack(found)
         return value
 
     get_or_compute, get_or_compute_async = both(_get_or_compute)

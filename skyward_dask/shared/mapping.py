@@ -106,14 +106,6 @@ class DictState(State):
             self._claimed[ticket] = key
         return WAITS
 
-    def publish(self, ticket: Ticket, key: Any, number: int, value: bytes) -> bytes:
-        """Put what was computed, unless the claim is void; the value that counts."""
-        claim = self._claims.get(key)
-        if claim is not None and claim.number == number:
-            self._store(key, value)
-        found = self._values.get(key)
-        return value if found is None else found[1]
-
     def abandon(self, ticket: Ticket, key: Any, number: int) -> None:
         """It can't be computed: the next one tries."""
         claim = self._claims.get(key)

@@ -119,6 +119,30 @@ async def a_value_is_computed_once(do: Do, name: str) -> None:
     assert await do(d, "get_or_compute", "z", lambda: 7) == 7
 
 
+async def a_value_that_needs_itself_is_an_error(do: Do, name: str) -> None:
+    d = sky.dict(name)
+    ask = d.get_or_compute if do is blocking else d.get_or_compute_async
+    with pytest.raises(sky.OperatorError, match="wait for itself"):
+        await do(d, "get_or_compute", "k", lambda: ask("other", lambda: ask("k", int)))
+    assert await do(d, "len") == 0
+    assert await do(d, "get_or_compute", "k", lambda: ask("other", lambda: 5)) == 5
+    assert await do(d, "get_or_compute", "set meanwhile", lambda: _set_and_ask(d, do)) == 7
+
+
+def _set_and_ask(d: Any, do: Do) -> Any:
+    """Set the value that is being computed, and ask for it."""
+
+    async def set_and_ask() -> Any:
+        await do(d, "setitem", "set meanwhile", 7)
+        return await do(d, "get_or_compute", "set meanwhile", int)
+
+    if do is awaiting:
+        return set_and_ask()
+    with pytest.raises(StopIteration) as end:
+        set_and_ask().send(None)
+    return end.value.value
+
+
 async def a_set_has_members(do: Do, name: str) -> None:
     s = sky.set(name, shards=2)
     assert await do(s, "add", "a") and not await do(s, "add", "a")
@@ -249,6 +273,7 @@ CASES = {
         keys_are_equal_where_python_says_so,
         values_of_ones_own_types_cross,
         a_value_is_computed_once,
+        a_value_that_needs_itself_is_an_error,
         a_set_has_members,
         a_queue_keeps_order,
         an_item_that_cant_be_read_is_taken_alone,

@@ -227,8 +227,9 @@ def test_a_dead_computers_claim_passes_on(shared_client: Client, name: str) -> N
     assert other.result() == 5
 
 
-def test_a_value_set_meanwhile_wins(shared_client: Client, name: str) -> None:
-    """Over the one that is being computed; who waits gets it at once."""
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_value_set_meanwhile_wins(shared_client: Client, name: str, stays: bool) -> None:
+    """Over the one that is being computed; who waits gets it at once. Not if it is gone again."""
 
     def compute() -> str:
         sky.queue(f"{name}-held").put(os.getpid())
@@ -241,8 +242,10 @@ def test_a_value_set_meanwhile_wins(shared_client: Client, name: str) -> None:
     until(lambda: waiting(name) == 1)
     sky.dict(name)["k"] = "set"
     assert second.result() == "set"
+    if not stays:
+        del sky.dict(name)["k"]
     sky.queue(f"{name}-go").put(None)
-    assert first.result() == "set"
+    assert first.result() == sky.dict(name)["k"] == ("set" if stays else "computed")
 
 
 CLIENT = """
