@@ -1,3 +1,6 @@
+# Functions that take a `client` are typed for a synchronous one. With an asynchronous client they return
+# awaitables: `await cast(Awaitable[sky.Check], sky.check(client))`.
+
 from skyward_dask.api.barriers import Barrier as Barrier
 from skyward_dask.api.calls import function as function
 from skyward_dask.api.calls import gather as gather
