@@ -292,5 +292,5 @@ def checked_timeout(timeout: float | None) -> float | None:
         if not isinstance(timeout, (bool, str)) and 0 <= (seconds := float(timeout)) <= TIMEOUT_MAX:
             return seconds
     raise ConfigurationError(
-        f"timeout must be seconds from 0 to {TIMEOUT_MAX:,.0f}, or None for ever, not {timeout!r}."
+        f"timeout must be seconds from 0 to {TIMEOUT_MAX:,.0f}, or None for no limit, not {timeout!r}."
     )

@@ -137,8 +137,8 @@ def _problems(
             yield f"{address}: {_difference(worker.versions, ours)}"
         if worker.executor is None:
             yield (
-                f"{address}: it has no slots of ours. Call skyward_dask.install(client, …), or start it with "
-                "--preload skyward_dask; any other --preload makes Dask ignore the configured ones."
+                f"{address}: it has no skyward_dask slots. Call skyward_dask.install(client, …), or start it "
+                "with --preload skyward_dask; any other --preload makes Dask ignore the configured ones."
             )
         for index, wrong in worker.slots.items():
             if wrong:
@@ -152,4 +152,4 @@ def _difference(theirs: dict[str, str | None], ours: dict[str, str | None]) -> s
 
 def _in_words(worker: WorkerCheck) -> str:
     slots = f", {len(worker.slots)} slots" if worker.slots else ""
-    return f"{worker.executor or 'no slots of ours'}{slots}; {' '.join(worker.features)}".rstrip("; ")
+    return f"{worker.executor or 'no skyward_dask slots'}{slots}; {' '.join(worker.features)}".rstrip("; ")

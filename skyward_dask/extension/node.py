@@ -262,7 +262,7 @@ class Node(WorkerPlugin):
         registered = private.is_registered(self.worker)
         if slots != self._own_nthreads and not registered:
             logger.info(
-                "%d slots for tasks: skyward's concurrency stands above nthreads=%d",
+                "%d slots for tasks: skyward's concurrency overrides nthreads=%d",
                 slots,
                 self._own_nthreads,
             )

@@ -225,7 +225,7 @@ class Segments:
         if free is not None and size + _RESERVE > free:
             self._cool()
             raise SharedMemoryError(
-                f"{size:,} bytes of shared memory can't be had: {free:,} are left on this machine or in "
+                f"{size:,} bytes of shared memory aren't available: {free:,} are left on this machine or in "
                 "its control group. Let tasks return less at a time, or drop results that nobody needs."
             )
         self._unchecked = 0
@@ -252,8 +252,8 @@ class Segments:
             return Segment.create(number, size)
         except OSError as error:
             raise SharedMemoryError(
-                f"{size:,} bytes of shared memory can't be had: {error!r}. A limit of the worker's process "
-                "may be too low: see `ulimit -v` and `ulimit -n`."
+                f"{size:,} bytes of shared memory aren't available: {error!r}. A limit of the worker's "
+                "process may be too low: see `ulimit -v` and `ulimit -n`."
             ) from error
 
     # --- taking back --------------------------------------------------------------------------------

@@ -306,9 +306,9 @@ def test_no_room_fails_that_task_alone(pool: SlotPool, monkeypatch: pytest.Monke
     assert pool.submit(np.ones, 10).result().sum() == 10
     before = {slot.pid for slot in pool.snapshots()}
     monkeypatch.setattr(segments.room, "available", lambda: 0)
-    with pytest.raises(SharedMemoryError, match="can't be had"):
+    with pytest.raises(SharedMemoryError, match="aren't available"):
         pool.submit(np.ones, 16 * MIB).result()
-    with pytest.raises(SharedMemoryError, match="can't be had"):
+    with pytest.raises(SharedMemoryError, match="aren't available"):
         pool.submit(len, np.ones(16 * MIB)).result()
     assert pool.submit(np.ones, 10).result().sum() == 10
     assert {slot.pid for slot in pool.snapshots()} == before
