@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
 from concurrent.futures import Future
 from uuid import uuid4
 
 from skyward_dask.errors import OperatorError
 from skyward_dask.shared.asks import Ask, Pending, Spec
 from skyward_dask.slots.link import Link
+
+#: Why a forked process is refused.
+FORKED = (
+    "this process is a fork of one that uses collections, and has no connection of its own: use them where "
+    "it comes from, or make a dask.distributed.Client here and give client=."
+)
 
 
 class ChildTransport:
@@ -17,10 +24,11 @@ class ChildTransport:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._session = uuid4().hex
+        self._process = os.getpid()
         self._numbers = itertools.count(1)
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
-        self._refuse_outside_a_run(spec)
+        self._refuse_elsewhere(spec)
         pending = Pending(self._session, next(self._numbers))
         self._link.begin(pending, "collection", spec, ask, pending.id)
         return pending
@@ -33,7 +41,7 @@ class ChildTransport:
         self._link.tell("withdraw", pending.id, expired)
 
     def destroy(self, spec: Spec) -> Future[None]:
-        self._refuse_outside_a_run(spec)
+        self._refuse_elsewhere(spec)
         done: Future[None] = Future()
         self._link.begin(done, "destroy_collection", spec)
         return done
@@ -41,7 +49,9 @@ class ChildTransport:
     def is_on_loop(self) -> bool:
         return False
 
-    def _refuse_outside_a_run(self, spec: Spec) -> None:
+    def _refuse_elsewhere(self, spec: Spec) -> None:
+        if os.getpid() != self._process:
+            raise OperatorError(FORKED)
         if not self._link.run:
             raise OperatorError(
                 f"{spec.kind} {spec.name!r} is used in a slot's process while no task runs there, by a "

@@ -31,6 +31,7 @@ from tornado.ioloop import IOLoop
 
 from skyward_dask.config import staleness
 from skyward_dask.errors import CollectionLost, OperatorError, SkywardError
+from skyward_dask.extension.asking import FORKED
 from skyward_dask.extension.recent import Asked, Recent
 from skyward_dask.extension.wire import Message, Wire
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
@@ -158,10 +159,7 @@ class Switchboard:
         if self._closed is not None:
             raise self._closed
         if os.getpid() != self._process:
-            raise OperatorError(
-                "this process is a fork of one that uses collections, and has no connection of its own: use "
-                "them where it comes from, or make a dask.distributed.Client here and give client=."
-            )
+            raise OperatorError(FORKED)
 
     def took(self, pending: Pending) -> None:
         """The answer has come to the caller."""

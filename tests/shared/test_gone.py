@@ -176,6 +176,25 @@ def test_a_lock_that_a_tasks_thread_takes(shared_client: Client, executor: str, 
     take(name)
 
 
+def test_a_process_that_a_task_forks(shared_client: Client, name: str) -> None:
+    """Has no way to collections, and is told so; the task goes on."""
+
+    def task() -> tuple[bytes, int]:
+        counter, (reading, writing) = sky.counter(name), os.pipe()
+        counter.increment()
+        if not (pid := os.fork()):
+            try:
+                counter.increment()
+            except Exception as error:
+                os.write(writing, type(error).__name__.encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        os.close(writing)
+        return os.read(reading, 100), counter.increment()
+
+    assert shared_client.submit(task, pure=False).result() == (b"OperatorError", 2)
+
+
 def waiting(name: str) -> int:
     return sky.collections(Client.current())[name].waiting
 

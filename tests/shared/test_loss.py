@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import queue
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -40,6 +43,9 @@ def test_a_lost_host_is_no_empty_collection(client: Client, name: str) -> None:
     with pytest.raises(sky.CollectionLost):
         client.submit(use, pure=False).result()
     assert sky.collections(client)[name].lost
+    for other in (sky.dict(name, shards=2), sky.set(name)):  # whatever it is opened with
+        with pytest.raises(sky.CollectionLost):
+            len(other)
     sky.dict(name).destroy()
     assert len(sky.dict(name)) == 0
     with pytest.raises(KeyError):
@@ -129,3 +135,43 @@ def test_a_new_collection_waits_for_a_worker(name: str) -> None:
             numbers = [threads.submit(sky.counter(f"{name}-c").increment) for _ in range(9)]
             cluster.scale(1)
             assert sorted(number.result() for number in numbers) == list(range(1, 10))
+
+
+_BARE_WORKER = """
+import sys
+
+sys.modules["skyward_dask"] = None  # as if it were not installed
+from distributed.cli.dask_worker import main
+
+main()
+"""
+
+
+@pytest.fixture
+def bare_cluster() -> Iterator[LocalCluster]:
+    """A cluster whose only worker can't import the package."""
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster, Client(cluster) as client:
+        command = [
+            sys.executable,
+            "-c",
+            _BARE_WORKER,
+            cluster.scheduler_address,
+            "--no-nanny",
+            "--no-dashboard",
+        ]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as worker:
+            client.wait_for_workers(1)
+            yield cluster
+            worker.terminate()
+
+
+def test_a_worker_without_the_package_is_left_out(bare_cluster: LocalCluster, name: str) -> None:
+    """If there is no other, the error names it with its reason."""
+    (bare,) = bare_cluster.scheduler.workers
+    with pytest.raises(sky.NoWorkers, match=f"{bare}.*skyward_dask"):
+        sky.counter(name).increment()
+    bare_cluster.scale(1)
+    Client.current().wait_for_workers(2)
+    assert sky.dict(name, shards=5) == {} and sky.counter(f"{name}-c").increment() == 1
+    found = sky.collections(Client.current())
+    assert bare not in found[name].hosts + found[f"{name}-c"].hosts and len(found) == 2
