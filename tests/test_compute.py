@@ -183,7 +183,7 @@ def test_a_script_that_closes_nothing_ends_silently(tmp_path: Path) -> None:
     script = """
 from distributed import Client
 if __name__ == "__main__":
-    client = Client(processes=False, n_workers=1, dashboard_address=None)
+    client = Client(processes=False, n_workers=1, dashboard_address=":0")
     sky.install(client, sky.Worker(concurrency=1, executor="process"))
     print(client.submit(abs, -1).result())
 """

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from dataclasses import replace
-from typing import Any
 from uuid import uuid4
 
+import cloudpickle
 from distributed import Status
 from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
-from distributed.protocol.pickle import dumps, loads
 
 from skyward_dask.config import Worker, check_worker
 from skyward_dask.errors import SerializationError
@@ -47,26 +47,22 @@ class SkywardPlugin(WorkerPlugin):
     def __init__(self, worker: Worker | None = None) -> None:
         if worker is not None:
             check_worker(worker)
-        self._worker = Worker.from_config() if worker is None else worker
-        self._functions: dict[str, bytes] = {}
+        given = Worker.from_config() if worker is None else worker
+        # these stay pickled: the scheduler reads the rest, and may lack the user's modules
+        functions = {name: getattr(given, name) for name in _FUNCTIONS}
+        self._functions = {name: _pickled(name, f) for name, f in functions.items() if f not in (None, {})}
+        self._worker = replace(given, initializer=None, env={}, health_check=None)
         # tells two plugins with the same slots apart: the later one makes a `resize` in between void
         self._token = uuid4().hex
 
     @property
     def worker(self) -> Worker:
         """What each node has."""
-        return replace(self._worker, **{name: loads(value) for name, value in self._functions.items()})
+        return replace(self._worker, **{name: pickle.loads(value) for name, value in self._functions.items()})
 
     @property
     def concurrency(self) -> int | None:
         return self._worker.concurrency
-
-    def __getstate__(self) -> dict[str, Any]:
-        # these stay pickled: the scheduler reads the rest, and may lack the user's modules
-        given = {name: getattr(self._worker, name) for name in _FUNCTIONS}
-        pickled = {name: _pickled(name, value) for name, value in given.items() if value not in (None, {})}
-        worker = replace(self._worker, initializer=None, env={}, health_check=None)
-        return {"_worker": worker, "_functions": self._functions | pickled, "_token": self._token}
 
     async def setup(self, worker: DaskWorker) -> None:
         """Have the worker's node take this configuration over; if it can't, nothing has changed."""
@@ -90,7 +86,7 @@ class SkywardPlugin(WorkerPlugin):
 
 def _pickled(name: str, value: object) -> bytes:
     try:
-        pickled: bytes = dumps(value)
+        pickled: bytes = cloudpickle.dumps(value)
     except Exception as error:
         raise SerializationError(
             f"the worker's {name} can't be pickled: {error!r}. It may hold a lock, a connection or an open "
