@@ -107,8 +107,6 @@ class SlotStartFailed(SkywardError, RuntimeError):
         super().__init__(message, stderr)
         self.stderr = stderr
 
-    __repr__ = Exception.__repr__  # `install` shows it: the stderr tells why
-
     def __str__(self) -> str:
         message = f"{self.worker}: {self.args[0]}" if self.worker else str(self.args[0])
         return f"{message}\nIts stderr ends with:\n{self.stderr}" if self.stderr else message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -303,3 +304,64 @@ def test_credentials_in_memory_stay_there(tmp_path: Path, monkeypatch: pytest.Mo
         assert client.submit(os.getpid).result() != os.getpid()
         with pytest.raises(PermissionError, match="nothing can be written"):
             client.submit(lambda: get_client().id).result()
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_wrong_arguments_say_what_to_write(c: Client, s: Scheduler, a: Worker) -> None:
+    """Swapped, a cluster, a key."""
+    with pytest.raises(sky.ConfigurationError, match="it comes first"):
+        sky.install(sky.Worker(), c)  # type: ignore[arg-type]
+    for call in (sky.uninstall, sky.statistics, sky.check, sky.collections, lambda x: sky.resize(x, 2)):
+        with pytest.raises(sky.ConfigurationError, match=r"must be a dask\.distributed\.Client"):
+            call(s)
+    with pytest.raises(sky.ConfigurationError, match=r"must be a dask\.distributed\.Future"):
+        sky.stack("key")  # type: ignore[arg-type]
+
+
+def test_limits_need_slots() -> None:
+    """They are refused where nobody would keep them, and kept once there are slots."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        with pytest.raises(sky.ConfigurationError, match=r"call skyward_dask\.install"):
+            sky.options(timeout=1).__enter__()
+        with sky.options(executor="process"):
+            pass  # Dask itself refuses that
+        sky.install(client, sky.Worker(executor="process"))
+        with sky.options(timeout=0.2), pytest.raises(sky.TaskTimeout):
+            client.submit(time.sleep, 1000).result()
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_limits_warn_where_one_cannot_wait(c: Client, s: Scheduler, a: Worker) -> None:
+    """Once for each client."""
+
+    async def submit() -> None:
+        for _ in range(3):
+            with sky.options(timeout=1):
+                await c.submit(abs, -1, pure=False)
+        await sky.statistics(c)
+
+    with pytest.warns(UserWarning, match=r"call skyward_dask\.install") as caught:
+        await submit()
+    assert len(caught) == 1
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], timeout=60)
+async def test_the_cpu_of_slots_is_their_workers(c: Client, s: Scheduler, a: Worker) -> None:
+    """In its monitor, and so on the dashboard and in its metrics."""
+    await sky.install(c, sky.Worker(concurrency=1, executor="process"))
+    await c.submit(abs, -1)
+
+    def burn(seconds: float) -> None:
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+
+    a.periodic_callbacks["monitor"].stop()
+    a.monitor.update()
+    before = time.monotonic()
+    await c.submit(burn, 0.5)
+    a.monitor.update()
+    assert a.monitor.recent()["cpu"] * (time.monotonic() - before) >= 100 * 0.4

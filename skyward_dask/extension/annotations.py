@@ -10,6 +10,7 @@ from dask.base import annotate
 
 from skyward_dask.config import parse_memory_limit, parse_timeout
 from skyward_dask.errors import ConfigurationError
+from skyward_dask.extension.slots_there import require_slots
 
 _EXECUTORS = ("thread", "process")
 
@@ -37,7 +38,8 @@ def options(
     Raises
     ------
     ConfigurationError
-        A value is invalid, none is given, or a limit is given for threads.
+        A value is invalid, none is given, a limit is given for threads, or no worker of the current client's
+        cluster has slots that could keep a limit (an asynchronous client gets a warning, once).
 
     Examples
     --------
@@ -70,5 +72,7 @@ def options(
             "timeout and memory_limit need a process slot, and executor='thread' asks for a thread, which "
             "can't be ended."
         )
+    if len(given) > (executor is not None):
+        require_slots()
     with annotate(**given):
         yield

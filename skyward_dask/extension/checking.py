@@ -9,7 +9,7 @@ from typing import Any
 
 from distributed import Client
 
-from skyward_dask.extension.introducing import connected
+from skyward_dask.extension.introducing import checked, connected
 from skyward_dask.extension.tables import as_html
 
 #: What has to be the same everywhere.
@@ -98,7 +98,7 @@ def check(client: Client, timeout: float = _PATIENCE) -> Check:
     tcp://10.0.0.5:40331: process, 4 slots; fork memfd pidfd subreaper
     all is well
     """
-    return client.sync(_check, client, timeout)  # type: ignore[no-any-return]  # or an awaitable
+    return checked(client).sync(_check, client, timeout)  # type: ignore[no-any-return]  # or an awaitable
 
 
 async def _check(client: Client, timeout: float) -> Check:

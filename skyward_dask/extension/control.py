@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import indent
 from typing import Any
 
 from distributed import Client
@@ -10,7 +11,7 @@ from distributed.protocol.pickle import dumps, loads
 
 from skyward_dask.config import Worker
 from skyward_dask.errors import ConfigurationError, InstallError
-from skyward_dask.extension.introducing import connected
+from skyward_dask.extension.introducing import checked, connected
 from skyward_dask.extension.plugin import Removal, SkywardPlugin
 
 
@@ -44,7 +45,7 @@ def install(client: Client, worker: Worker | None = None) -> None:
     -----
     A second call replaces the first. Running tasks finish in the slots where they started.
     """
-    return client.sync(_install, client, SkywardPlugin(worker))  # type: ignore[no-any-return]  # or an awaitable
+    return checked(client).sync(_install, client, SkywardPlugin(worker))  # type: ignore[no-any-return]  # or an awaitable
 
 
 def resize(client: Client, concurrency: int, workers: Iterable[str] | None = None) -> None:
@@ -87,7 +88,7 @@ def resize(client: Client, concurrency: int, workers: Iterable[str] | None = Non
     if isinstance(workers, str):
         raise ConfigurationError(f"workers must be a list of addresses or names, not {workers!r}.")
     chosen = None if workers is None else list(workers)
-    return client.sync(_resize, client, wanted, chosen)  # type: ignore[no-any-return]  # or an awaitable
+    return checked(client).sync(_resize, client, wanted, chosen)  # type: ignore[no-any-return]  # or an awaitable
 
 
 def uninstall(client: Client) -> None:
@@ -107,12 +108,12 @@ def uninstall(client: Client) -> None:
     InstallError
         Some workers couldn't be reached; the message names them.
     """
-    return client.sync(_uninstall, client)  # type: ignore[no-any-return]  # or an awaitable
+    return checked(client).sync(_uninstall, client)  # type: ignore[no-any-return]  # or an awaitable
 
 
 def installed(client: Client) -> Any:
     """What workers that join get: a `Worker`, or None; an awaitable with an asynchronous client."""
-    return client.sync(_installed, client)
+    return checked(client).sync(_installed, client)
 
 
 async def _install(client: Client, plugin: SkywardPlugin) -> None:
@@ -140,8 +141,7 @@ async def _installed(client: Client) -> Worker | None:
 
 def _raise_for(failures: dict[str, str], what: str) -> None:
     if failures:
-        named = "\n".join(f"  {worker}: {text}" for worker, text in failures.items())
+        named = "\n".join(f"  {worker}: {indent(text, '    ').lstrip()}" for worker, text in failures.items())
         raise InstallError(
-            f"slots couldn't be {what} on {len(failures)} worker(s), which keep what they had:\n{named}\n"
-            "Their logs say more; a worker without the package needs skyward_dask in its environment."
+            f"slots couldn't be {what} on {len(failures)} worker(s), which keep what they had:\n{named}"
         )

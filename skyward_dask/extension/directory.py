@@ -25,6 +25,7 @@ from distributed.scheduler import WorkerState
 from skyward_dask.config import worker_timeout
 from skyward_dask.errors import CollectionConflict, CollectionLost, NoWorkers
 from skyward_dask.extension import private
+from skyward_dask.extension.answers import failure
 from skyward_dask.extension.attending import Invitation
 from skyward_dask.extension.finding import Unregistered
 from skyward_dask.extension.switchboard import Switchboard
@@ -205,7 +206,7 @@ class Directory:
         found = {"op": "skyward_found", "homes": homes}
         for message in (invitation, found):
             answers = await scheduler.broadcast(msg=message, workers=[worker], on_error="return")
-            if reason := _refusal(answers[worker]):
+            if reason := failure(answers[worker]):
                 if self._refusals.setdefault(worker, reason) is reason:
                     logger.warning("%s takes no collections: %s", worker, reason)
                 return reason
@@ -321,15 +322,6 @@ async def _answer(coroutine: Coroutine[Any, Any, Any]) -> bytes:
         return pickle.dumps((True, await coroutine))
     except Exception as error:  # the caller's to see
         return pickle.dumps((False, error))
-
-
-def _refusal(answer: Any) -> str:
-    """Why a worker hasn't done what it was told; empty if it has."""
-    if isinstance(answer, Exception):
-        return repr(answer)
-    if isinstance(answer, dict) and answer.get("status") != "OK":
-        return str(answer.get("exception_text") or answer)
-    return ""
 
 
 def _state_options(route: Route, epoch: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from distributed.comm.core import connect
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.protocol.pickle import dumps
 
+from skyward_dask.config import Worker
 from skyward_dask.errors import ConfigurationError, InstallError
 
 #: Of our plugins, in the scheduler and in workers.
@@ -35,6 +36,24 @@ class _SchedulerSide:
 def _scheduler_side() -> SchedulerPlugin:
     plugin: SchedulerPlugin = import_module("skyward_dask.extension.scheduler").SkywardSchedulerPlugin()
     return plugin
+
+
+def checked(client: object) -> Client:
+    """The client, if it is one.
+
+    Raises
+    ------
+    ConfigurationError
+        It is something else.
+    """
+    if isinstance(client, Client):
+        return client
+    advice = "make one with dask.distributed.Client(...)"
+    if hasattr(client, "scheduler_address"):
+        advice = "make one of the cluster: Client(cluster)"
+    elif isinstance(client, Worker):
+        advice = "it comes first: install(client, worker)"
+    raise ConfigurationError(f"client must be a dask.distributed.Client, not {client!r}: {advice}.")
 
 
 def refuse_closed(client: Client) -> None:

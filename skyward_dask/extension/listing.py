@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import Client
 
-from skyward_dask.extension.introducing import connected
+from skyward_dask.extension.introducing import checked, connected
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def collections(client: Client) -> dict[str, Collection]:
     >>> collections(client)["seen"].size  # doctest: +SKIP
     3
     """
-    return client.sync(listed, client)  # type: ignore[no-any-return]  # or an awaitable
+    return checked(client).sync(listed, client)  # type: ignore[no-any-return]  # or an awaitable
 
 
 async def listed(client: Client) -> dict[str, Collection]:

@@ -10,7 +10,7 @@ from typing import Any
 from dask.utils import format_bytes
 from distributed import Client
 
-from skyward_dask.extension.introducing import connected
+from skyward_dask.extension.introducing import checked, connected
 from skyward_dask.extension.listing import Collection, listed
 from skyward_dask.extension.prefixes import PrefixStatistics, added_up
 from skyward_dask.extension.tables import Row, as_html, as_text
@@ -157,7 +157,7 @@ def statistics(client: Client) -> Statistics:
     Places are ``child``, ``thread``, ``loop`` and ``worker``; reasons ``plain``, ``p2p``, ``async``,
     ``actor``, ``alias``, ``data``, ``annotated`` and ``other-executor``.
     """
-    return client.sync(_statistics, client)  # type: ignore[no-any-return]  # or an awaitable
+    return checked(client).sync(_statistics, client)  # type: ignore[no-any-return]  # or an awaitable
 
 
 async def _statistics(client: Client) -> Statistics:

@@ -48,6 +48,7 @@ from skyward_dask.extension.requests import Requests
 from skyward_dask.extension.routing import Place, Reason, Route, limits, route
 from skyward_dask.extension.running import TaskRun, current
 from skyward_dask.extension.scheduler import introduce_node, report_slots, slots_told
+from skyward_dask.extension.slot_cpu import ProcessWithSlots
 from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.extension.tally import Tally
@@ -107,6 +108,8 @@ class Node(WorkerPlugin):
         self._patches, self._lasting_patches = Patches(), Patches()
         self._lasting_patches.entry(worker.handlers, "call_stack", self._profiling.call_stack)
         private.count_memory(self._lasting_patches, worker, self._slots_memory)
+        process = ProcessWithSlots(worker.monitor.proc, self._slots_pids)
+        self._lasting_patches.attribute(worker.monitor, "proc", process)
         self._disowned = False
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -448,6 +451,9 @@ class Node(WorkerPlugin):
             return called(spec.key, lambda: refuse_generator(spec(views), spec.key))
 
     # --- looking ---------------------------------------------------------------------------------------
+
+    def _slots_pids(self) -> list[int]:
+        return [pid for pool in self._pools for pid in pool.pids()]
 
     def _slots_memory(self) -> int:
         """Bytes of the slots' own, as of half a second ago, and of what is shared with them."""

@@ -11,6 +11,7 @@ from distributed.metrics import time
 from distributed.protocol.pickle import loads
 from distributed.scheduler import WorkerState, WorkerStatusPlugin
 
+from skyward_dask.extension.answers import failure
 from skyward_dask.extension.directory import Directory
 from skyward_dask.extension.introducing import NAME
 from skyward_dask.extension.pace import Pace
@@ -51,6 +52,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         scheduler.handlers["skyward_installed"] = self.installed
         scheduler.handlers["skyward_statistics"] = self.statistics
         scheduler.handlers["skyward_check"] = self.check
+        scheduler.handlers["skyward_has_slots"] = self.has_slots
 
     # --- slots ----------------------------------------------------------------------------------------
 
@@ -120,9 +122,13 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         chosen = [self._address(worker) for worker in workers or scheduler.workers]
         if missing := [worker for worker in chosen if worker not in scheduler.workers]:
             return dict.fromkeys(missing, "there is no such worker")
+        without = [worker for worker in chosen if worker not in self._nodes]
+        failures = dict.fromkeys(without, "it has no skyward_dask slots: call install first")
         message = {"op": "skyward_resize", "slots": slots}
-        answers = await scheduler.broadcast(msg=message, workers=chosen, on_error="return")
-        failures = {worker: repr(answer) for worker, answer in answers.items() if answer != "OK"}
+        nodes = [worker for worker in chosen if worker in self._nodes]
+        # an empty list would mean all workers to Dask
+        answers = await scheduler.broadcast(msg=message, workers=nodes, on_error="return") if nodes else {}
+        failures |= {worker: failure(answer) for worker, answer in answers.items() if answer != "OK"}
         done = {a: scheduler.workers[a] for a in chosen if a in scheduler.workers and a not in failures}
         if done:
             self.told.remember(scheduler, slots, done if workers or failures else None)
@@ -162,7 +168,11 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     async def _broadcast(self, plugin: bytes) -> dict[str, str]:
         message = {"op": "plugin-add", "plugin": plugin, "name": NAME}
         answers = await self.scheduler.broadcast(msg=message, on_error="return")
-        return {worker: text for worker, answer in answers.items() if (text := _failure(answer))}
+        return {worker: text for worker, answer in answers.items() if (text := failure(answer))}
+
+    async def has_slots(self) -> bool | None:
+        """Whether any worker has slots of ours; None: there are no workers."""
+        return bool(self._nodes) if self.scheduler.workers else None
 
     # --- looking ------------------------------------------------------------------------------------
 
@@ -178,15 +188,6 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         answers = await self.scheduler.broadcast(msg=message, workers=list(self._nodes), on_error="return")
         # one that is leaving may not answer, or no longer as a node
         return {worker: a for worker, a in answers.items() if isinstance(a, dict) and "slots" in a}
-
-
-def _failure(answer: Any) -> str:
-    """What went wrong according to a worker's answer; empty if nothing did."""
-    if isinstance(answer, Exception):
-        return repr(answer)
-    if answer.get("status") == "error":
-        return str(answer.get("exception_text") or answer)
-    return ""
 
 
 def attach(scheduler: Scheduler) -> None:

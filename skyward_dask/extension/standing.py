@@ -8,6 +8,7 @@ from typing import Any
 
 from distributed import Future
 
+from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension.child import run_task
 
 #: The last of Dask's own frames above a task's function.
@@ -55,6 +56,8 @@ def stack(future: Future[Any]) -> str:
     -----
     It works for a process slot even while native code holds the GIL.
     """
+    if not isinstance(future, Future):
+        raise ConfigurationError(f"future must be a dask.distributed.Future, not {future!r}.")
     return future.client.sync(_stack, future)  # type: ignore[no-any-return]
 
 

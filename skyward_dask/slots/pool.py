@@ -633,9 +633,13 @@ class Pool:
         slots = [slot for slot in self._slots if slot.index < self._size or slot.child is not None]
         return tuple(map(_snapshot, slots))
 
+    def pids(self) -> list[int]:
+        """The processes of all children that live."""
+        return [child.pid for child in self._children if child.pid]
+
     def own_memory(self) -> int:
         """Bytes of the children's own pages, with all that they started."""
-        return sum(own_memory(child.pid) for child in self._children if child.pid)
+        return sum(map(own_memory, self.pids()))
 
     # --- ending ----------------------------------------------------------------------------------------
 
