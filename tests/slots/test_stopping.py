@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import random
 import signal
@@ -231,7 +232,26 @@ def _in_a_process(limit: int) -> None:
     subprocess.run([sys.executable, "-c", code], stdin=subprocess.PIPE, check=True)
 
 
-@pytest.mark.parametrize("leak", [_at_once, _slowly, _in_a_process])
+def _in_an_anonymous_mapping(limit: int) -> None:
+    mapped = mmap.mmap(-1, 4 * limit)
+    for start in range(0, 4 * limit, MIB):
+        mapped[start : start + MIB] = bytes(MIB)
+    time.sleep(1000)
+
+
+def _in_a_named_segment(limit: int) -> None:
+    from multiprocessing.shared_memory import SharedMemory
+
+    segment = SharedMemory(create=True, size=4 * limit)
+    segment.unlink()  # nobody needs the name
+    for start in range(0, 4 * limit, MIB):
+        segment.buf[start : start + MIB] = bytes(MIB)
+    time.sleep(1000)
+
+
+@pytest.mark.parametrize(
+    "leak", [_at_once, _slowly, _in_a_process, _in_an_anonymous_mapping, _in_a_named_segment]
+)
 def test_a_call_that_takes_too_much_memory_is_ended(pool: SlotPool, leak: Any) -> None:
     """At once, slowly, or in a process that it started."""
     limit = 100 * MIB
@@ -240,6 +260,19 @@ def test_a_call_that_takes_too_much_memory_is_ended(pool: SlotPool, leak: Any) -
     assert isinstance(caught.value, SlotOutOfMemory)
     assert caught.value.limit == limit < caught.value.peak
     assert pool.submit(pow, 2, 3).result() == 8
+
+
+def test_inputs_that_are_only_read_do_not_count(pool: SlotPool) -> None:
+    """However large they are: their pages are the worker's."""
+    np = pytest.importorskip("numpy")
+    large = np.ones(300 * MIB // 8)
+
+    def read(x: Any) -> float:
+        total = float(x.sum())
+        time.sleep(0.5)  # for longer than it takes to look
+        return total
+
+    assert pool.run(Request("reader", read, (large,), memory_limit=150 * MIB)) == large.size
 
 
 @pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux only")
