@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from dask.sizeof import sizeof
 from distributed import Client, LocalCluster, Worker, wait
@@ -116,3 +118,27 @@ def test_spilling_gives_shared_memory_back() -> None:
         assert all(client.run(lambda dask_worker: len(dask_worker.data.disk)).values())
         sums = client.map(lambda x, n: int(x.sum()) == n * 4 * MIB, futures, range(24), pure=False)
         assert all(client.gather(sums))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_dropped_results_give_their_memory_back(executor: Any) -> None:
+    """Of many small arrays, between which others live."""
+
+    def resident(dask_worker: Worker) -> int:
+        return int(psutil.Process().memory_info().rss)
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        sky.install(client, sky.Worker(executor=executor))
+        client.gather(client.map(np.ones, range(100), pure=False))
+        (before,) = client.run(resident).values()
+        arrays = client.map(np.ones, [8192] * 4000, pure=False)
+        wait(arrays)
+        (full,) = client.run(resident).values()
+        assert full > before + 200 * MIB
+        del arrays
+        while next(iter(client.run(resident).values())) > before + (full - before) / 4:  # or its time is over
+            time.sleep(0.1)

@@ -53,6 +53,7 @@ from skyward_dask.extension.staleness import Watch
 from skyward_dask.extension.streams import refuse_generator
 from skyward_dask.extension.tally import Tally
 from skyward_dask.extension.tracebacks import shortened
+from skyward_dask.extension.trimming import Trimming
 from skyward_dask.extension.values import Values
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.output import Sink
@@ -102,6 +103,7 @@ class Node(WorkerPlugin):
         self._shared = SharedMemory(worker)
         self._values = Values(worker, self._shared, self._is_routing)
         self._measured, self._slots_own = 0.0, 0
+        self._trimming = Trimming(self._helpers)
         self._tally = Tally.of(worker)
         self._plugin: WorkerPlugin | None = None
         self._profiling = Profiling(worker, lambda: self._runs)
@@ -198,6 +200,7 @@ class Node(WorkerPlugin):
         """Go when the last run has ended."""
         await asyncio.gather(*self._retiring)
         self.worker.plugins.pop(f"{NAME}-{id(self)}", None)
+        await self._trimming.close()
         self._close()
 
     async def teardown(self, worker: DaskWorker) -> None:
@@ -210,6 +213,7 @@ class Node(WorkerPlugin):
             pool.end()
         await asyncio.gather(*(pool.wait_closed() for pool in self._pools))
         await asyncio.gather(*self._background)
+        await self._trimming.close()
         self._close()
 
     def _close(self) -> None:
@@ -364,6 +368,8 @@ class Node(WorkerPlugin):
             return  # dismantled, and waiting for its last run
         if start == "memory" or finish in ("released", "forgotten"):
             self._values.forget(key)
+        if start == "memory":
+            self._trimming.has(self.worker.state.nbytes)
         if finish == "executing":
             self._runs[key] = TaskRun(key)
         elif finish == "released" and start in ("executing", "long-running"):

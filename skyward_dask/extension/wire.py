@@ -48,10 +48,13 @@ class Wire:
 
     async def connect(self, connecting: Awaitable[Comm]) -> None:
         """Make the connection, and read until it ends."""
+        comm: Comm | None = None
         try:
             comm = await connecting
             await comm.write({"op": "skyward_wire", "reply": False})
         except (OSError, RuntimeError, asyncio.CancelledError):  # nobody is there, or we are closing
+            if comm is not None:
+                comm.abort()
             self._end()
             return
         await self.run(comm)
