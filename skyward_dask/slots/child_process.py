@@ -145,8 +145,9 @@ class ChildProcess:
 
     def prepare(self, preparation: Preparation, calls: Sequence[Part]) -> None:
         """Tell the child what to do before its first run; it answers with READY."""
-        envelope = (preparation.path(), preparation.backend, preparation.pre_import, self.lender.share_from)
-        self.runs.send(Frame(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *calls]))
+        own = preparation.path(), preparation.authkey(), preparation.backend, preparation.pre_import
+        parts = [preparation.backend_argument, *calls]
+        self.runs.send(Frame(Kind.PREPARE, 0, (*own, self.lender.share_from), parts))
 
     def give_up(self, reason: str) -> None:
         """Its start has failed: it doesn't get ready."""
