@@ -24,6 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from multiprocessing.process import current_process
 from pathlib import Path
 from typing import NoReturn
 
@@ -139,8 +140,9 @@ def _exit_with_all() -> NoReturn:
 
 def _prepare(frame: Frame, link: Link) -> tuple[int | None, Callable[[], object] | None]:
     """Make ready for runs; returns from which size on results are shared, and how to see that all is well."""
-    path, backend, modules, share_from = frame.envelope
+    path, authkey, backend, modules, share_from = frame.envelope
     sys.path[:] = path
+    current_process().authkey = authkey
     argument, *calls = frame.parts
     if backend:
         module, _, name = backend.partition(":")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.child import STACK_SIGNAL
@@ -19,7 +18,7 @@ from skyward_dask.slots.forms import Form
 from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.lending import Lender
 from skyward_dask.slots.lifecycle import Command, Event, State, step
-from skyward_dask.slots.loop_channel import LoopChannel
+from skyward_dask.slots.loop_channel import LoopChannel, do_nothing, take_nothing
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.page import Page
 from skyward_dask.slots.preparation import Preparation
@@ -105,6 +104,7 @@ class ChildProcess:
         self.runs_done = self.pid = 0
         self.pidfd: int | None = None
         self.death: Death | None = None
+        self._timers: list[asyncio.TimerHandle] = []
         self._number = 0
         self.page = Page()
         self._told = self.page.written()  # what faulthandler wrote before was asked for
@@ -113,12 +113,23 @@ class ChildProcess:
         ours, self._theirs = socket.socketpair()
         answers, self._answered = socket.socketpair()
         self.runs = LoopChannel(loop, ours, partial(on_frame, self), partial(on_end, self))
-        self.answers = LoopChannel(loop, answers, _take_nothing, _do_nothing)
+        self.answers = LoopChannel(loop, answers, take_nothing, do_nothing)
 
     def apply(self, event: Event) -> tuple[Command, ...]:
         """Take an event; returns what to do about it."""
         self.state, commands = step(self.state, event)
         return commands
+
+    def later(self, seconds: float, function: Callable[..., None], *args: object) -> None:
+        """Call a function in so many seconds, unless the child is buried before, or ready if it starts."""
+        if self.death is None:
+            self._timers.append(self._loop.call_later(seconds, function, *args))
+
+    def cancel_timers(self) -> None:
+        """Nothing is due any more: a timer would keep the child."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
 
     # --- its beginning ---------------------------------------------------------------------------
 
@@ -139,8 +150,18 @@ class ChildProcess:
 
     def prepare(self, preparation: Preparation, calls: Sequence[Part]) -> None:
         """Tell the child what to do before its first run; it answers with READY."""
-        envelope = (preparation.path(), preparation.backend, preparation.pre_import, self.lender.share_from)
-        self.runs.send(Frame(Kind.PREPARE, 0, envelope, [preparation.backend_argument, *calls]))
+        own = preparation.path(), preparation.authkey(), preparation.backend, preparation.pre_import
+        parts = [preparation.backend_argument, *calls]
+        self.runs.send(Frame(Kind.PREPARE, 0, (*own, self.lender.share_from), parts))
+
+    def give_up(self, reason: str) -> None:
+        """Its start has failed: it doesn't get ready."""
+        self.failure = SlotStartFailed(
+            f"the process of slot {self.slot} {reason}, and was killed: its pre_import or initializer may "
+            "hang.",
+            self.output.tail(),
+        )
+        self.kill()
 
     def _close_theirs(self) -> None:
         self._theirs.close()
@@ -265,6 +286,7 @@ class ChildProcess:
 
     def bury(self, code: int | None) -> None:
         """Take note of how the child died; its template has reaped it, or is gone itself."""
+        self.cancel_timers()
         self.runs.drain()  # what it said before counts
         self._close_theirs()
         self.output.close()
@@ -281,14 +303,6 @@ class ChildProcess:
         self.runs.close()
         self.answers.close()
         self.page.close()
-
-
-def _take_nothing(frame: Any) -> None:
-    pass
-
-
-def _do_nothing() -> None:
-    pass
 
 
 def _signal_name(number: int) -> str:

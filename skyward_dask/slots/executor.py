@@ -134,13 +134,18 @@ class SlotPool(Executor):
 
     def run(self, request: Request) -> Any:
         """Run a call in a slot and return its value; see `submit` for what it may raise."""
-        return self.carry_out(Run(request))
+        run = Run(request)
+        del request  # an error that leaves refers to this frame
+        return self.carry_out(run)
 
     def carry_out(self, run: Run) -> Any:
         """The same as `run`, for a run that may be interrupted meanwhile."""
         future: Future[Any] = Future()
         self._start(run, future)
-        return future.result()
+        try:
+            return future.result()
+        finally:
+            del future, run  # its error refers to this frame
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` in a slot; see `concurrent.futures.Executor.submit`.
@@ -358,13 +363,19 @@ def _settle(future: Future[Any], helpers: Executor, run: Run) -> None:
 
 
 def _settle_with(future: Future[Any], outcome: Form | BaseException | None) -> None:
-    try:
-        if not isinstance(outcome, Form):
-            assert outcome is not None
-            raise outcome
-        future.set_result(outcome.load())
-    except BaseException as error:  # whoever waits for the future sees it
+    value, error = _loaded(outcome) if isinstance(outcome, Form) else (None, outcome)
+    if error is None:
+        future.set_result(value)
+    else:
         future.set_exception(error)
+
+
+def _loaded(form: Form) -> tuple[Any, BaseException | None]:
+    """The value of a form, or why it has none: an error that knows nothing of the future that gets it."""
+    try:
+        return form.load(), None
+    except BaseException as error:
+        return None, error
 
 
 def _are_small(values: Iterable[object]) -> bool:

@@ -105,6 +105,10 @@ class FrameReader:
         """Whether nothing of a further frame has come."""
         return self._begin == self._end and self.target.obj is self._ahead.obj
 
+    def close(self) -> None:
+        """Take nothing any more."""
+        self._steps.close()
+
     def _read_frames(self) -> Generator[memoryview, int, None]:
         while True:
             head = yield from self._take(_HEADER.size)

@@ -162,3 +162,14 @@ class LoopChannel:
             os.close(fd)
         self._descriptors.clear()
         self.socket.close()
+        # who is told refers to us: without the circle all goes at once, with the reader's buffer
+        self._on_frame, self._on_end = take_nothing, do_nothing
+        self._reader.close()
+
+
+def take_nothing(frame: Frame) -> None:
+    pass
+
+
+def do_nothing() -> None:
+    pass

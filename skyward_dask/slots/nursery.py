@@ -22,15 +22,15 @@ from skyward_dask.slots.aside import aside
 from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.framing import Frame, Kind, Part
-from skyward_dask.slots.lifecycle import State
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.template_process import TemplateProcess
+from skyward_dask.slots.trees import is_stopped
 
 #: Seconds that a template may take to fork or to bury: it takes milliseconds, unless it was stopped.
 PATIENCE = 5.0
-#: Seconds that a child may take until it is ready: large packages, from slow disks, on a busy machine. More
-#: than that is a child that hangs: arbitrary.
+#: Seconds that a child may take until it is ready, and a template for its imports: large packages, from slow
+#: disks, on a busy machine. What takes longer than that hangs: arbitrary.
 START_LIMIT = 300.0
 #: Templates lost in a row, with no child forked in between, after which a start has failed. Two more than
 #: the one that somebody may kill on purpose: arbitrary.
@@ -119,7 +119,7 @@ class Nursery:
             except Exception as error:  # a function in `env` is the user's
                 self._fail(child, SlotStartFailed(f"slot {child.slot} has no environment: {error!r}"))
             else:
-                self._loop.call_later(PATIENCE, self._lose_if_deaf, template, number)
+                child.later(PATIENCE, self._lose_if_deaf, template, number)
 
     def _present(self) -> TemplateProcess | None:
         """The template, made if need be; None if there can be none."""
@@ -131,7 +131,7 @@ class Nursery:
                 return None
             self._template = template
             self._templates.add(template)
-            self._loop.call_later(PATIENCE, self._lose_if_stopped, template)
+            self._loop.call_later(PATIENCE, self._look_after, template, self._loop.time() + START_LIMIT)
         return self._template
 
     def _fail(self, child: ChildProcess, error: SlotStartFailed) -> None:
@@ -169,16 +169,18 @@ class Nursery:
         child.prepare(template.preparation, self._calls)
         if child.pidfd is not None:
             self._loop.add_reader(child.pidfd, self._seen_dead, child)
-        self._loop.call_later(START_LIMIT, self._give_up, child)
+        child.later(PATIENCE, self._look_at_start, child, self._loop.time() + START_LIMIT)
 
-    def _give_up(self, child: ChildProcess) -> None:
-        if child.state is State.STARTING and child.death is None:
-            child.failure = SlotStartFailed(
-                f"the process of slot {child.slot} was not ready after {START_LIMIT:g} s, and was killed: "
-                "its pre_import or its initializer may hang.",
-                child.output.tail(),
-            )
-            child.kill()
+    def _look_at_start(self, child: ChildProcess, deadline: float) -> None:
+        """Give up a child that is not ready when it should be, or would not be for ever."""
+        if child.doomed:
+            return
+        if self._loop.time() > deadline:
+            child.give_up(f"was not ready after {START_LIMIT:g} s")
+        elif is_stopped(child.pid):
+            child.give_up("was stopped (SIGSTOP) before it was ready")
+        else:
+            child.later(PATIENCE, self._look_at_start, child, deadline)
 
     # --- children end ----------------------------------------------------------------------------
 
@@ -189,7 +191,7 @@ class Nursery:
 
     def expect_burial(self, child: ChildProcess) -> None:
         """A child is dead, or as good as: its template, which says so, has its time for that."""
-        self._loop.call_later(PATIENCE, self._lose_if_silent, child)
+        child.later(PATIENCE, self._lose_if_silent, child)
 
     def _lose_if_silent(self, child: ChildProcess) -> None:
         for template in list(self._templates):
@@ -225,17 +227,18 @@ class Nursery:
         await aside(self._helpers, template.wait)
         template.close()
 
-    def _lose_if_stopped(self, template: TemplateProcess) -> None:
+    def _look_after(self, template: TemplateProcess, deadline: float) -> None:
         """Look after a template while it prepares: it may take its time for imports, but not for ever.
 
         And for good where nobody else tells of deaths: a grandchild can hold a dead child's socket open.
         """
         if template not in self._templates or (template.ready and available(Feature.PIDFD)):
             return
-        if template.is_stopped():
+        template.hangs = not template.ready and self._loop.time() > deadline
+        if template.hangs or template.is_stopped():
             self._lose(template)
         else:
-            self._loop.call_later(PATIENCE, self._lose_if_stopped, template)
+            self._loop.call_later(PATIENCE, self._look_after, template, deadline)
 
     def _lose(self, template: TemplateProcess) -> None:
         """A template is dead, or doesn't answer: end what it leaves, and start another."""
@@ -251,8 +254,8 @@ class Nursery:
         await aside(self._helpers, template.kill)
         template.hear_last_words()
         self._lost_in_a_row += 1
-        failed = template.ended_itself() or self._lost_in_a_row >= _LOST_IN_A_ROW
-        failure = template.failure()
+        failed = template.hangs or template.ended_itself() or self._lost_in_a_row >= _LOST_IN_A_ROW
+        failure = template.failure(START_LIMIT)
         for child in template.forking.values():
             child.orphaned = not failed
             self._fail(child, failure)

@@ -50,6 +50,15 @@ _HASTE = 0.3
 _REPEATS = 5
 
 
+def __getattr__(name: str) -> Any:
+    """`SlotPool` was found here once."""
+    if name != "SlotPool":
+        raise AttributeError(name)
+    from skyward_dask.slots.executor import SlotPool
+
+    return SlotPool
+
+
 class PoolClosed(RuntimeError):
     """The pool is shut down and takes no more calls."""
 
@@ -321,7 +330,7 @@ class Pool:
 
     def _answered(self, child: ChildProcess, frame: Frame) -> None:
         run, form = child.run, child.take(frame)
-        if run is None or (child.doomed and run.verdict in _LIMITS):
+        if run is None or run.verdict in _LIMITS:
             return  # its death says the rest
         request = run.request
         assert request is not None
@@ -416,6 +425,7 @@ class Pool:
 
     def _came_up(self, child: ChildProcess) -> None:
         self._backoff.succeed()
+        child.cancel_timers()
         self._apply(child, Event.READY)
         self._on_event("start", child.slot, child.pid)
         for waiting in self._starting:
@@ -450,7 +460,7 @@ class Pool:
         self._starting.clear()
         queue, self._queue = self._queue, deque()
         for run in queue:
-            self._finish(run, failure)
+            self._finish(run, SlotStartFailed(*failure.args))
 
     # --- children come and go ------------------------------------------------------------------------
 
@@ -548,7 +558,7 @@ class Pool:
 
     def _interrupt(self, child: ChildProcess) -> tuple[Event, ...]:
         child.interrupt()
-        self._loop.call_later(self._grace, self._overdue, child, child.run)
+        child.later(self._grace, self._overdue, child, child.run)
         return ()
 
     def _overdue(self, child: ChildProcess, run: Run | None) -> None:
@@ -565,7 +575,7 @@ class Pool:
 
     def _dismiss(self, child: ChildProcess) -> tuple[Event, ...]:
         child.close_gently()
-        self._loop.call_later(_LEAVE, self._overdue, child, None)
+        child.later(_LEAVE, self._overdue, child, None)
         if child.last:
             self._on_event("replace", child.slot, child.pid)
         return ()

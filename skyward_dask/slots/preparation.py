@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from multiprocessing.process import current_process
 
 #: One thread for each slot: N slots with a pool of N threads each would fight for the same cores.
 _ONE_THREAD = {
@@ -70,6 +71,10 @@ class Preparation:
             return None
         backend = [self.backend.partition(":")[0]] if self.backend else []
         return ["cloudpickle", *backend, *self.pre_import]
+
+    def authkey(self) -> bytes:
+        """What multiprocessing's processes know each other by: with it a manager's proxy works in a child."""
+        return bytes(current_process().authkey)
 
     def path(self) -> list[str]:
         """The worker's ``sys.path``, fit for a process that may be in another directory."""

@@ -60,6 +60,8 @@ class TemplateProcess:
     preparation : Preparation
     ready : bool
         It can start children.
+    hangs : bool
+        It has taken too long to be ready.
 
     Raises
     ------
@@ -80,7 +82,7 @@ class TemplateProcess:
         self._mark = uuid4().hex
         self.children: dict[int, ChildProcess] = {}
         self.forking: dict[int, ChildProcess] = {}
-        self._forks = self.ready = False
+        self._forks = self.ready = self.hangs = False
         self._numbers = 0
         self.output = Output(loop, sink)
         control, theirs = socket.socketpair()
@@ -164,14 +166,19 @@ class TemplateProcess:
         code = self._popen.poll()
         return not self.ready and code is not None and code >= 0
 
-    def failure(self) -> SlotStartFailed:
-        """Why no child could be started with it."""
-        return SlotStartFailed(
-            f"the process that starts slots' processes ended with {_end(self._popen.returncode)}: "
-            "a module of pre_import may end the process that imports it, somebody may kill it, or the "
-            "machine may be short of memory.",
-            self.output.tail(),
-        )
+    def failure(self, limit: float) -> SlotStartFailed:
+        """Why no child could be started with it; it had so many seconds for its imports."""
+        if self.hangs:
+            what = (
+                f"was not ready after {limit:g} s, and was killed: a module of pre_import may hang when it "
+                "is imported."
+            )
+        else:
+            what = (
+                f"ended with {_end(self._popen.returncode)}: a module of pre_import may end the process that "
+                "imports it, somebody may kill it, or the machine may be short of memory."
+            )
+        return SlotStartFailed(f"the process that starts slots' processes {what}", self.output.tail())
 
     def dismiss(self) -> None:
         """Have it kill what is left, and end."""

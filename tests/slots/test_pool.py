@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
+import multiprocessing
 import os
 import queue
 import random
@@ -12,8 +13,11 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, wait
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +100,21 @@ def test_lambdas_and_closures_cross_both_ways(shared_pool: SlotPool) -> None:
     assert times(4) == 12
 
 
+def test_a_managers_proxy_is_an_argument(shared_pool: SlotPool) -> None:
+    """And a result: children know what multiprocessing's processes know each other by."""
+
+    def add(inner: list[Any], key: str) -> Any:
+        (found,) = inner
+        found[key] = len(found)
+        return found
+
+    with multiprocessing.get_context("spawn").Manager() as manager:
+        mine = manager.dict()
+        theirs = [shared_pool.submit(add, [mine], key).result() for key in "ab"]
+        theirs[1]["c"] = 2
+        assert mine.copy() == {"a": 0, "b": 1, "c": 2}
+
+
 def test_slots_run_at_once(shared_pool: SlotPool, tmp_path: Path) -> None:
     """Two calls that wait for each other both end."""
     there, back = str(tmp_path / "there"), str(tmp_path / "back")
@@ -153,7 +172,7 @@ def test_a_child_imports_no_dask() -> None:
     """A child of the bare pool is light: of our package too only what it needs."""
     with SlotPool(1) as pool:
         modules = pool.submit(eval, "sorted(__import__('sys').modules)").result()
-    assert not {"dask", "distributed", "tornado", "psutil", "multiprocessing"} & set(modules)
+    assert not {"dask", "distributed", "tornado", "psutil"} & set(modules)
     assert not any(name.startswith("skyward_dask.extension") for name in modules)
 
 
@@ -194,6 +213,46 @@ def test_a_forked_process_ends_where_its_task_does(shared_pool: SlotPool, how: s
 
     for _ in range(2):
         assert shared_pool.submit(fork).result() == exitcode
+
+
+class Argument(list[int]):
+    """Can be referred to weakly."""
+
+
+@pytest.mark.parametrize("limits", [{}, {"timeout": 3600}, {"memory_limit": 1 << 60}])
+@pytest.mark.parametrize("function", [len, next])
+def test_an_ended_call_lets_go_of_its_arguments(
+    shared_pool: SlotPool, limits: dict[str, Any], function: Any
+) -> None:
+    """However it ended, and however much longer it could have taken."""
+    gone = threading.Event()
+    argument = Argument()
+    weakref.finalize(argument, gone.set)
+    with suppress(TypeError):  # a list is no iterator
+        shared_pool.run(Request("key", function, (argument,), **limits))
+    del argument
+    assert gone.wait(timeout=30)
+
+
+@pytest.mark.parametrize("function", [len, next])
+def test_a_future_that_is_kept_holds_no_arguments(shared_pool: SlotPool, function: Any) -> None:
+    """Whether it has a value or an error."""
+    gone = threading.Event()
+    argument = Argument()
+    weakref.finalize(argument, gone.set)
+    future = shared_pool.submit(function, argument)
+    del argument
+    wait([future])
+    assert gone.wait(timeout=30)
+    assert not shared_pool.stop(future)
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 100])
+def test_map_may_take_several_at_a_time(shared_pool: SlotPool, chunksize: int) -> None:
+    """The results are the same, and in order; a size that makes no sense is refused."""
+    assert list(shared_pool.map(pow, range(10), range(9), chunksize=chunksize)) == [n**n for n in range(9)]
+    with pytest.raises(ValueError, match="at least 1, not -1"):
+        shared_pool.map(abs, [1], chunksize=-chunksize // chunksize)
 
 
 # --- deaths -----------------------------------------------------------------------------------------------
@@ -350,6 +409,19 @@ def test_a_pool_that_cannot_start_says_why(bad: dict[str, Any]) -> None:
             pool.wait_ready()
         with pytest.raises(SlotStartFailed, match="no_such_module_of_ours"):
             pool.submit(abs, 1).result()
+
+
+def test_failed_starts_leave_nothing() -> None:
+    """Nor do the calls that were waiting: a pool may fail for days."""
+    gone = threading.Semaphore(0)
+    with SlotPool(1, initializer=partial(divmod, 1, 0)) as pool:
+        for _ in range(3):
+            argument = Argument()
+            weakref.finalize(argument, gone.release)
+            with pytest.raises(SlotStartFailed, match="ZeroDivisionError"):
+                pool.run(Request("k", len, (argument,)))
+            del argument
+            assert gone.acquire(timeout=30)
 
 
 class CannotComeBack:
@@ -624,6 +696,55 @@ def test_end_kills_what_runs(fifos: tuple[str, str]) -> None:
     with pytest.raises(CancelledError):
         future.result()
     pool.shutdown()
+
+
+def ends(pids: list[int]) -> None:
+    """Wait for processes that others reap."""
+    left = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    assert not psutil.wait_procs(left, timeout=30)[1]
+
+
+@pytest.mark.parametrize("function", [pow, divmod])
+def test_a_pool_that_nobody_has_any_more_ends(function: Any) -> None:
+    """When its calls are done, though their futures are kept, and some of them have failed."""
+    pool = SlotPool(2)
+    template = pool.submit(os.getppid).result()
+    futures = [pool.submit(function, 2, 0) for _ in range(20)]
+    pids = [slot.pid for slot in pool.snapshots() if slot.pid]
+    held = weakref.ref(pool)
+    del pool
+    assert {future.exception() is None for future in futures} == {function is pow}
+    ends([template, *pids])
+    assert held() is None
+
+
+@pytest.mark.parametrize("shutdown", ["", "pool.shutdown(wait=False)"])
+def test_calls_are_finished_before_the_interpreter_exits(shutdown: str, tmp_path: Path) -> None:
+    """As with every executor; later ones are refused."""
+    program = f"""
+import atexit, os, time
+from pathlib import Path
+from skyward_dask.slots.executor import SlotPool
+
+def late(pool=[]):
+    try:
+        pool[0].submit(pow, 2, 3)
+    except RuntimeError as error:
+        print(error)
+
+def work(number):
+    time.sleep(0.1)
+    Path({str(tmp_path)!r}, str(number)).touch()
+
+pool = SlotPool(1)
+for number in range(3):
+    pool.submit(work, number)
+atexit.register(late, [pool])
+{shutdown}
+"""
+    ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert "shutdown" in ended.stdout or "shut down" in ended.stdout
 
 
 @pytest.mark.crash

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 import random
@@ -20,6 +21,7 @@ import psutil
 import pytest
 
 from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, TaskTimeout
+from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.executor import SlotPool
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.runs import Request, Run
@@ -93,7 +95,13 @@ def ignore_signals(started: str) -> None:
     time.sleep(1000)
 
 
-BUSY = [spin, sleep, hold_off, hold_the_gil, ignore_signals]
+def wait_in_c(started: str) -> None:
+    """Be in C code that any signal ends."""
+    say(started)
+    ctypes.CDLL(None).poll(None, 0, 1_000_000)
+
+
+BUSY = [spin, sleep, hold_off, hold_the_gil, ignore_signals, wait_in_c]
 
 
 # --- stop --------------------------------------------------------------------------------------------------
@@ -292,6 +300,15 @@ def test_a_child_is_replaced_after_so_many_calls() -> None:
         pids = [pool.submit(os.getpid).result() for _ in range(9)]
     assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 3]
     assert not {"crash", "kill", "failed-start"} & set(events)
+
+
+def test_children_that_are_gone_are_let_go_of() -> None:
+    """At once: a pool may replace hundreds a second, and each has buffers of its own."""
+    with SlotPool(1, max_tasks=1) as pool:
+        for _ in range(10):
+            pool.submit(abs, -1).result()
+        while sum(isinstance(found, ChildProcess) for found in gc.get_objects()) > 4:
+            time.sleep(0.01)
 
 
 def test_a_replacement_is_warm_before_it_is_needed(started: str) -> None:
