@@ -186,8 +186,14 @@ def test_the_configuration_alone(launch: Launch, address: str) -> None:
         (["--concurrency", "0"], "x>=1"),
         (["--concurrency", "two"], "not a valid integer"),
         (["--pre-import", "json"], "executor='process'"),
-        (["--executor", "process", "--task-timeout", "soon"], "timeout='soon'"),
-        (["--executor", "process", "--slot-memory-limit", "-1"], "memory_limit='-1'"),
+        (
+            ["--executor", "process", "--task-timeout", "soon"],
+            "timeout must be a positive number of seconds, or text such as '30s', not 'soon'",
+        ),
+        (
+            ["--executor", "process", "--slot-memory-limit", "-1"],
+            "memory_limit must be a positive number of bytes",
+        ),
         (["--max-tasks-per-child", "0"], "x>=1"),
     ],
 )
