@@ -184,7 +184,7 @@ def test_a_bad_threshold_is_named(shared_client: Client) -> None:
 
     with (
         dask.config.set({"skyward.shared-memory.threshold": "much"}),
-        pytest.raises(sky.ConfigurationError, match="threshold must be a size .* not 'much'"),
+        pytest.raises(sky.ConfigurationError, match=r"threshold must be a size .* not 'much'"),
     ):
         share_from()
 
