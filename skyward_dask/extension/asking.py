@@ -7,7 +7,7 @@ import os
 from concurrent.futures import Future
 from uuid import uuid4
 
-from skyward_dask.errors import OperatorError
+from skyward_dask.errors import OperatorError, WorkerUnreachable
 from skyward_dask.shared.asks import Ask, Pending, Spec
 from skyward_dask.slots.link import Link
 
@@ -51,7 +51,7 @@ class ChildTransport:
 
     def _refuse_elsewhere(self, spec: Spec) -> None:
         if os.getpid() != self._process:
-            raise OperatorError(FORKED)
+            raise WorkerUnreachable(FORKED)
         if not self._link.run:
             raise OperatorError(
                 f"{spec.kind} {spec.name!r} is used in a slot's process while no task runs there, by a "

@@ -30,7 +30,7 @@ from distributed.core import ConnectionPool, Status
 from tornado.ioloop import IOLoop
 
 from skyward_dask.config import staleness
-from skyward_dask.errors import CollectionLost, OperatorError, SkywardError
+from skyward_dask.errors import CollectionLost, SkywardError, WorkerUnreachable
 from skyward_dask.extension.asking import FORKED
 from skyward_dask.extension.recent import Asked, Recent
 from skyward_dask.extension.wire import Message, Wire
@@ -159,7 +159,7 @@ class Switchboard:
         if self._closed is not None:
             raise self._closed
         if os.getpid() != self._process:
-            raise OperatorError(FORKED)
+            raise WorkerUnreachable(FORKED)
 
     def took(self, pending: Pending) -> None:
         """The answer has come to the caller."""

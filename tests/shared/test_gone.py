@@ -192,7 +192,7 @@ def test_a_process_that_a_task_forks(shared_client: Client, name: str) -> None:
         os.close(writing)
         return os.read(reading, 100), counter.increment()
 
-    assert shared_client.submit(task, pure=False).result() == (b"OperatorError", 2)
+    assert shared_client.submit(task, pure=False).result() == (b"WorkerUnreachable", 2)
 
 
 def waiting(name: str) -> int:
