@@ -25,6 +25,7 @@ from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.executor import SlotPool
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.runs import Request, Run
+from skyward_dask.slots.segments import is_supported
 from tests.sizes import size, sized
 
 pytestmark = [pytest.mark.crash, pytest.mark.platform]
@@ -270,6 +271,7 @@ def test_a_call_that_takes_too_much_memory_is_ended(pool: SlotPool, leak: Any) -
     assert pool.submit(pow, 2, 3).result() == 8
 
 
+@pytest.mark.skipif(not is_supported(), reason="nothing is shared here: inputs are copied to the child")
 def test_inputs_that_are_only_read_do_not_count(pool: SlotPool) -> None:
     """However large they are: their pages are the worker's."""
     np = pytest.importorskip("numpy")
