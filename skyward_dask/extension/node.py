@@ -55,6 +55,7 @@ from skyward_dask.extension.tally import Tally
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.trimming import Trimming
 from skyward_dask.extension.values import Values
+from skyward_dask.slots.aside import HELPERS
 from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pool import Pool
@@ -67,8 +68,6 @@ NAME = "skyward-node"
 #: Seconds for which a measurement of the slots' memory is good: one costs some 0.1 ms a process, and the
 #: worker asks ten times a second.
 _MEASURED = 0.5
-#: Helper threads for large values: enough that one doesn't keep the next one waiting.
-_HELPERS = 4
 #: Threads for what tasks ask of plugins: such a call may wait for others of its kind, in other slots.
 _REQUESTS = 1000
 
@@ -94,7 +93,7 @@ class Node(WorkerPlugin):
         else:
             self._threads = DaskThreads(self._own_nthreads, thread_name_prefix="skyward-slot")
         self._executor = SlotExecutor(self.run, self._threads)
-        self._helpers = ThreadPoolExecutor(_HELPERS, thread_name_prefix="skyward-helper")
+        self._helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="skyward-helper")
         self._requested = DaskThreads(_REQUESTS, thread_name_prefix="skyward-request")
         self._log = TaskLog(worker)
         self._pool: Pool | None = None

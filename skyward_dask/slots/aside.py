@@ -9,6 +9,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+#: Helper threads of a pool: enough that one large value doesn't keep the next one waiting.
+HELPERS = 4
+
 
 async def aside(helpers: Executor, function: Callable[..., T], *args: object) -> T:
     """Call a function in a helper thread; here, if the interpreter exits and has no threads any more."""

@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 from skyward_dask.slots import segments as shared_memory
+from skyward_dask.slots.aside import HELPERS
 from skyward_dask.slots.forms import Form
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pool import Pool, PoolClosed, SlotSnapshot
@@ -29,8 +30,6 @@ from skyward_dask.slots.segments import SHARE_FROM, Segments
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Helper threads of a pool: enough that one large value doesn't keep the next one waiting.
-HELPERS = 4
 #: Arguments of these types that are no longer than this take no time to be pickled.
 _SMALL = (str, bytes, bytearray)
 _PLAIN = (int, float, complex, bool, type(None))

@@ -658,12 +658,6 @@ class Pool:
         self._is_closing = True
         self._end_if_done()
 
-    def cancel_waiting(self) -> None:
-        """Cancel the calls that haven't begun."""
-        for run in list(self._open):
-            if run.child is None:
-                self.stop(run)
-
     async def wait_closed(self) -> None:
         """Wait until no child lives any more; after `close` or `end`."""
         await self._nursery.ended.wait()
