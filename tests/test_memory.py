@@ -62,7 +62,7 @@ def test_a_client_in_the_same_process_gets_lists() -> None:
 
 
 @pytest.mark.skipif(not segments.is_supported(), reason="the platform has no shared memory")
-@gen_cluster(client=True, nthreads=[("", 1)], worker_kwargs=PROCESSES | {"memory_limit": "1 GiB"})
+@gen_cluster(client=True, nthreads=[("", 1)], worker_kwargs=PROCESSES | {"memory_limit": "16 GiB"})
 async def test_shared_memory_is_the_workers(c: Client, s: Any, a: Worker) -> None:
     """It counts once, and is given back when the results are dropped."""
     assert await shared(c, a) < 8 * MIB

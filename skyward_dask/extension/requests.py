@@ -127,7 +127,7 @@ class Requests:
 
     def end(self) -> None:
         """The child is gone, or has done its run: what was on its way there is given back."""
-        for call_id in list(self._asks):
+        for call_id in reversed(list(self._asks)):
             self.withdraw(call_id, expired=False)
 
     def destroy_collection(self, spec: Spec) -> Future[None]:

@@ -48,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for a connection to a worker that may be gone: a busy one takes a second at the most.
 _CONNECT = 10.0
+#: Seconds in which a collection is found or made, so that a call whose time-out is over still reaches it.
+_LATE = 5.0
 _MOVED = pickle.dumps((False, Moved()))
 
 
@@ -183,8 +185,10 @@ class Switchboard:
         if pending.home is not None:
             worker, key = pending.home
             self._say("withdraw", worker, key, *pending.id, expired)
-        elif not pending.done():  # it was not sent, and won't be
-            pending.set_exception(Withdrawn())
+        elif expired:  # not sent yet: its home takes it all the same (a barrier breaks), if it is found soon
+            self._loop.call_later(_LATE, _give_up, pending)
+        else:
+            _give_up(pending)
 
     def _on_loop(self, function: Callable[..., None], *args: Any) -> None:
         if threading.get_ident() == self._thread:
@@ -245,6 +249,8 @@ class Switchboard:
                 begun.fail(error)
             else:
                 self._post(worker, key, call, partial(self._take_answer, begun, route))
+        if begun.pending.withdrawn:
+            self.withdraw(begun.pending, expired=True)
 
     def _take_answer(self, begun: _Begun, route: Route, data: bytes | None) -> None:
         answer: Answer = (False, _lost(begun.spec, route)) if data is None else pickle.loads(data)
@@ -415,6 +421,12 @@ class Switchboard:
         task = asyncio.ensure_future(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _give_up(pending: Pending) -> None:
+    """A call that has not been sent won't be."""
+    if pending.home is None and not pending.done():
+        pending.set_exception(Withdrawn())
 
 
 def _home(route: Route, ask: Ask) -> tuple[str, str]:

@@ -69,6 +69,7 @@ class WorkerTransport:
         return self._attendant.switchboard.begin(spec, ask, caller)
 
     def took(self, pending: Pending) -> None:
+        self._attendant.caller()  # or its run has ended meanwhile: then it has nothing any more
         self._attendant.switchboard.took(pending)
 
     def withdraw(self, pending: Pending, expired: bool) -> None:

@@ -121,7 +121,8 @@ class Home:
     def forget(self, party: str, run: str | None = None) -> list[str]:
         """A run has ended, or a party is gone with all its runs: they hold nothing, and wait for nothing.
 
-        Returns what was held, in words.
+        Returns what was held, in words. What is on its way to a run is not taken back: its worker lives, and
+        says of each answer whether it came (an answer that came is not to be given to somebody else).
         """
 
         def gone(owner: tuple[str, str]) -> bool:
@@ -133,6 +134,8 @@ class Home:
                 # a client that has lost its connection may come again, and then ask anew
                 can_ask_again = run is None and left is None
                 ticket.fail(Forgotten() if can_ask_again else CancelledError(f"{ticket.caller} has ended"))
+            if run is None:
+                self._state.undo_all(gone)
             return list(self._state.forget(gone))
 
     def close(self, error: SkywardError) -> None:

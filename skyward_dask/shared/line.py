@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from skyward_dask.shared.calls import WAITS, Caller, Ticket, Waits
@@ -117,12 +117,11 @@ class QueueState(State):
     def took(self, call_id: tuple[str, int]) -> None:
         self._given.pop(call_id, None)
 
-    def forget(self, gone: Gone) -> Iterator[str]:
+    def undo_all(self, gone: Gone) -> None:
         # the last first: so they are in line again as they were
         for call_id, (caller, _) in reversed(list(self._given.items())):
             if gone(caller.owner):
                 self.undo(call_id)
-        yield from ()
 
     def __len__(self) -> int:
         return len(self._items)

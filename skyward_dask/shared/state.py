@@ -42,6 +42,9 @@ class State:
     def took(self, call_id: tuple[str, int]) -> None:
         """The caller has the answer to a call that is to be confirmed."""
 
+    def undo_all(self, gone: Gone) -> None:
+        """Take back what is on its way to callers that are gone, and can't confirm it any more."""
+
     def forget(self, gone: Gone) -> Iterator[str]:
         """Give back what callers hold that are gone; yields what in words, for a warning."""
         yield from ()

@@ -11,11 +11,6 @@ from tests.linearizability.rounds import cluster, rounds
 pytestmark = [pytest.mark.slow, pytest.mark.crash]
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="a known defect: items that come back from a killed or cancelled get can stand out of order "
-    "(CHANGELOG, known problems)",
-)
 def test_histories_are_linearizable(tmp_path: Path) -> None:
     """No stale read, no item lost or twice, no two holders, and no lock held by the dead."""
     kills = cancels = 0

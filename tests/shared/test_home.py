@@ -122,6 +122,20 @@ def test_what_was_not_taken_is_taken_back() -> None:
     assert here.value("get", 9) == [b"b", b"c", b"e"]
 
 
+def test_an_ended_run_may_still_have_its_answer() -> None:
+    """Its worker lives, and says whether it came; until then nobody else is given the item."""
+    home = Home("queue", {})
+    a, b = Party(home, "a"), Party(home, "b")
+    b.ask("put", [b"0", b"1"])
+    came, lost = a.ask("get", 1), a.ask("get", 1)
+    home.forget("tcp://a", "a")
+    with pytest.raises(queue.Empty):
+        b.value("get_nowait", 1)
+    home.took(("a", came))
+    a.withdraw(lost)
+    assert b.value("get_nowait", 9) == [b"1"]
+
+
 @pytest.mark.parametrize(
     ("kind", "operation", "arguments", "next_answer"),
     [
