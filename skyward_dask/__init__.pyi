@@ -35,24 +35,24 @@ from skyward_dask.errors import SlotStartFailed as SlotStartFailed
 from skyward_dask.errors import StreamsNotSupported as StreamsNotSupported
 from skyward_dask.errors import TaskTimeout as TaskTimeout
 from skyward_dask.errors import WorkerUnreachable as WorkerUnreachable
-from skyward_dask.extension.annotations import options as options
-from skyward_dask.extension.checking import Check as Check
-from skyward_dask.extension.checking import WorkerCheck as WorkerCheck
-from skyward_dask.extension.checking import check as check
-from skyward_dask.extension.control import install as install
-from skyward_dask.extension.control import resize as resize
-from skyward_dask.extension.control import uninstall as uninstall
-from skyward_dask.extension.listing import Collection as Collection
-from skyward_dask.extension.listing import collections as collections
-from skyward_dask.extension.monitoring import SlotStatistics as SlotStatistics
-from skyward_dask.extension.monitoring import Statistics as Statistics
-from skyward_dask.extension.monitoring import WorkerStatistics as WorkerStatistics
-from skyward_dask.extension.monitoring import statistics as statistics
-from skyward_dask.extension.plugin import SkywardPlugin as SkywardPlugin
+from skyward_dask.extension.client.check import Check as Check
+from skyward_dask.extension.client.check import WorkerCheck as WorkerCheck
+from skyward_dask.extension.client.check import check as check
+from skyward_dask.extension.client.collection_list import Collection as Collection
+from skyward_dask.extension.client.collection_list import collections as collections
+from skyward_dask.extension.client.control import install as install
+from skyward_dask.extension.client.control import resize as resize
+from skyward_dask.extension.client.control import uninstall as uninstall
+from skyward_dask.extension.client.options import options as options
+from skyward_dask.extension.client.stack import stack as stack
+from skyward_dask.extension.client.statistics import SlotStatistics as SlotStatistics
+from skyward_dask.extension.client.statistics import Statistics as Statistics
+from skyward_dask.extension.client.statistics import WorkerStatistics as WorkerStatistics
+from skyward_dask.extension.client.statistics import statistics as statistics
 from skyward_dask.extension.prefixes import PrefixStatistics as PrefixStatistics
 from skyward_dask.extension.preload import dask_setup as dask_setup
-from skyward_dask.extension.running import cancelled as cancelled
-from skyward_dask.extension.standing import stack as stack
+from skyward_dask.extension.task_run import cancelled as cancelled
+from skyward_dask.extension.worker.plugin import SkywardPlugin as SkywardPlugin
 
 __version__: str
 __all__: list[str]

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import dask.config
 import yaml
 from dask.utils import parse_bytes, parse_timedelta
 
 from skyward_dask.errors import ConfigurationError
-from skyward_dask.slots.preparation import Setting
+
+if TYPE_CHECKING:
+    from skyward_dask.slots.preparation import Setting
 
 _DEFAULTS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "skyward.yaml").read_text())
 #: What may stand in each section of the configuration.

@@ -86,6 +86,13 @@ class StreamsNotSupported(SkywardError, TypeError):
     """A task returned a generator."""
 
 
+#: Why a forked process is refused.
+FORKED = (
+    "this process is a fork of one that uses collections, and has no connection of its own: use them where "
+    "it comes from, or make a dask.distributed.Client here and give client=."
+)
+
+
 class WorkerUnreachable(SkywardError, RuntimeError):
     """A process that a task forked, or a thread that has outlived its task, needed the worker."""
 

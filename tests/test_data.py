@@ -180,7 +180,7 @@ def test_what_nobody_can_unpickle_is_named(shared_client: Client) -> None:
 
 def test_a_bad_threshold_is_named(shared_client: Client) -> None:
     """The configuration is judged where it is read."""
-    from skyward_dask.extension.memory import share_from
+    from skyward_dask.extension.worker.shared_memory import share_from
 
     with (
         dask.config.set({"skyward.shared-memory.threshold": "much"}),

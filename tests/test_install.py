@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster, Nanny, Scheduler, Security, Worker
 from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
-from skyward_dask.extension.node import Node
+from skyward_dask.extension.worker.node import Node
 from tests.sizes import size, sized
 
 PROCESS = sky.Worker(concurrency=2, executor="process")

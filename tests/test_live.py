@@ -13,7 +13,7 @@ from distributed import Client, Event, Nanny, Scheduler, Worker
 from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
-from skyward_dask.extension.node import Node
+from skyward_dask.extension.worker.node import Node
 from tests.sizes import size, sized
 from tests.test_install import PROCESS, block, books
 

@@ -9,7 +9,7 @@ import cloudpickle
 import pytest
 
 import skyward_dask as sky
-from skyward_dask.extension.tables import as_html, as_text
+from skyward_dask.extension.client.tables import as_html, as_text
 
 PUBLIC = [name for name in dir(sky) if name != "__version__"]
 

@@ -6,7 +6,7 @@ from distributed import Client, Scheduler, Worker
 from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
-from skyward_dask.extension.pace import INTERVAL
+from skyward_dask.extension.batching import INTERVAL
 
 
 def intervals(s: Scheduler, a: Worker) -> tuple[float, float]:

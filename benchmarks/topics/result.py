@@ -24,7 +24,7 @@ from benchmarks.peers import (
     skyward_pool,
 )
 from benchmarks.timing import each, seconds
-from skyward_dask.slots.segments import IDLE
+from skyward_dask.slots.memory.segments import IDLE
 
 UNIT = "GB/s"
 HIGHER_IS_BETTER = True

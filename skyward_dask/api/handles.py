@@ -16,7 +16,7 @@ from threading import TIMEOUT_MAX
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from skyward_dask.errors import ConfigurationError, OperatorError
-from skyward_dask.extension.transports import ClientTransport, Transport, find_transport
+from skyward_dask.extension.collections.transports import ClientTransport, Transport, find_transport
 from skyward_dask.shared.asks import OPEN, Ask, Pending, Route, Spec
 
 T = TypeVar("T")

@@ -21,7 +21,6 @@ from typing import Any, ClassVar, SupportsIndex, cast
 from dask.sizeof import sizeof
 
 from skyward_dask.errors import SerializationError
-from skyward_dask.extension.shelf import may_have_buffers
 from skyward_dask.slots.framing import Part
 from skyward_dask.slots.pickling import dumps, loads
 
@@ -163,3 +162,22 @@ def seal(value: Any) -> Any:
     if type(value) not in _CLASSES or may_have_buffers(value) or sizeof(value) < SEAL_FROM:
         return value
     return Sealed(value)
+
+
+#: Builtin types whose instances pickle into the stream: there is nothing in them to be shared.
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), bytearray)
+#: Elements of a container that one looks at for buffers.
+_LOOKS = 100
+
+
+def may_have_buffers(value: object) -> bool:
+    """Whether a value may hold arrays: False for plain data, as its first elements show it."""
+    if isinstance(value, dict):
+        return any(map(may_have_buffers, _first(value.values())))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return any(map(may_have_buffers, _first(value)))
+    return not isinstance(value, _PLAIN)
+
+
+def _first(values: Any) -> list[Any]:
+    return [value for value, _ in zip(values, range(_LOOKS), strict=False)]

@@ -16,8 +16,8 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from skyward_dask.config import EXECUTORS, Worker
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension import private
-from skyward_dask.extension.plugin import NAME, SkywardPlugin
-from skyward_dask.extension.scheduler import attach
+from skyward_dask.extension.scheduler.plugin import attach
+from skyward_dask.extension.worker.plugin import NAME, SkywardPlugin
 
 OPTIONS: tuple[click.Option, ...] = (
     click.Option(["--executor"], type=click.Choice(EXECUTORS), help="Kind of task slots; auto means thread."),

@@ -23,10 +23,10 @@ from skyward_dask.errors import CollectionConflict, SkywardError
 from skyward_dask.shared.barrier import BarrierState
 from skyward_dask.shared.calls import WAITS, Answer, Call, Forgotten, Reply, Ticket
 from skyward_dask.shared.counter import CounterState
-from skyward_dask.shared.line import QueueState
+from skyward_dask.shared.dict import DictState
 from skyward_dask.shared.lock import LockState
-from skyward_dask.shared.mapping import DictState
-from skyward_dask.shared.members import SetState
+from skyward_dask.shared.queue import QueueState
+from skyward_dask.shared.set import SetState
 from skyward_dask.shared.state import State, operations
 
 #: Written out: a registry that subclasses fill would be empty where nobody has imported them.

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from skyward_dask.errors import SlotStartFailed
-from skyward_dask.slots.child import STACK_SIGNAL
-from skyward_dask.slots.forms import Form
 from skyward_dask.slots.framing import Frame, Kind, Part
-from skyward_dask.slots.lending import Lender
 from skyward_dask.slots.lifecycle import Command, Event, State, step
 from skyward_dask.slots.loop_channel import LoopChannel, do_nothing, take_nothing
+from skyward_dask.slots.memory.forms import Form
+from skyward_dask.slots.memory.lending import Lender
+from skyward_dask.slots.memory.segments import Segments
 from skyward_dask.slots.output import Output, Sink
-from skyward_dask.slots.page import Page
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.runs import Run
-from skyward_dask.slots.segments import Segments
+from skyward_dask.slots.status_page import STACK_SIGNAL, Page
 from skyward_dask.slots.trees import end_tree
 
 #: Seconds that a child's listener has to get the GIL, so that it can say where its threads stand: on a busy

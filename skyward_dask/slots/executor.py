@@ -18,14 +18,14 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
-from skyward_dask.slots import segments as shared_memory
 from skyward_dask.slots.aside import HELPERS
-from skyward_dask.slots.forms import Form
+from skyward_dask.slots.memory import segments as shared_memory
+from skyward_dask.slots.memory.forms import Form
+from skyward_dask.slots.memory.segments import SHARE_FROM, Segments
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pool import Pool, PoolClosed, SlotSnapshot
 from skyward_dask.slots.preparation import Preparation, Setting
 from skyward_dask.slots.runs import Request, Run
-from skyward_dask.slots.segments import SHARE_FROM, Segments
 
 P = ParamSpec("P")
 T = TypeVar("T")

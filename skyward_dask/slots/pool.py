@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Executor
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, ClassVar
 
 import psutil
@@ -27,17 +28,17 @@ from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, T
 from skyward_dask.slots.aside import aside
 from skyward_dask.slots.backoff import Backoff
 from skyward_dask.slots.child_process import ChildProcess
-from skyward_dask.slots.forms import Form
 from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.lifecycle import Command, Event, State
 from skyward_dask.slots.limits import own_memory, pause
+from skyward_dask.slots.memory.forms import Form
+from skyward_dask.slots.memory.segments import Segments
 from skyward_dask.slots.nursery import Nursery
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pickling import dumps, load_exception, unpicklable
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.requests import serve
 from skyward_dask.slots.runs import Run, Verdict
-from skyward_dask.slots.segments import Segments
 
 #: Seconds that an idle child has to leave by itself: most leave in 50 ms, and what an atexit function
 #: does may take its time.
@@ -54,9 +55,7 @@ def __getattr__(name: str) -> Any:
     """`SlotPool` was found here once."""
     if name != "SlotPool":
         raise AttributeError(name)
-    from skyward_dask.slots.executor import SlotPool
-
-    return SlotPool
+    return import_module("skyward_dask.slots.executor").SlotPool
 
 
 class PoolClosed(RuntimeError):

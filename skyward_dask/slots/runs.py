@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from skyward_dask.slots.forms import Form, share
+from skyward_dask.slots.memory.forms import Form, share
+from skyward_dask.slots.memory.segments import Segments
 from skyward_dask.slots.pickling import dumps, unpicklable
-from skyward_dask.slots.segments import Segments
 
 if TYPE_CHECKING:
     from skyward_dask.slots.child_process import ChildProcess

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 #: Where `skyward_dask` itself is found, before a process has the worker's `sys.path`.
 _ROOT = str(Path(__file__).parents[2])
 _PROGRAM = (
-    f"import sys; sys.path.insert(0, {_ROOT!r}); from skyward_dask.slots.%s import main; main({{arguments}})"
+    f"import sys; sys.path.insert(0, {_ROOT!r}); "
+    "from skyward_dask.slots.child.%s import main; main({arguments})"
 )
 #: Seconds that a template may take to end when it is told to.
 _END_PATIENCE = 5.0
@@ -122,7 +123,7 @@ class TemplateProcess:
 
     def start(self, child: ChildProcess) -> int:
         """Have it start a child; returns the number under which it will say that it has."""
-        by_exec = (_PROGRAM % "child", _flags(), self._environment(child.slot))
+        by_exec = (_PROGRAM % "process", _flags(), self._environment(child.slot))
         self._numbers += 1
         self.forking[self._numbers] = child
         command = (None if self._forks else by_exec,)

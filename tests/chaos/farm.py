@@ -29,7 +29,7 @@ _MARK = "SKYWARD_CHAOS"
 #: Dask's profiler keeps an hour of stacks: what else grows could not be seen beside it.
 _QUIET = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
 #: What a slot's process, or the template that it was forked from, has on its command line.
-_OURS = ("skyward_dask.slots.template", "skyward_dask.slots.child")
+_OURS = ("skyward_dask.slots.child.template", "skyward_dask.slots.child.process")
 #: Seconds for a command to end, and for what is left of it to go.
 _PATIENCE = 60.0
 _LAST_PATIENCE = 10.0

@@ -13,7 +13,7 @@ from distributed.comm import connect
 from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
-from skyward_dask.extension.attending import Attendant
+from skyward_dask.extension.collections.host import Attendant
 from skyward_dask.shared.calls import Moved
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from skyward_dask.extension.recent import Recent
+from skyward_dask.extension.collections.read_cache import Recent
 from skyward_dask.shared.asks import Ask, Spec
 
 SPEC = Spec("dict", "name")
@@ -27,7 +27,7 @@ def test_an_answer_is_good_for_a_while() -> None:
 def test_its_time_counts_from_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that was long on its way is not good for long."""
     now = 0.0
-    monkeypatch.setattr("skyward_dask.extension.recent.monotonic", lambda: now)
+    monkeypatch.setattr("skyward_dask.extension.collections.read_cache.monotonic", lambda: now)
     recent = Recent(10)
     asked = recent.asked()
     now = 8.0
@@ -52,7 +52,7 @@ def test_who_has_written_reads_what_he_wrote(late: bool) -> None:
 
 def test_it_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """All is forgotten instead."""
-    monkeypatch.setattr("skyward_dask.extension.recent._MOST", 3)
+    monkeypatch.setattr("skyward_dask.extension.collections.read_cache._MOST", 3)
     recent = Recent(math.inf)
     for key in range(5):
         recent.note(SPEC, Ask("get", (key,), reads=True), key, recent.asked())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skyward_dask.slots.link import Link
+from skyward_dask.slots.child.link import Link
 
 link: Link
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyward_dask.slots.extents import Extents
+from skyward_dask.slots.memory.extents import Extents
 
 STEPS = st.lists(st.tuples(st.booleans(), st.integers(1, 12)), max_size=60)
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from skyward_dask.errors import SharedMemoryError
-from skyward_dask.slots import room, segments
-from skyward_dask.slots.forms import Piece, form_of
-from skyward_dask.slots.leases import anchor, is_leased, lease
-from skyward_dask.slots.lending import PrivateViews
-from skyward_dask.slots.pages import address, is_clean, map_private
-from skyward_dask.slots.segments import Segments
+from skyward_dask.slots.memory import headroom, segments
+from skyward_dask.slots.memory.forms import Piece, form_of
+from skyward_dask.slots.memory.leases import anchor, is_leased, lease
+from skyward_dask.slots.memory.lending import PrivateViews
+from skyward_dask.slots.memory.mappings import address, is_clean, map_private
+from skyward_dask.slots.memory.segments import Segments
 
 pytestmark = [
     pytest.mark.skipif(not segments.is_supported(), reason="the platform has no shared memory"),
@@ -144,7 +144,7 @@ def test_no_room_is_an_error_before_the_kernel_kills(
     pages: Segments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A memfd has no limit, and pages that can't be had kill."""
-    monkeypatch.setattr(room, "available", lambda: 100 * MIB)
+    monkeypatch.setattr(headroom, "available", lambda: 100 * MIB)
     with pytest.raises(SharedMemoryError, match="aren't available"):
         pages.allocate(64 * MIB)
     assert pages.allocate(MIB).size == MIB
@@ -152,7 +152,7 @@ def test_no_room_is_an_error_before_the_kernel_kills(
 
 def test_available_memory_is_less_than_the_machines() -> None:
     """A plausible number."""
-    free = room.available()
+    free = headroom.available()
     assert free is not None and 0 < free < os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
 
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pytest
 
 from skyward_dask.errors import SharedMemoryError, SlotCrashed
-from skyward_dask.slots import segments
 from skyward_dask.slots.executor import SlotPool
+from skyward_dask.slots.memory import segments
 
 SMALL = 4096
 """Bytes from which these pools share: small, so that the tests are fast."""

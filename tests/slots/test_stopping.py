@@ -24,8 +24,8 @@ from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, T
 from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.executor import SlotPool
 from skyward_dask.slots.features import Feature, available
+from skyward_dask.slots.memory.segments import is_supported
 from skyward_dask.slots.runs import Request, Run
-from skyward_dask.slots.segments import is_supported
 from tests.sizes import size, sized
 
 pytestmark = [pytest.mark.crash, pytest.mark.platform]

@@ -1,0 +1,1 @@
+"""Dask's side in a slot's process."""

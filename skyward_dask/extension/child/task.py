@@ -1,0 +1,119 @@
+"""Dask's side in a slot's process: a task runs there as it would in a thread of its worker."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from time import thread_time, time
+from typing import Any
+
+import dask
+from dask._task_spec import GraphNode
+from dask.base import annotate
+from distributed.metrics import context_meter
+from distributed.threadpoolexecutor import thread_state as executor_state
+from distributed.utils import set_thread_state
+
+from skyward_dask.extension.child.futures import bind_to_a_client, lend_futures
+from skyward_dask.extension.child.profiler import Sampler
+from skyward_dask.extension.child.usage import Meter
+from skyward_dask.extension.child.worker_facade import ChildWorker, Introduction
+from skyward_dask.extension.generators import refuse_generator
+from skyward_dask.extension.log_records import forward
+from skyward_dask.extension.parcel import seal
+from skyward_dask.extension.private import worker_context
+from skyward_dask.slots.child.forks import forks_end_here
+from skyward_dask.slots.child.link import Link
+
+
+@dataclass(slots=True)
+class _Here:
+    """The façade and the link of this process: there is one worker to a child."""
+
+    worker: ChildWorker = field(init=False)
+    link: Link = field(init=False)
+    sampler: Sampler | None = None
+    meter: Meter = field(init=False)
+
+
+_here = _Here()
+
+
+def start(argument: bytes, link: Link) -> None:
+    """Introduce the worker; called once in each child, before its first import of the user's."""
+    introduction: Introduction = pickle.loads(argument)
+    dask.config.update(dask.config.config, introduction.config)
+    _here.link, _here.meter = link, Meter()
+    _here.worker = ChildWorker(introduction, link)
+    worker_context.set(_here.worker)
+    executor_state.executor = _here.worker.executor
+    bind_to_a_client(_here.worker)
+    forward(link, introduction.levels)
+    if dask.config.get("distributed.worker.profile.enabled"):
+        _here.sampler = Sampler(link, run_task.__code__)
+
+
+def run_task(
+    spec: GraphNode,
+    data: dict[Any, Any],
+    key: Any,
+    annotations: Mapping[str, Any],
+    names: tuple[Any, ...],
+    *attached: object,
+) -> Any:
+    """Compute a task in this process, with what its thread in the worker knows of it.
+
+    `attached` are more of its dependencies, of those names.
+    """
+    data.update(zip(names, attached, strict=True))
+    del attached
+    worker = _here.worker
+    state = {"scheduler": worker.scheduler.address, "worker": worker}
+    metrics: list[tuple[Any, float, str]] = []
+    worker.executor.enter()
+    _here.meter.begin()
+    if _here.sampler is not None:
+        _here.sampler.begin()
+    with ExitStack() as stack:
+        stack.enter_context(set_thread_state(start_time=time(), execution_state=state, key=key))
+        stack.enter_context(annotate(**annotations))
+        stack.callback(_report, metrics)
+        stack.enter_context(context_meter.add_callback(lambda *metric: metrics.append(metric)))
+        stack.enter_context(context_meter.meter("thread-cpu", func=thread_time))
+        with forks_end_here():
+            result = spec(data)
+        refuse_generator(result, key)
+        return result if lend_futures(result, worker, _here.link) else seal(result)
+
+
+def _report(metrics: list[tuple[Any, float, str]]) -> None:
+    # labels of the user's own can be anything that can be hashed; what crosses is plain
+    plain = [(_plain(label), float(value), str(unit)) for label, value, unit in metrics]
+    samples = _here.sampler.end() if _here.sampler is not None else None
+    _here.link.report = (plain, samples, *_here.meter.end())
+
+
+def _plain(label: Any) -> Any:
+    if isinstance(label, tuple):
+        return tuple(map(_plain, label))
+    return label if type(label) in (str, int, float, bool, type(None)) else str(label)
+
+
+def report_in() -> int:
+    """Wait in this process until the worker lets it go on; returns which one it is."""
+    _here.link.call("report in")
+    return os.getpid()
+
+
+def worker_of_this_process() -> ChildWorker | None:
+    """The worker whose slot this process is, whichever thread asks; None if it is no slot."""
+    return getattr(_here, "worker", None)
+
+
+def is_stopped() -> bool:
+    """Whether the task that this process runs is to stop."""
+    link: Link | None = getattr(_here, "link", None)  # there is none where no worker has made this process
+    return link is not None and link.stopped

@@ -1,0 +1,74 @@
+"""`collections`: the collections of a cluster, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client
+
+from skyward_dask.extension.connection import checked, connected
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """One collection.
+
+    Attributes
+    ----------
+    name, kind : str
+    options : dict
+    hosts : tuple of str
+        For each shard, the address of the worker it lives on.
+    standby : tuple of str
+        The workers that would take over; empty for now.
+    lost : bool
+        Whether a host is gone: then every operation raises `CollectionLost` until it is destroyed.
+    operations : int
+        How many operations it has carried out.
+    size : int
+        The number of its keys, members or items.
+    waiting : int
+        The number of calls that are waiting.
+    """
+
+    name: str
+    kind: str
+    options: Mapping[str, Any]
+    hosts: tuple[str, ...]
+    standby: tuple[str, ...]
+    lost: bool
+    operations: int
+    size: int
+    waiting: int
+
+
+def collections(client: Client) -> dict[str, Collection]:
+    """List the collections of the cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+
+    Returns
+    -------
+    dict
+        `Collection` by name. With an asynchronous client, an awaitable of it.
+
+    Examples
+    --------
+    >>> collections(client)["seen"].size  # doctest: +SKIP
+    3
+    """
+    return checked(client).sync(listed, client)  # type: ignore[no-any-return]  # or an awaitable
+
+
+async def listed(client: Client) -> dict[str, Collection]:
+    """As `collections`."""
+    scheduler = await connected(client)
+    return {each["name"]: _collection(each) for each in await scheduler.skyward_collections()}
+
+
+def _collection(told: dict[str, Any]) -> Collection:
+    return Collection(**{**told, "hosts": tuple(told["hosts"]), "standby": ()})

@@ -1,0 +1,193 @@
+"""The Dask half of `Compute`: a client, what it was opened with, and calls as Dask's futures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack, nullcontext
+from typing import Any, Protocol
+from uuid import uuid4
+
+import distributed
+from distributed import Client as Client
+from distributed import Worker as DaskWorker
+from distributed import as_completed, get_worker
+
+from skyward_dask.config import Worker
+from skyward_dask.errors import ConfigurationError
+from skyward_dask.extension.client.control import install, installed, uninstall
+from skyward_dask.extension.client.local_cluster import start_local_cluster
+from skyward_dask.extension.client.options import options
+from skyward_dask.extension.tracebacks import shortened
+
+
+class Runnable(Protocol):
+    """What a call calls; it can be pickled."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_coroutine(self) -> bool: ...
+
+    def local(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class Sent(Protocol):
+    """A call, as `skyward_dask.api` makes it."""
+
+    @property
+    def function(self) -> Runnable: ...
+
+    @property
+    def args(self) -> tuple[Any, ...]: ...
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]: ...
+
+    @property
+    def timeout(self) -> float | None: ...
+
+
+def _run(function: Runnable, *args: Any, **kwargs: Any) -> Any:
+    return function.local(*args, **kwargs)
+
+
+async def _run_coroutine(function: Runnable, *args: Any, **kwargs: Any) -> Any:
+    return await function.local(*args, **kwargs)
+
+
+class CallFuture(Future[Any]):
+    """A `concurrent.futures.Future` over one of Dask's."""
+
+    def __init__(self, source: distributed.Future[Any]) -> None:
+        super().__init__()
+        self._source = source
+        source.add_done_callback(self._settle)
+
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        if cancelled:
+            self._source.cancel()
+        return cancelled
+
+    def _settle(self, source: distributed.Future[Any]) -> None:
+        if not self.set_running_or_notify_cancel():
+            return
+        try:
+            with shortened():
+                result = source.result()
+        except (CancelledError, distributed.client.FutureCancelledError) as error:
+            self.set_exception(CancelledError(str(error)))
+        except BaseException as error:  # the task's own, whatever it is
+            self.set_exception(error)
+        else:
+            self.set_result(result)
+
+
+def is_on_loop_of_worker() -> bool:
+    """Whether the thread that calls runs a worker's event loop, as a task that is an ``async def`` does."""
+    try:
+        worker = get_worker()
+    except ValueError:
+        return False
+    return isinstance(worker, DaskWorker) and worker.thread_id == threading.get_ident()
+
+
+class Session:
+    """An open `Compute`.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    closing : ExitStack
+        What is to be given back, the client included.
+    """
+
+    def __init__(self, client: Client, closing: ExitStack) -> None:
+        self.client = client
+        self._closing = closing
+
+    def close(self) -> None:
+        self._closing.close()
+
+    def is_on_loop(self) -> bool:
+        """Whether the thread that calls runs the client's loop, or its worker's: then it must not wait."""
+        return bool(self.client.asynchronous) or is_on_loop_of_worker()
+
+    def start(self, call: Sent) -> Future[Any]:
+        return CallFuture(self._submit(call))
+
+    def run(self, calls: Sequence[Sent]) -> list[Any]:
+        results: list[Any] = self.client.gather([self._submit(call) for call in calls])
+        return results
+
+    def stream(self, calls: Sequence[Sent], ordered: bool) -> Iterator[Any]:
+        # submitted now, not when the first result is asked for
+        futures = [self._submit(call) for call in calls]
+        return self._results(futures if ordered else as_completed(futures, loop=self.client.loop))
+
+    def _results(self, futures: Any) -> Iterator[Any]:
+        for future in futures:
+            with shortened():
+                result = future.result()
+            yield result
+
+    def _submit(self, call: Sent) -> distributed.Future[Any]:
+        function = call.function
+        run = _run_coroutine if function.is_coroutine else _run
+        key = f"{function.name}-{uuid4().hex}"
+        with options(timeout=call.timeout) if call.timeout is not None else nullcontext():
+            return self.client.submit(run, function, *call.args, key=key, pure=False, **call.kwargs)
+
+
+def open_session(nodes: int | tuple[int, int], worker: Worker | None, cluster: object | None) -> Session:
+    """Start a local cluster, or connect to the one that is there; all or nothing."""
+    with ExitStack() as stack:
+        if cluster is None:
+            client = start_local_cluster(nodes, Worker.from_config() if worker is None else worker, stack)
+        else:
+            client = stack.enter_context(_connected(cluster))
+            if worker is not None:
+                _lend(client, worker, stack)
+        stack.enter_context(client.as_current())  # collections that are opened in the block find it
+        return Session(client, stack.pop_all())
+
+
+def check_cluster(cluster: object) -> None:
+    """Refuse what is neither a cluster nor an address."""
+    if not isinstance(cluster, str) and not isinstance(getattr(cluster, "scheduler_address", None), str):
+        hint = ": a Client's is client.scheduler.address" if isinstance(cluster, Client) else ""
+        raise ConfigurationError(
+            f"cluster must be a Dask cluster or the address of a scheduler, not {cluster!r}{hint}."
+        )
+
+
+def _connected(cluster: Any) -> Client:
+    if getattr(cluster, "asynchronous", False):
+        raise ConfigurationError(
+            "this thread runs the event loop of cluster, and opening a Compute waits for it: open it in "
+            "another thread, or use an asynchronous Client instead."
+        )
+    client: Client = Client.__new__(Client)
+    try:
+        Client.__init__(client, cluster, set_as_default=False)
+    except BaseException as error:
+        client.close()  # or the end of the interpreter waits for it for a minute
+        if isinstance(error, ValueError):
+            raise ConfigurationError(
+                f"cluster={cluster!r} is not the address of a scheduler: {error}. One is 'tcp://10.0.0.5:8786'."
+            ) from None
+        raise
+    return client
+
+
+def _lend(client: Client, worker: Worker, stack: ExitStack) -> None:
+    """Change the slots of a cluster that isn't ours, and put them back at the end."""
+    previous = installed(client)
+    install(client, worker)
+    if previous is None:
+        stack.callback(uninstall, client)
+    else:
+        stack.callback(install, client, previous)

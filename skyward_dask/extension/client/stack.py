@@ -1,0 +1,49 @@
+"""`stack`: where a running task is, from what faulthandler writes in its process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distributed import Future
+
+from skyward_dask.errors import ConfigurationError
+
+#: The last of Dask's own frames above a task's function.
+_TASK_SPEC = "_task_spec.py"
+
+
+def stack(future: Future[Any]) -> str:
+    """Where a running task is: the frames of its function and of what that has called, outermost first.
+
+    Parameters
+    ----------
+    future : distributed.Future
+
+    Returns
+    -------
+    str
+        As in a traceback; empty if the task isn't running. With an asynchronous client, an awaitable of it.
+
+    Examples
+    --------
+    >>> print(stack(client.submit(slow)))  # doctest: +SKIP
+      File "slow.py", line 3, in slow
+        time.sleep(100)
+
+    Notes
+    -----
+    It works for a process slot even while native code holds the GIL.
+    """
+    if not isinstance(future, Future):
+        raise ConfigurationError(f"future must be a dask.distributed.Future, not {future!r}.")
+    return future.client.sync(_stack, future)  # type: ignore[no-any-return]
+
+
+async def _stack(future: Future[Any]) -> str:
+    try:
+        found = await future.client.scheduler.call_stack(keys=[future.key])
+    except KeyError:  # the scheduler doesn't know the task any more
+        return ""
+    frames = [frame for stacks in found.values() for frame in stacks.get(future.key, ())]
+    inner = max((n for n, frame in enumerate(frames) if _TASK_SPEC in frame), default=-1)
+    return "\n".join(frames[inner + 1 :])

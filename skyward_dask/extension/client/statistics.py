@@ -1,0 +1,177 @@
+"""`statistics`: what the slots of a cluster are doing, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dask.utils import format_bytes
+from distributed import Client
+
+from skyward_dask.extension.client.collection_list import Collection, listed
+from skyward_dask.extension.client.tables import Row, as_html, as_text
+from skyward_dask.extension.connection import checked, connected
+from skyward_dask.extension.prefixes import PrefixStatistics, added_up
+
+#: What the tables of `Statistics` show.
+_WORKER = ("worker", "executor", "slots", "busy", "done", "crashes", "kills", "memory", "CPU")
+_PREFIX = ("prefix", "runs", "CPU", "wall", "peak memory", "over limit", "timeouts", "crashes")
+_COLLECTION = ("collection", "kind", "hosts", "size", "waiting", "operations")
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatistics:
+    """One slot.
+
+    Attributes
+    ----------
+    index : int
+    state : str
+        ``"vacant"``, ``"starting"``, ``"idle"``, ``"busy"``, ``"stopping"`` or ``"killing"``.
+    pid : int or None
+    task : str or None
+        The key of the task that is running there.
+    tasks_done, crashes, kills : int
+        Counted since the worker started.
+    memory : int
+        Resident bytes of its process; 0 for a thread, whose memory is the worker's.
+    cpu : float
+        CPU seconds of its current process; for a thread, of all its tasks.
+    """
+
+    index: int
+    state: str
+    pid: int | None
+    task: str | None
+    tasks_done: int
+    crashes: int
+    kills: int
+    memory: int
+    cpu: float
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WorkerStatistics:
+    """One worker.
+
+    Attributes
+    ----------
+    executor : str
+        ``"thread"`` or ``"process"``.
+    concurrency : int
+        The number of its task slots.
+    slots : tuple of SlotStatistics
+        Its slots; on a node with thread slots, these and then the processes started for annotated tasks.
+    """
+
+    executor: str
+    concurrency: int
+    slots: tuple[SlotStatistics, ...]
+
+    def __repr__(self) -> str:
+        done = sum(slot.tasks_done for slot in self.slots)
+        return f"<{self.concurrency} {self.executor} slots, {self._busy} busy, {done} tasks done>"
+
+    @property
+    def _busy(self) -> int:
+        return sum(slot.task is not None for slot in self.slots)
+
+    def _row(self) -> Row:
+        sums = (
+            sum(getattr(slot, name) for slot in self.slots) for name in ("tasks_done", "crashes", "kills")
+        )
+        memory, cpu = (sum(getattr(slot, name) for slot in self.slots) for name in ("memory", "cpu"))
+        return self.executor, self.concurrency, self._busy, *sums, format_bytes(memory), f"{cpu:.1f} s"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Statistics:
+    """A cluster at one moment.
+
+    Attributes
+    ----------
+    workers : dict
+        `WorkerStatistics` by address.
+    tasks : dict
+        How many tasks have run, by (place, reason), on the current workers.
+    collections : dict
+        `Collection` by name.
+    prefixes : dict
+        `PrefixStatistics` by the prefix of the tasks' keys, on the current workers.
+    """
+
+    workers: dict[str, WorkerStatistics]
+    tasks: dict[tuple[str, str], int]
+    collections: dict[str, Collection]
+    prefixes: dict[str, PrefixStatistics]
+
+    def __repr__(self) -> str:
+        return "\n\n".join(as_text(*table) for table in self._tables()) or "no workers with slots"
+
+    def _repr_html_(self) -> str:
+        return "".join(as_html(*table) for table in self._tables()) or "no workers with slots"
+
+    def _tables(self) -> Iterator[tuple[Sequence[str], Sequence[Row]]]:
+        if self.workers:
+            yield _WORKER, [(address, *worker._row()) for address, worker in self.workers.items()]
+        if self.tasks:
+            yield ("place", "reason", "tasks"), [(*route, count) for route, count in self.tasks.items()]
+        if self.prefixes:
+            costly = sorted(self.prefixes.items(), key=lambda named: -named[1].cpu)
+            yield _PREFIX, [(prefix, *_prefix_row(found)) for prefix, found in costly]
+        if self.collections:
+            yield _COLLECTION, [_collection_row(found) for found in self.collections.values()]
+
+
+def _prefix_row(found: PrefixStatistics) -> Row:
+    over = found.memory_limit_hits, found.timeouts, found.crashes
+    return found.count, f"{found.cpu:.1f} s", f"{found.wall:.1f} s", format_bytes(found.peak_memory), *over
+
+
+def _collection_row(found: Collection) -> Row:
+    hosts = ", ".join(found.hosts)
+    return found.name, found.kind, hosts, found.size, found.waiting, found.operations
+
+
+def statistics(client: Client) -> Statistics:
+    """What the slots of the cluster are doing.
+
+    Parameters
+    ----------
+    client : distributed.Client
+
+    Returns
+    -------
+    Statistics
+        With an asynchronous client, an awaitable of it.
+
+    Examples
+    --------
+    >>> statistics(client).tasks  # doctest: +SKIP
+    {('child', 'plain'): 20}
+
+    Notes
+    -----
+    Places are ``child``, ``thread``, ``loop`` and ``worker``; reasons ``plain``, ``p2p``, ``async``,
+    ``actor``, ``alias``, ``data``, ``annotated`` and ``other-executor``.
+    """
+    return checked(client).sync(_statistics, client)  # type: ignore[no-any-return]  # or an awaitable
+
+
+async def _statistics(client: Client) -> Statistics:
+    scheduler = await connected(client)
+    answers = await scheduler.skyward_statistics()
+    tasks: Counter[tuple[str, str]] = Counter()
+    for answer in answers.values():
+        for place, reason, count in answer["tasks"]:
+            tasks[place, reason] += count
+    workers = {worker: _worker(answer) for worker, answer in answers.items()}
+    prefixes = added_up(answer["prefixes"] for answer in answers.values())
+    return Statistics(workers, dict(tasks), await listed(client), prefixes)
+
+
+def _worker(answer: dict[str, Any]) -> WorkerStatistics:
+    slots = tuple(SlotStatistics(**slot) for slot in answer["slots"])
+    return WorkerStatistics(answer["executor"], answer["concurrency"], slots)

@@ -1,0 +1,1 @@
+"""Collections over the network: from a handle, through switchboards, to homes."""

@@ -1,0 +1,222 @@
+"""A worker's part in collections: its switchboard, the homes that live in it, and which of its runs end.
+
+```
+ state machine ── transition ──▶ a run ends ── what it may hold ──▶ homes forget it
+ scheduler ── found, end, gone ─▶ homes come and go; callers elsewhere are gone
+```
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import CancelledError, Future
+from contextvars import ContextVar
+from itertools import count
+from typing import Any
+
+from distributed import Worker as DaskWorker
+from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.utils import sync
+from distributed.worker import thread_state  # type: ignore[attr-defined]
+
+from skyward_dask.errors import CollectionLost
+from skyward_dask.extension import private
+from skyward_dask.extension.collections.lookup import destroyed, find_at_scheduler
+from skyward_dask.extension.collections.switchboard import Switchboard
+from skyward_dask.extension.task_run import TaskRun, current
+from skyward_dask.shared.asks import Spec
+from skyward_dask.shared.calls import Caller
+from skyward_dask.shared.home import Home
+
+logger = logging.getLogger(__name__)
+
+#: Under this name in `worker.plugins`, so that the state machine calls `transition`.
+NAME = "skyward-attendant"
+_RUNNING = ("executing", "long-running")
+#: The actor whose ``async def`` method runs here.
+_acting: ContextVar[Any] = ContextVar("skyward_actor", default=None)
+#: The id of the worker that carries out a task here, the task's key, and its run.
+_executing: ContextVar[tuple[object, Any, str]] = ContextVar("skyward_executing", default=(None, None, ""))
+
+
+class Attendant(WorkerPlugin):
+    """What one worker does for collections.
+
+    Parameters
+    ----------
+    worker : distributed.Worker
+
+    Notes
+    -----
+    Made when a task of the worker first uses a collection, or when one is to live there.
+    """
+
+    name = NAME
+
+    def __init__(self, worker: DaskWorker) -> None:
+        self._worker = worker
+        self._numbers = count(1)
+        self._runs = {
+            key: self._new_run(key) for key, ts in worker.state.tasks.items() if ts.state in _RUNNING
+        }
+        self._live = set(self._runs.values())
+        self.switchboard = Switchboard(
+            worker.id,
+            worker.address,
+            worker.loop,
+            worker.rpc,
+            lambda spec: find_at_scheduler(worker.scheduler, spec, worker.id),
+            is_live=self._is_live,
+        )
+        self._execute_task = worker.execute
+        self._execute_actor = worker.handlers["actor_execute"]
+        worker.plugins[NAME] = self
+        worker.execute = self._execute  # type: ignore[method-assign]
+        worker.handlers["actor_execute"] = self._act
+        worker.handlers["skyward_wire"] = self.switchboard.accept
+        worker.handlers["skyward_found"] = self.found
+        worker.handlers["skyward_end"] = self.end
+        worker.handlers["skyward_homes"] = self.statistics
+        worker.handlers["skyward_know"] = self.know
+        worker.stream_handlers["skyward_gone"] = self.gone
+
+    @classmethod
+    def of(cls, worker: DaskWorker) -> Attendant:
+        """The worker's attendant; from any thread."""
+        found = worker.plugins.get(NAME)
+        if found is None:
+            if threading.get_ident() != worker.thread_id:
+                return sync(worker.loop, cls._of_on_loop, worker)
+            found = cls(worker)
+        assert isinstance(found, cls)
+        return found
+
+    @classmethod
+    async def _of_on_loop(cls, worker: DaskWorker) -> Attendant:
+        return cls.of(worker)
+
+    # --- who calls ---------------------------------------------------------------------------------------
+
+    def caller(self) -> Caller:
+        """Who calls in this thread or coroutine; its run is empty if none is known.
+
+        Raises
+        ------
+        CancelledError
+            A run that isn't wanted any more, and goes on in a thread that can't be ended.
+        """
+        if (run := current.get()) is not None:
+            return self.caller_of(run)
+        who, key, begun = _executing.get()
+        if who == self._worker.id:
+            return self._caller_for(key, begun=begun)
+        actor = private.actor_in_this_thread(self._worker) or _acting.get()
+        if actor is not None:
+            return Caller(self._worker.id, f"actor {actor}", place=self._worker.address)
+        # a run that had begun when the first one asked for a collection, on a worker without slots of ours
+        key = getattr(thread_state, "key", None) or private.key_of_this_coroutine(self._runs)
+        return Caller(self._worker.id, place=self._worker.address) if key is None else self._caller_for(key)
+
+    def caller_of(self, run: TaskRun, slot: int | None = None) -> Caller:
+        """The caller that a run of a task is; raises as `caller` does."""
+        if run.stopped:
+            raise CancelledError(f"task {run.key!r} was cancelled")
+        return self._caller_for(run.key, slot)
+
+    def _caller_for(self, key: Any, slot: int | None = None, begun: str = "") -> Caller:
+        run = self._runs.get(key)
+        if run is None or run != (begun or run):
+            raise CancelledError(f"task {key!r} has ended, or was cancelled")
+        return Caller(self._worker.id, run, str(key), slot, self._worker.address)
+
+    async def _execute(self, key: Any, **rest: Any) -> Any:
+        """Dask's own, in a context that knows the run: whoever copies it, in whatever thread, is the run."""
+        _executing.set((self._worker.id, key, self._runs.get(key, "")))
+        return await self._execute_task(key, **rest)
+
+    async def _act(self, actor: Any = None, function: Any = None, **rest: Any) -> Any:
+        """Dask's handler, in a context that knows which actor it is for."""
+        _acting.set(actor)
+        return await self._execute_actor(actor=actor, function=function, **rest)
+
+    # --- runs and homes come and go ------------------------------------------------------------------------
+
+    def _new_run(self, key: Any) -> str:
+        return f"{key}#{next(self._numbers)}"
+
+    def _is_live(self, run: str) -> bool:
+        return run in self._live or not run or run.startswith("actor ")
+
+    def renew(self, key: Any) -> None:
+        """The run begins anew in another child: what it held in the lost one is given back; any thread."""
+        run = self._runs.get(key)
+        if run is not None:
+            self._runs[key] = self._new_run(key)
+            self._live.add(self._runs[key])
+            self._worker.loop.add_callback(self._end_run, run)
+
+    def _end_run(self, run: str) -> None:
+        self._live.discard(run)
+        self.switchboard.forget_run(run)
+
+    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
+        """What the state machine says."""
+        if finish == "executing":
+            self._runs[key] = self._new_run(key)
+            self._live.add(self._runs[key])
+        elif start in _RUNNING and finish not in _RUNNING:
+            if (run := self._runs.pop(key, None)) is not None:
+                self._end_run(run)
+        elif start == "memory":
+            self.switchboard.forget_run(f"actor {key}")
+            self._close(key)
+
+    async def teardown(self, worker: DaskWorker) -> None:
+        """The worker closes, and its homes end."""
+        self.switchboard.close(
+            CollectionLost(
+                f"the worker at {worker.address} is closing: the collections on it end, and its tasks can't "
+                "reach others any more."
+            )
+        )
+
+    async def found(self, homes: list[tuple[str, str, dict[str, Any]]]) -> str:
+        """Have new homes live here: (key, kind, options of the state) of each."""
+        for key, kind, options in homes:
+            home = self.switchboard.homes[key] = Home(kind, options)
+            private.place_actor(self._worker, key, home)
+        return "OK"
+
+    async def end(self, keys: list[str]) -> str:
+        """Homes that live here are to end; Dask lets go of the actors later."""
+        for key in keys:
+            self._close(key)
+        return "OK"
+
+    def _close(self, key: Any) -> None:
+        if (home := self.switchboard.homes.pop(key, None)) is not None:
+            home.close(CollectionLost("the collection was destroyed, or its cluster restarted."))
+
+    def know(self, party: str) -> str:
+        """A worker or a client is about to use a home that lives here."""
+        self.switchboard.know(party)
+        return "OK"
+
+    def gone(self, party: str, worker: str) -> None:
+        """A worker, or a client, is gone."""
+        try:
+            self.switchboard.forget_party(party, worker)
+        except Exception:  # Dask would close the worker, with all results
+            logger.exception("What %s held isn't released", worker or party)
+
+    def destroy(self, spec: Spec) -> Future[None]:
+        """End a collection; from any thread."""
+        return destroyed(self._worker.loop, self._reach, spec, self.switchboard.destroyed)
+
+    async def _reach(self) -> Any:
+        return self._worker.scheduler
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """What each home has to tell."""
+        return {key: home.statistics() for key, home in self.switchboard.homes.items()}

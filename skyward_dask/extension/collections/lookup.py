@@ -1,0 +1,90 @@
+"""Finding a collection: the question of a client or a worker to the scheduler's directory."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any
+
+from tornado.ioloop import IOLoop
+
+from skyward_dask.errors import CollectionLost, SkywardError
+from skyward_dask.extension.registration import introduce
+from skyward_dask.shared.asks import Route, Spec
+
+
+class Unregistered(CollectionLost):
+    """The scheduler doesn't know the worker or client that asks."""
+
+    def __init__(self, party: str) -> None:
+        super().__init__(party)
+
+    def __str__(self) -> str:
+        return (
+            f"the scheduler has lost the connection to {self.args[0]}: what it held is released, and it has "
+            "to connect again before it can use collections."
+        )
+
+
+async def find_at_scheduler(scheduler: Any, spec: Spec, party: str, client: str = "") -> Route:
+    """Where a collection lives; it is made if there is none of that name.
+
+    Parameters
+    ----------
+    scheduler
+        A connection to the scheduler.
+    party : str
+        Who will make the calls.
+    client : str
+        The id of the client that the party is; empty for a worker.
+    """
+    await introduce(scheduler)
+    found: Route = await ask(scheduler.skyward_open, spec=pickle.dumps(spec), party=party, client=client)
+    return found
+
+
+def destroyed(
+    loop: IOLoop, reach: Callable[[], Awaitable[Any]], spec: Spec, then: Callable[[Spec], None]
+) -> Future[None]:
+    """Have a collection destroyed; from any thread.
+
+    Parameters
+    ----------
+    reach : callable
+        Gives a connection to the scheduler.
+    then : callable
+        Is called before anybody hears of it.
+    """
+    outcome: Future[None] = Future()
+
+    async def destroy() -> None:
+        try:
+            scheduler = await reach()
+            await introduce(scheduler)
+            await ask(scheduler.skyward_destroy, spec=pickle.dumps(spec))
+        except Exception as error:  # the caller's to see
+            outcome.set_exception(error if isinstance(error, SkywardError) else _unreachable(spec, error))
+        else:
+            then(spec)
+            outcome.set_result(None)
+
+    loop.add_callback(destroy)
+    return outcome
+
+
+def _unreachable(spec: Spec, cause: Exception) -> CollectionLost:
+    error = CollectionLost(
+        f"{spec.kind} {spec.name!r} can't be destroyed: the scheduler doesn't answer, or this process is "
+        "closing."
+    )
+    error.__cause__ = cause
+    return error
+
+
+async def ask(operation: Any, **arguments: Any) -> Any:
+    """Ask the directory; raises what it raised, which Dask would log as an error of the scheduler's."""
+    went_well, value = pickle.loads(await operation(**arguments))
+    if not went_well:
+        raise value
+    return value

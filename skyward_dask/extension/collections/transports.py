@@ -1,0 +1,208 @@
+"""The way from a handle to its collections: through a worker, through a slot's worker, or through a client.
+
+A transport asks and gives the answer to come. Who calls owns what the call takes: the run of a task, wherever
+there is one, whatever the cluster was named by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any, Protocol, cast
+
+from distributed import Client, get_worker
+from distributed import Worker as DaskWorker
+from distributed.comm.addressing import resolve_address
+from tornado.ioloop import IOLoop
+
+from skyward_dask.errors import ConfigurationError, OperatorError
+from skyward_dask.extension import private
+from skyward_dask.extension.child.task import worker_of_this_process
+from skyward_dask.extension.child.worker_facade import ChildWorker
+from skyward_dask.extension.collections.host import Attendant
+from skyward_dask.extension.collections.lookup import Unregistered, destroyed, find_at_scheduler
+from skyward_dask.extension.collections.switchboard import Switchboard
+from skyward_dask.extension.connection import reach, refuse_closed
+from skyward_dask.shared.asks import Ask, Pending, Route, Spec
+from skyward_dask.shared.calls import Caller
+
+#: Seconds in which the scheduler knows again a client that has connected again.
+_RECONNECT = 10.0
+#: Seconds between two questions whether it does.
+_LOOK = 0.05
+
+
+class Transport(Protocol):
+    """How a handle asks."""
+
+    def begin(self, spec: Spec, ask: Ask) -> Pending:
+        """Ask; doesn't wait."""
+
+    def took(self, pending: Pending) -> None:
+        """The answer to a question that binds has come to who asked; said just before they have it."""
+
+    def withdraw(self, pending: Pending, expired: bool) -> None:
+        """Who asked gives it up; if the time-out is over, they take an answer that is on its way."""
+
+    def destroy(self, spec: Spec) -> Future[None]:
+        """End the collection; doesn't wait."""
+
+    def is_on_loop(self) -> bool:
+        """Whether the thread that calls runs the loop that brings the answers: then it must not wait."""
+
+
+class WorkerTransport:
+    """From a task in a thread, a coroutine or an actor of a worker."""
+
+    def __init__(self, worker: DaskWorker) -> None:
+        self._worker = worker
+        self._attendant = Attendant.of(worker)
+
+    def begin(self, spec: Spec, ask: Ask) -> Pending:
+        caller = self._attendant.caller()
+        if not caller.run:
+            _refuse_without_owner(spec, ask)
+        return self._attendant.switchboard.begin(spec, ask, caller)
+
+    def took(self, pending: Pending) -> None:
+        self._attendant.caller()  # or its run has ended meanwhile: then it has nothing any more
+        self._attendant.switchboard.took(pending)
+
+    def withdraw(self, pending: Pending, expired: bool) -> None:
+        self._attendant.switchboard.withdraw(pending, expired)
+
+    def destroy(self, spec: Spec) -> Future[None]:
+        return self._attendant.destroy(spec)
+
+    def is_on_loop(self) -> bool:
+        return threading.get_ident() == self._worker.thread_id
+
+
+class ClientTransport:
+    """From a client's own process."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._loop = cast(IOLoop, client.loop)
+        self._stream: Any = None
+        self._connections = 0
+        refuse_closed(client)
+        scheduler: Any = client.scheduler
+        self._switchboard = Switchboard(
+            client.id,
+            "",
+            self._loop,
+            client.rpc,
+            self._find,
+            via="" if client.direct_to_workers else scheduler.address,
+            present=lambda caller: replace(caller, party=self._party()),
+        )
+
+    def begin(self, spec: Spec, ask: Ask) -> Pending:
+        refuse_closed(self.client)  # a loop that has ended takes calls and never answers
+        if private.is_of_a_worker(self.client):
+            _refuse_without_owner(spec, ask)
+        return self._switchboard.begin(spec, ask, Caller(self.client.id, place=self.client.id))
+
+    def took(self, pending: Pending) -> None:
+        self._switchboard.took(pending)
+
+    def withdraw(self, pending: Pending, expired: bool) -> None:
+        self._switchboard.withdraw(pending, expired)
+
+    def destroy(self, spec: Spec) -> Future[None]:
+        refuse_closed(self.client)
+        return destroyed(self._loop, partial(reach, self.client), spec, self._switchboard.destroyed)
+
+    def is_on_loop(self) -> bool:
+        return bool(self.client.asynchronous)
+
+    # --- a client that has lost its connection makes it anew, and is another party then -------------------
+
+    def _party(self) -> str:
+        stream = self.client.scheduler_comm
+        if stream is not None and stream is not self._stream:
+            self._stream = stream
+            self._connections += 1
+        return f"{self.client.id}#{self._connections}"
+
+    async def _find(self, spec: Spec) -> Route:
+        deadline = self._loop.time() + _RECONNECT
+        while True:
+            scheduler = await reach(self.client)
+            try:
+                return await find_at_scheduler(scheduler, spec, self._party(), self.client.id)
+            except Unregistered:  # the scheduler knows of the loss before the client does
+                if self._loop.time() > deadline:
+                    raise
+            await asyncio.sleep(_LOOK)
+
+
+def find_transport(client: Client | None = None) -> Transport:
+    """The way from here: from the task that calls, if that is in the client's cluster; else from the client.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none.
+    """
+    worker = _worker_here()
+    if worker is None or (client is not None and not _is_of_cluster(client, worker)):
+        return _of_client(client or _current_client())
+    return worker.collections if isinstance(worker, ChildWorker) else WorkerTransport(worker)
+
+
+def _worker_here() -> ChildWorker | DaskWorker | None:
+    """The worker of the task that calls, also in another thread of the task's."""
+    try:
+        found: ChildWorker | DaskWorker = get_worker()
+    except ValueError:
+        return worker_of_this_process()
+    return found
+
+
+def _is_of_cluster(client: Client, worker: ChildWorker | DaskWorker) -> bool:
+    scheduler: Any = getattr(client, "scheduler", None)
+    return scheduler is not None and _resolved(scheduler.address) == _resolved(worker.scheduler.address)
+
+
+@cache
+def _resolved(address: str) -> str:
+    with suppress(OSError, ValueError):
+        return resolve_address(address)
+    return address
+
+
+def _current_client() -> Client:
+    try:
+        client: Client = Client.current()
+    except ValueError:
+        here = "in this thread, which is in no task's context" if private.has_workers() else "here"
+        raise ConfigurationError(
+            f"a collection lives in a cluster, and there is none {here}: call it in a task (in a thread of "
+            "its own: by asyncio.to_thread, or contextvars.copy_context().run), make a "
+            "dask.distributed.Client, open a skyward_dask.Compute, or give client=."
+        ) from None
+    return client
+
+
+def _of_client(client: Client) -> ClientTransport:
+    """One for each client: it has a connection."""
+    if not isinstance(client, Client):
+        raise ConfigurationError(f"client must be a dask.distributed.Client, not {client!r}.")
+    found = private.client_extension(client, "skyward", ClientTransport)
+    assert isinstance(found, ClientTransport)
+    return found
+
+
+def _refuse_without_owner(spec: Spec, ask: Ask) -> None:
+    if ask.binds:
+        raise OperatorError(
+            f"{spec.kind} {spec.name!r} is asked for what somebody has to own, in a thread or a coroutine of "
+            "a worker that belongs to no task: it would never be given back. Start it in its task's context, "
+            "with asyncio.to_thread or contextvars.copy_context().run, or call in the task itself."
+        )

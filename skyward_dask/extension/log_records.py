@@ -1,0 +1,106 @@
+"""Log records of a child, as records of its worker: with their own logger, level and place.
+
+A child has the worker's levels. What its tasks log is handled in the worker; what they print is
+another matter (`skyward_dask.extension.worker.task_log`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from skyward_dask.errors import WorkerUnreachable
+from skyward_dask.slots.child.link import Link
+
+#: Of a record: what is used up when it is put into words, and can't be sent as it is.
+_WORDED = frozenset({"msg", "args", "exc_info"})
+_PLAIN = (str, int, float, bool, bytes, type(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """What a process logs: the levels of its loggers, and whether its root logger has handlers."""
+
+    by_name: Mapping[str, int] = field(default_factory=dict)
+    root_handles: bool = False
+
+    @classmethod
+    def now(cls) -> Levels:
+        root = logging.getLogger()
+        loggers = {"": root, **root.manager.loggerDict}
+        levels = {name: found.level for name, found in loggers.items() if isinstance(found, logging.Logger)}
+        return cls({name: level for name, level in levels.items() if level}, bool(root.handlers))
+
+
+class Forwarder(logging.Handler):
+    """Sends records to the worker.
+
+    Parameters
+    ----------
+    link : Link
+    otherwise : logging.Handler
+        Has the records of a process that doesn't reach the worker: one that a task has forked, or a slot's
+        own between two tasks.
+    """
+
+    def __init__(self, link: Link, otherwise: logging.Handler, level: int = logging.NOTSET) -> None:
+        super().__init__(level)
+        self._link = link
+        self._otherwise = otherwise
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._link.is_open:
+                self._link.tell("log", self._values(record))
+                return
+        except WorkerUnreachable:
+            pass  # the task has just ended
+        except Exception:
+            self.handleError(record)  # logging is no reason for a task to fail: it says so on stderr
+            return
+        self._otherwise.handle(record)
+
+    def _values(self, record: logging.LogRecord) -> dict[str, Any]:
+        """All of the record in plain values, from which `logging.makeLogRecord` builds it again."""
+        values = {name: _plain(value) for name, value in vars(record).items() if name not in _WORDED}
+        values["msg"] = record.getMessage()
+        if record.exc_info and not record.exc_text:
+            values["exc_text"] = (self.formatter or logging.Formatter()).formatException(record.exc_info)
+        return values
+
+
+def _plain(value: Any) -> Any:
+    """A field of a record: the worker may lack the modules of values that aren't plain."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind in (list, tuple):
+        return kind(map(_plain, value))
+    if kind is dict:
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    return str(value)
+
+
+def forward(link: Link, levels: Levels) -> None:
+    """Log in the worker from now on, what it would log itself; called once in a child."""
+    assert logging.lastResort is not None
+    every = Forwarder(link, logging.lastResort)
+    for name, found in logging.getLogger().manager.loggerDict.items():
+        if isinstance(found, logging.Logger) and found.handlers:
+            # those that distributed has configured: here they would write to stderr
+            logging.getLogger(name).handlers[:] = [every]
+    for name, level in levels.by_name.items():
+        logging.getLogger(name).setLevel(level)
+    if levels.root_handles:
+        logging.getLogger().addHandler(every)
+    logging.lastResort = Forwarder(link, logging.lastResort, logging.WARNING)
+
+
+def handle(values: dict[str, Any]) -> None:
+    """Log a record of a child; in the worker."""
+    record = logging.makeLogRecord(values)
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)

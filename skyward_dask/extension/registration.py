@@ -1,0 +1,47 @@
+"""Bringing our side to a scheduler, over a connection to it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.protocol.pickle import dumps
+
+from skyward_dask.errors import InstallError
+
+#: Of our plugins, in the scheduler and in workers.
+NAME = "skyward"
+#: Under this name a worker that registers says that it is a node.
+NODE = "skyward-node"
+
+
+class _SchedulerSide:
+    """Pickled, it is a message that arrives as the scheduler's plugin; only there is that imported."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _scheduler_side, ()
+
+
+def _scheduler_side() -> SchedulerPlugin:
+    plugin: SchedulerPlugin = import_module(
+        "skyward_dask.extension.scheduler.plugin"
+    ).SkywardSchedulerPlugin()
+    return plugin
+
+
+async def introduce(scheduler: Any) -> None:
+    """Install the scheduler's side, once, over a connection to the scheduler.
+
+    Raises
+    ------
+    InstallError
+        The scheduler can't import the package, or takes no plugins.
+    """
+    try:
+        await scheduler.register_scheduler_plugin(plugin=dumps(_SchedulerSide()), name=NAME, idempotent=True)
+    except (ImportError, ValueError) as error:
+        raise InstallError(
+            f"the scheduler can't have its side of skyward_dask: {error!r}. Install skyward_dask (the same "
+            "version) in the scheduler's environment; distributed.scheduler.pickle must be true there."
+        ) from error

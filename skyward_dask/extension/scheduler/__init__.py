@@ -1,0 +1,1 @@
+"""The scheduler's side: slot counts, the directory of collections, and workers that leave."""

@@ -1,0 +1,194 @@
+"""The scheduler's side: truthful slot counts, and `install` carried out so that it can fail cleanly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distributed import Scheduler
+from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.metrics import time
+from distributed.protocol.pickle import loads
+from distributed.scheduler import WorkerState, WorkerStatusPlugin
+
+from skyward_dask.extension.batching import Pace
+from skyward_dask.extension.registration import NAME, NODE
+from skyward_dask.extension.scheduler.answers import failure
+from skyward_dask.extension.scheduler.directory import Directory
+from skyward_dask.extension.scheduler.retirement import Retirement
+from skyward_dask.extension.scheduler.slot_overrides import SlotOverrides
+
+
+class SkywardSchedulerPlugin(SchedulerPlugin):
+    """Keeps the scheduler's books of slots, and answers clients and nodes.
+
+    Notes
+    -----
+    Installed by whoever comes first: a preload, `install`, or the first worker that has slots. What workers
+    that join should have is Dask's own entry in ``scheduler.worker_plugins``.
+    """
+
+    name = NAME
+
+    async def start(self, scheduler: Scheduler) -> None:
+        self.attach(scheduler)
+
+    def attach(self, scheduler: Scheduler) -> None:
+        """Answer clients and nodes from now on."""
+        self.scheduler = scheduler
+        self.overrides = SlotOverrides(NAME)
+        self.directory = Directory(scheduler)
+        self._retirement = Retirement(scheduler, self.directory)
+        self._pace = Pace()
+        self._nodes: set[str] = set()
+        scheduler.handlers["skyward_resize"] = self.resize
+        scheduler.handlers["skyward_told"] = self.slots_told
+        scheduler.handlers["skyward_slots"] = self.take_slots
+        scheduler.handlers["skyward_install"] = self.install
+        scheduler.handlers["skyward_uninstall"] = self.uninstall
+        scheduler.handlers["skyward_installed"] = self.installed
+        scheduler.handlers["skyward_statistics"] = self.statistics
+        scheduler.handlers["skyward_check"] = self.check
+        scheduler.handlers["skyward_has_slots"] = self.has_slots
+
+    # --- slots ----------------------------------------------------------------------------------------
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Give a worker that joins its slots, before anything is scheduled on it."""
+        if scheduler.workers[worker].extra.get(NODE):
+            self._note_node(worker, True)
+        pickled = scheduler.worker_plugins.get(NAME)
+        slots = self.overrides.slots_of(scheduler, scheduler.workers[worker].name)
+        if slots is None and pickled:
+            slots = loads(pickled).concurrency
+        if slots:
+            self._set_slots(scheduler.workers[worker], slots)
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
+        """A worker is gone, with the homes of collections that it had, and with its tasks."""
+        self._nodes.discard(worker)
+        self.directory.remove_worker(worker)
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """A client is gone, with what it held."""
+        self.directory.remove_client(client)
+
+    def restart(self, scheduler: Scheduler) -> None:
+        """The cluster restarts, and its collections end."""
+        self.directory.clear()
+
+    def valid_workers_downscaling(
+        self, scheduler: Scheduler, workers: list[WorkerState]
+    ) -> list[WorkerState]:
+        """Those of the workers that `adapt` may close."""
+        return self._retirement.spare_hosts(workers)
+
+    def take_slots(self, worker: str, slots: int, is_node: bool) -> None:
+        """A worker says how many slots it has now, and whether they are ours."""
+        if worker in self.scheduler.workers:  # it may be gone: then its count is gone with it
+            self._note_node(worker, is_node)
+            self._set_slots(self.scheduler.workers[worker], slots)
+
+    def _note_node(self, worker: str, is_node: bool) -> None:
+        (self._nodes.add if is_node else self._nodes.discard)(worker)
+        (self._pace.hasten if is_node else self._pace.restore)(self.scheduler.stream_comms[worker])
+
+    def _set_slots(self, ws: WorkerState, slots: int) -> None:
+        """Patch every place that Dask subtracts from when the worker is lost."""
+        scheduler, more = self.scheduler, slots - ws.nthreads
+        if not more:
+            return
+        ws.nthreads = slots
+        scheduler.total_nthreads += more
+        scheduler.total_nthreads_history.append((time(), scheduler.total_nthreads))
+        scheduler.host_info[ws.host]["nthreads"] += more
+        scheduler.check_idle_saturated(ws)
+        scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=f"skyward-slots-{time()}")
+        # the cluster object is told of a worker's identity once, when it joins
+        for plugin in scheduler.plugins.values():
+            if isinstance(plugin, WorkerStatusPlugin):
+                plugin.add_worker(scheduler, ws.address)
+
+    async def slots_told(self, name: Any) -> int | None:
+        """How many slots a worker is to have, where `resize` has said so."""
+        return self.overrides.slots_of(self.scheduler, name)
+
+    async def resize(self, slots: int, workers: list[str] | None) -> dict[str, str]:
+        """Change slot counts; returns what went wrong, by worker. Those keep what they had."""
+        scheduler = self.scheduler
+        chosen = [self._address(worker) for worker in workers or scheduler.workers]
+        if missing := [worker for worker in chosen if worker not in scheduler.workers]:
+            return dict.fromkeys(missing, "there is no such worker")
+        without = [worker for worker in chosen if worker not in self._nodes]
+        failures = dict.fromkeys(without, "it has no skyward_dask slots: call install first")
+        message = {"op": "skyward_resize", "slots": slots}
+        nodes = [worker for worker in chosen if worker in self._nodes]
+        # an empty list would mean all workers to Dask
+        answers = await scheduler.broadcast(msg=message, workers=nodes, on_error="return") if nodes else {}
+        failures |= {worker: failure(answer) for worker, answer in answers.items() if answer != "OK"}
+        done = {a: scheduler.workers[a] for a in chosen if a in scheduler.workers and a not in failures}
+        if done:
+            self.overrides.remember(scheduler, slots, done if workers or failures else None)
+        return failures
+
+    def _address(self, worker: str) -> str:
+        """The address that is meant; what names no worker, and is no address, stays as it is."""
+        try:
+            return self.scheduler.coerce_address(worker)
+        except (ValueError, OSError):
+            return worker
+
+    # --- install and uninstall ----------------------------------------------------------------------
+
+    async def install(self, plugin: bytes) -> dict[str, str]:
+        """Install on every worker; returns what went wrong, by worker. Then later workers get the old one."""
+        plugins = self.scheduler.worker_plugins
+        previous = plugins.get(NAME)
+        plugins[NAME] = plugin
+        failures = await self._broadcast(plugin)
+        if failures and previous is None:
+            plugins.pop(NAME, None)
+        elif failures and previous is not None:
+            plugins[NAME] = previous
+        return failures
+
+    async def uninstall(self, removal: bytes) -> dict[str, str]:
+        """Give every worker its own executor back; workers that join follow their own flags."""
+        self.scheduler.worker_plugins.pop(NAME, None)
+        return await self._broadcast(removal)
+
+    async def installed(self) -> bytes | None:
+        """The plugin that workers that join get, if there is one."""
+        pickled: bytes | None = self.scheduler.worker_plugins.get(NAME)
+        return pickled
+
+    async def _broadcast(self, plugin: bytes) -> dict[str, str]:
+        message = {"op": "plugin-add", "plugin": plugin, "name": NAME}
+        answers = await self.scheduler.broadcast(msg=message, on_error="return")
+        return {worker: text for worker, answer in answers.items() if (text := failure(answer))}
+
+    async def has_slots(self) -> bool | None:
+        """Whether any worker has slots of ours; None: there are no workers."""
+        return bool(self._nodes) if self.scheduler.workers else None
+
+    # --- looking ------------------------------------------------------------------------------------
+
+    async def statistics(self) -> dict[str, Any]:
+        """What each node has to tell; workers without slots have nothing."""
+        return await self._ask({"op": "skyward_statistics"})
+
+    async def check(self, timeout: float) -> dict[str, Any]:
+        """How each node is; workers without slots have nothing to tell."""
+        return await self._ask({"op": "skyward_check", "timeout": timeout})
+
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        answers = await self.scheduler.broadcast(msg=message, workers=list(self._nodes), on_error="return")
+        # one that is leaving may not answer, or no longer as a node
+        return {worker: a for worker, a in answers.items() if isinstance(a, dict) and "slots" in a}
+
+
+def attach(scheduler: Scheduler) -> None:
+    """Install the scheduler's side, once; in the scheduler's process."""
+    if NAME not in scheduler.plugins:
+        plugin = SkywardSchedulerPlugin()
+        plugin.attach(scheduler)
+        scheduler.add_plugin(plugin)

@@ -1,0 +1,172 @@
+"""Workers that leave while collections live on them: other data moves first, operators hear why one stays.
+
+Dask neither retires a worker that has an actor nor moves anything off it; `scale`, `adapt` and ``--lifetime``
+close it all the same, with whatever it holds. So homes are hidden while Dask moves the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from distributed import Scheduler, Status
+from distributed.scheduler import WorkerState
+
+from skyward_dask.extension.scheduler.directory import Directory
+
+#: A child of the scheduler's own logger: it logs where and from which level the scheduler does, and
+#: ``client.get_scheduler_logs()`` shows it.
+logger = logging.getLogger("distributed.scheduler.skyward")
+#: Dask's own default.
+_MEMORY_RATIO = 2
+#: What operators read of each event, and how loudly.
+_TEXTS = {
+    "spare-host": (
+        logging.INFO,
+        "Worker %s is not taken when the cluster shrinks, because collections live on it: %s.",
+    ),
+    "keep-host": (
+        logging.WARNING,
+        "Worker %s is not retired, because collections live on it: %s. Its other data has moved to other "
+        "workers. To retire it, destroy() the collections first.",
+    ),
+    "lose-host": (
+        logging.WARNING,
+        "Worker %s is closed, and the collections that live on it are lost: %s. Its other data has moved to "
+        "other workers.",
+    ),
+}
+
+
+class Retirement:
+    """Stands in for the scheduler's ``retire_workers`` and ``workers_to_close``.
+
+    Parameters
+    ----------
+    scheduler : distributed.Scheduler
+    directory : Directory
+        Knows which collections live where.
+
+    Notes
+    -----
+    Lives on the scheduler's loop.
+    """
+
+    def __init__(self, scheduler: Scheduler, directory: Directory) -> None:
+        self._scheduler = scheduler
+        self._directory = directory
+        self._spared: set[str] = set()
+        self._retire: Any = scheduler.retire_workers
+        self._choose: Any = scheduler.workers_to_close
+        # clients go by the handlers, the scheduler itself and its HTTP API by the attributes
+        for name, function in (("retire_workers", self.retire), ("workers_to_close", self.workers_to_close)):
+            scheduler.handlers[name] = function
+            setattr(scheduler, name, function)
+
+    async def retire(
+        self, workers: Iterable[Any] | None = None, *, names: Iterable[Any] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Retire workers, as Dask does.
+
+        A host is not retired, and isn't in the answer, unless its caller will close it whatever the answer
+        is: then its collections are lost. In both cases its other data moves away.
+        """
+        wanted = workers if names is None else names
+        if wanted is None or None not in (workers, names):
+            retired: dict[str, Any] = await self._retire(workers, names=names, **options)
+            return retired
+        found = self._found(wanted)
+        # SpecCluster, which gives names for addresses, doesn't look at the answer; nor does a worker itself
+        by_cluster = names is None and set(found).isdisjoint(wanted)
+        if by_cluster and len(found) == len(self._scheduler.workers):
+            return {}  # the cluster ends, and nobody stays who could take anything
+        hosts = {address: homes for address in found if (homes := self._directory.homes_on(address))}
+        retired = {}
+        if others := [address for address in found if address not in hosts]:
+            retired = await self._retire(others, **options)
+        if hosts:
+            is_closed = by_cluster or str(options.get("stimulus_id")).startswith("worker-close-gracefully")
+            retired |= await self._retire_hosts(hosts, is_closed, **options)
+        return retired
+
+    def _found(self, wanted: Iterable[Any]) -> list[str]:
+        """The addresses of the workers that have these addresses or names."""
+        texts = set(map(str, wanted))
+        workers = self._scheduler.workers.values()
+        return [ws.address for ws in workers if not texts.isdisjoint((ws.address, str(ws.name)))]
+
+    async def _retire_hosts(
+        self,
+        hosts: Mapping[str, Mapping[str, str]],
+        is_closed: bool,
+        close_workers: bool = False,
+        stimulus_id: str = "skyward-retire-hosts",
+        **_: Any,
+    ) -> dict[str, Any]:
+        workers = self._scheduler.workers
+        before = {address: workers[address].status for address in hosts}
+        with self._hidden(hosts):
+            moved = await self._retire(list(hosts), remove=False, close_workers=False)
+        retired = {}
+        for address in moved.keys() & workers.keys():  # of the others Dask has said why not, or they are gone
+            if is_closed:
+                self._tell("lose-host", address, hosts[address])
+                await self._scheduler.remove_worker(
+                    address, expected=True, close=close_workers, stimulus_id=stimulus_id
+                )
+                retired[address] = moved[address]
+            else:
+                self._tell("keep-host", address, hosts[address])
+                self._reinstate(address, before[address])
+        return retired
+
+    @contextmanager
+    def _hidden(self, hosts: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
+        """Have Dask not see that homes are actors of their workers."""
+        hidden = {
+            ws: {task for task in ws.actors if task.key in homes}
+            for ws, homes in ((self._scheduler.workers[address], homes) for address, homes in hosts.items())
+        }
+        for ws, tasks in hidden.items():
+            ws.actors -= tasks
+        try:
+            yield
+        finally:
+            for ws, tasks in hidden.items():
+                ws.actors |= tasks & ws.has_what  # a collection may have been destroyed meanwhile
+
+    def _reinstate(self, worker: str, before: Status) -> None:
+        """Have a worker that isn't retired take tasks again, as Dask does when it can't move something."""
+        status = before if before == Status.paused else Status.running  # two may have tried at a time
+        message = {"op": "worker-status-change", "status": status.name, "stimulus_id": "skyward-keep-host"}
+        self._scheduler.stream_comms[worker].send(message)
+
+    def workers_to_close(self, memory_ratio: float | None = None, **options: Any) -> list[Any]:
+        """The workers that can go when the cluster shrinks, as Dask chooses them among those that may."""
+        if options.get("n") is None and options.get("target") is None:
+            memory_ratio = self._ratio_of_others(_MEMORY_RATIO if memory_ratio is None else memory_ratio)
+        chosen: list[Any] = self._choose(memory_ratio=memory_ratio, **options)
+        return chosen
+
+    def _ratio_of_others(self, ratio: float) -> float:
+        """Memory to data that workers which may go must have left; Dask forgets what those have that stay."""
+        hosts = [ws for ws in self._scheduler.workers.values() if self._directory.homes_on(ws.address)]
+        everything = sum(ws.nbytes for ws in self._scheduler.workers.values())
+        others = everything - sum(ws.nbytes for ws in hosts)
+        return (ratio * everything - sum(ws.memory_limit for ws in hosts)) / others if others else ratio
+
+    def spare_hosts(self, workers: Iterable[WorkerState]) -> list[WorkerState]:
+        """Those of the workers that can go when the cluster shrinks."""
+        hosts = {ws.address: homes for ws in workers if (homes := self._directory.homes_on(ws.address))}
+        for address in hosts.keys() - self._spared:
+            self._tell("spare-host", address, hosts[address])
+        self._spared = set(hosts)
+        return [ws for ws in workers if ws.address not in hosts]
+
+    def _tell(self, event: str, worker: str, homes: Mapping[str, str]) -> None:
+        collections = sorted(set(homes.values()))
+        level, text = _TEXTS[event]
+        logger.log(level, text, worker, ", ".join(collections))
+        self._scheduler.log_event("skyward", {"action": event, "worker": worker, "collections": collections})

@@ -1,0 +1,240 @@
+"""A task's run in a process slot, from `submit` to the message with which Dask's executors answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextvars import copy_context
+from functools import partial
+from pickle import PickleBuffer
+from typing import Any
+
+from dask._task_spec import GraphNode
+from dask.base import get_annotations
+from dask.sizeof import sizeof
+from distributed import Reschedule
+from distributed.core import error_message
+from distributed.metrics import context_meter, time
+
+from skyward_dask.errors import SerializationError, SlotCrashed, SlotStartFailed, TaskTimeout
+from skyward_dask.extension.child.task import run_task
+from skyward_dask.extension.dask_errors import called
+from skyward_dask.extension.parcel import type_of
+from skyward_dask.extension.task_run import TaskRun
+from skyward_dask.extension.tracebacks import shortened
+from skyward_dask.extension.worker.console import Console
+from skyward_dask.extension.worker.requests import Requests
+from skyward_dask.extension.worker.routing import Limits
+from skyward_dask.extension.worker.values import Values
+from skyward_dask.slots.aside import aside
+from skyward_dask.slots.memory.forms import Form
+from skyward_dask.slots.pool import Pool, PoolClosed, RunEnded
+from skyward_dask.slots.runs import Request, Run
+
+#: CPU seconds, seconds, bytes at the peak, and the error that a run has ended with.
+Usage = tuple[float, float, int, BaseException | None]
+#: Bytes of a task, its small inputs included, that take a millisecond to be pickled.
+_LARGE = 64 * 1024
+
+
+class ChildRun:
+    """One run of a task in a child. For the worker's loop.
+
+    Parameters
+    ----------
+    spec : GraphNode
+    data : mapping
+        The task's dependencies.
+    delay : float
+        Seconds by which the scheduler's clock is ahead.
+    address : str
+        The worker's.
+    task_run : TaskRun
+    requests : Requests
+        What the task may ask its worker for.
+    values : Values
+    console : Console
+        What the task has printed is written before its result is there.
+    helpers : concurrent.futures.Executor
+    on_end : callable
+        Takes the run's `Usage` when it is over, before its future is done.
+
+    Attributes
+    ----------
+    future : asyncio.Future of dict
+        As `distributed.worker._run_task_simple` returns it; never an exception.
+    """
+
+    def __init__(
+        self,
+        spec: GraphNode,
+        data: Mapping[Any, Any],
+        delay: float,
+        address: str,
+        task_run: TaskRun,
+        requests: Requests,
+        values: Values,
+        console: Console,
+        helpers: Executor,
+        on_end: Callable[[Usage], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._spec, self._data, self._delay, self._address = spec, data, delay, address
+        self._task_run, self._requests = task_run, requests
+        self._values, self._console = values, console
+        self._helpers, self._on_end = helpers, on_end
+        self._context = copy_context()  # the task's: metrics go to whoever measures it
+        self._begun, self._measured = time(), 0.0
+        self._slot, self._cpu, self._peak = 0, 0.0, 0
+
+    def start(self, pool: Pool, limits: Limits) -> None:
+        """Have the pool run the task."""
+        key = self._spec.key
+        small, large = self._values.split(self._data)
+        request = Request(
+            key=str(key),
+            function=run_task,
+            args=(self._spec, small, key, get_annotations(), tuple(large)),
+            attached=partial(self._values.forms, large),
+            serve=self._requests.serve,
+            report=self._report,
+            again=self._requests.again,
+            pieces=partial(_pieces, self._spec, self._data),
+            timeout=limits.timeout,
+            memory_limit=limits.memory_limit,
+            is_large=self._values.has_to_be_made(large) or _is_large(self._spec, small),
+        )
+        run = Run(request)
+        run.when_over(self._over)
+        self._pool = pool
+        self._task_run.enter(pool, run)
+        pool.start(run)
+        if self._task_run.stopped:
+            pool.stop(run)
+
+    def _report(
+        self, metrics: list[tuple[Any, float, str]], samples: dict[str, Any] | None, cpu: float, peak: int
+    ) -> None:
+        """What the child has measured becomes the task's, as if its thread had done it."""
+        self._slot = self._task_run.slot or 0
+        self._cpu, self._peak = cpu, peak
+        for label, value, unit in metrics:
+            self._digest(label, value, unit)
+            if unit == "seconds":
+                self._measured += value
+        self._requests.profile(samples)
+
+    def _digest(self, label: Any, value: float, unit: str) -> None:
+        self._context.run(context_meter.digest_metric, label, value, unit)
+
+    def _over(self, run: Run) -> None:
+        outcome = run.outcome
+        if isinstance(outcome, Form) and outcome.is_long:
+            self._loading = self._loop.create_task(self._load_aside(outcome))
+        else:
+            self._loaded(outcome, self._message(partial(self._value, outcome)))
+
+    async def _load_aside(self, outcome: Form) -> None:
+        value = partial(self._value, outcome)
+        self._loaded(outcome, await aside(self._helpers, self._message, value))
+
+    def _loaded(self, outcome: Form | BaseException | None, message: dict[str, Any]) -> None:
+        is_foreign = isinstance(message.get("actual_exception"), SerializationError)
+        # in one process with its client, that one would be handed the closed result
+        if isinstance(outcome, Form) and is_foreign and not self._address.startswith("inproc"):
+            self._loading = self._loop.create_task(self._take_foreign(outcome, message))
+        else:
+            self._end(message)
+
+    async def _take_foreign(self, form: Form, message: dict[str, Any]) -> None:
+        """Keep what can't be unpickled here for other tasks, if a slot can; else the error stands."""
+        key = self._spec.key
+        asked = await self._ask(Request(str(key), type_of, tuple(map(PickleBuffer, form.views()))))
+        if isinstance(asked, Form):
+            message = self._message(lambda: self._values.foreign(key, form, asked.load()))
+        self._end(message)
+
+    async def _ask(self, request: Request) -> Form | BaseException | None:
+        run, over = Run(request), asyncio.Event()
+        run.when_over(lambda _: over.set())
+        try:
+            self._pool.start(run)
+        except PoolClosed as closed:
+            return closed
+        await over.wait()
+        return run.outcome
+
+    def _message(self, value_of: Callable[[], Any]) -> dict[str, Any]:
+        """Dask's message for an outcome; its value is unpickled here."""
+        try:
+            with shortened():
+                value = called(self._spec.key, value_of)
+        except RunEnded:  # nobody wants it any more, or its pool was ended with the worker
+            return _failure(Reschedule())
+        except Exception as error:  # the task's: Dask gives it to those who wait for it
+            if isinstance(error, (SlotCrashed, SlotStartFailed, TaskTimeout)):
+                error.worker = error.worker or self._address  # of a task within the task: that one's
+            return _failure(error)
+        kind = type(value) if value is not None else None
+        size = sizeof(value)
+        return {"op": "task-finished", "status": "OK", "result": value, "nbytes": size, "type": kind}
+
+    def _value(self, outcome: Form | BaseException | None) -> Any:
+        if isinstance(outcome, Form):
+            return self._values.take(self._spec.key, outcome)
+        assert outcome is not None
+        raise outcome
+
+    def _end(self, message: dict[str, Any]) -> None:
+        if self._console.is_behind:
+            self._loading = self._loop.create_task(self._end_when_written(message))
+        else:
+            self._end_now(message)
+
+    async def _end_when_written(self, message: dict[str, Any]) -> None:
+        await aside(self._helpers, self._console.wait_written)
+        self._end_now(message)
+
+    def _end_now(self, message: dict[str, Any]) -> None:
+        if "result" in message:
+            self._requests.bind(message["result"])
+        self._requests.end()
+        self._task_run.leave()
+        stop = time()
+        self._on_end((self._cpu, stop - self._begun, self._peak, message.get("actual_exception")))
+        self._digest("thread-noncpu", max(0.0, stop - self._begun - self._measured), "seconds")
+        message["start"], message["stop"] = self._begun + self._delay, stop + self._delay
+        message["thread"] = self._slot  # a row of the dashboard's task stream for each slot
+        if not self.future.done():  # else the worker closes, and has cancelled it
+            self.future.set_result(message)
+
+
+def failed(error: BaseException, delay: float) -> asyncio.Future[dict[str, Any]]:
+    """Dask's message for a task that has failed before it ran."""
+    now = time() + delay
+    future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    future.set_result(_failure(error) | {"start": now, "stop": now, "thread": 0})
+    return future
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    return {**error_message(error), "op": "task-erred", "actual_exception": error}
+
+
+def _is_large(spec: GraphNode, small: Mapping[Any, Any]) -> bool:
+    return sizeof(spec) > _LARGE or (bool(small) and sum(map(sizeof, small.values())) > _LARGE)
+
+
+def _pieces(spec: GraphNode, data: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:
+    """A task's parts by the names that an error should call them by."""
+    for key, value in data.items():
+        yield f"the result of task {key!r}, an argument", value
+    function = getattr(spec, "func", None)
+    if function is not None:
+        yield "the function", function
+    for number, value in enumerate(getattr(spec, "args", ())):
+        yield f"argument {number}", value
+    for name, value in getattr(spec, "kwargs", {}).items():
+        yield f"argument {name!r}", value

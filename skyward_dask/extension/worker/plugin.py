@@ -1,0 +1,106 @@
+"""`SkywardPlugin`: the message that tells a worker which slots to have."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from dataclasses import replace
+from uuid import uuid4
+
+import cloudpickle
+from distributed import Status
+from distributed import Worker as DaskWorker
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from skyward_dask.config import Worker, check_worker
+from skyward_dask.errors import SerializationError
+from skyward_dask.extension.private import is_registering
+from skyward_dask.extension.worker.node import Node
+
+logger = logging.getLogger(__name__)
+
+NAME = "skyward"
+#: Fields of a `Worker` that are functions of the user's, or may hold some.
+_FUNCTIONS = ("initializer", "env", "health_check")
+
+
+class SkywardPlugin(WorkerPlugin):
+    """Give workers the slots that `worker` describes.
+
+    Parameters
+    ----------
+    worker : Worker, optional
+        The configuration of each node; defaults to Dask's configuration (``skyward.worker``).
+
+    Examples
+    --------
+    >>> client.register_plugin(SkywardPlugin(Worker(concurrency=4, executor="process")))  # doctest: +SKIP
+
+    Notes
+    -----
+    A message and nothing more: one object may serve several workers of a process, and be set up anew
+    before it is torn down. What a worker has lives in its `Node`.
+    """
+
+    name = NAME
+
+    def __init__(self, worker: Worker | None = None) -> None:
+        if worker is not None:
+            check_worker(worker)
+        given = Worker.from_config() if worker is None else worker
+        # these stay pickled: the scheduler reads the rest, and may lack the user's modules
+        functions = {name: getattr(given, name) for name in _FUNCTIONS}
+        self._functions = {name: _pickled(name, f) for name, f in functions.items() if f not in (None, {})}
+        self._worker = replace(given, initializer=None, env={}, health_check=None)
+        # tells two plugins with the same slots apart: the later one makes a `resize` in between void
+        self._token = uuid4().hex
+
+    @property
+    def worker(self) -> Worker:
+        """What each node has."""
+        return replace(self._worker, **{name: pickle.loads(value) for name, value in self._functions.items()})
+
+    @property
+    def concurrency(self) -> int | None:
+        return self._worker.concurrency
+
+    async def setup(self, worker: DaskWorker) -> None:
+        """Have the worker's node take this configuration over; if it can't, nothing has changed."""
+        node = Node.of(worker) or Node(worker)
+        try:
+            await node.adopt(self, self.worker)
+        except BaseException:
+            await node.refuse(self)
+            if is_registering(worker):
+                logger.exception("This worker can't have the slots that its cluster has, and closes")
+                # paused, it computes nothing until it is gone; Dask itself ignores what a setup raises here
+                worker.status = Status.paused
+                worker.loop.add_callback(worker.close, reason="skyward-setup-failed")
+            raise
+
+    def teardown(self, worker: DaskWorker) -> None:
+        """Mark the node: a setup that follows at once adopts it, else it is dismantled."""
+        if node := Node.of(worker):
+            node.disown(self)
+
+
+def _pickled(name: str, value: object) -> bytes:
+    try:
+        pickled: bytes = cloudpickle.dumps(value)
+    except Exception as error:
+        raise SerializationError(
+            f"the worker's {name} can't be pickled: {error!r}. It may hold a lock, a connection or an open "
+            "file: make such things in the function, when it is called."
+        ) from error
+    return pickled
+
+
+class Removal(WorkerPlugin):
+    """Takes the place of `SkywardPlugin` to give a worker its own executor back."""
+
+    name = NAME
+
+    async def setup(self, worker: DaskWorker) -> None:
+        if node := Node.of(worker):
+            await node.dismantle()
+        worker.plugins.pop(NAME, None)

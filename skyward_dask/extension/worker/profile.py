@@ -1,0 +1,64 @@
+"""Dask's profile and call stacks, with the frames of slots' processes."""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from dask.utils import key_split
+from distributed import Worker as DaskWorker
+from distributed import profile
+
+from skyward_dask.extension.child.task import run_task
+from skyward_dask.extension.task_run import TaskRun
+from skyward_dask.extension.tracebacks import is_our_line
+
+#: A frame as faulthandler writes it.
+_FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
+
+
+class Profiling:
+    """A worker's answer to ``client.call_stack()``, and what is added to its profile. For the worker's loop.
+
+    Parameters
+    ----------
+    worker : distributed.Worker
+    runs : callable
+        The runs of tasks in children, by key.
+    """
+
+    def __init__(self, worker: DaskWorker, runs: Callable[[], Mapping[Any, TaskRun]]) -> None:
+        self._worker, self._runs = worker, runs
+
+    def add(self, key: Any, samples: dict[str, Any]) -> None:
+        """Take what a child has sampled of a task."""
+        worker, prefix = self._worker, key_split(key)
+        worker.profile_recent = profile.merge(worker.profile_recent, samples)
+        worker.profile_keys[prefix] = profile.merge(worker.profile_keys[prefix], samples)
+
+    async def call_stack(self, keys: Collection[Any] | None = None) -> dict[Any, list[str]]:
+        """Where running tasks stand."""
+        runs = {key: run for key, run in self._runs().items() if keys is None or key in keys}
+        stacks = self._worker.get_call_stack(keys)
+        texts = await asyncio.gather(*(run.look() for run in runs.values()))
+        found = {key: frames(text) for key, text in zip(runs, texts, strict=True)}
+        stacks |= {key: stack for key, stack in found.items() if stack}
+        return {key: [frame for frame in stack if not is_our_line(frame)] for key, stack in stacks.items()}
+
+
+def frames(text: str) -> list[str]:
+    """The frames below `run_task` in what faulthandler wrote of a child, outermost first."""
+    found = [_FRAME.fullmatch(line) for line in text.splitlines()]
+    inner: list[str] = []
+    for match in found:
+        if match is None:  # the headline of a thread
+            inner = []
+        elif match["file"] == run_task.__code__.co_filename and match["name"] == run_task.__name__:
+            return inner[::-1]
+        else:
+            source = linecache.getline(match["file"], int(match["line"])).strip()
+            inner.append(f'  File "{match["file"]}", line {match["line"]}, in {match["name"]}\n\t{source}')
+    return []

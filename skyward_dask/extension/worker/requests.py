@@ -1,0 +1,226 @@
+"""What a task in a child may ask its worker for, and how the worker does it.
+
+```
+ child                                   worker's loop
+ Link.call(name, …) ── REQUEST ──▶ Requests.serve(name, …) ── at once
+                                                           ├─ later: a future
+                                                           └─ in a thread (P2P, plugins): a future
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future
+from contextvars import copy_context
+from typing import Any
+
+import distributed
+from distributed import Worker as DaskWorker
+from distributed.client import futures_of
+from distributed.metrics import time
+
+from skyward_dask.errors import InstallError
+from skyward_dask.extension import private
+from skyward_dask.extension.collections.host import Attendant
+from skyward_dask.extension.log_records import handle
+from skyward_dask.extension.task_run import TaskRun
+from skyward_dask.shared.asks import Ask, Pending, Spec
+
+#: What a task may ask of its worker's P2P plugin.
+_SHUFFLE_CALLS = frozenset({"add_partition", "barrier", "get_output_partition"})
+
+
+class Requests:
+    """The requests of one run.
+
+    Parameters
+    ----------
+    worker : distributed.Worker
+    run : TaskRun
+    on_profile : callable
+        Takes what the child has sampled of the task.
+    threads : concurrent.futures.Executor
+        For what may block.
+
+    Attributes
+    ----------
+    shuffled : bool
+        Whether the task was a part of a P2P shuffle.
+    """
+
+    def __init__(
+        self,
+        worker: DaskWorker,
+        run: TaskRun,
+        on_profile: Callable[[dict[str, Any]], None],
+        threads: Executor,
+    ) -> None:
+        self._run, self._threads = run, threads
+        self._on_profile = on_profile
+        self._begun = time()
+        self._context = copy_context()  # the task's: metrics go to whoever measures it
+        self.shuffled = False
+        self._worker = worker
+        self._held: list[distributed.Future[Any]] = []
+        self._asked = False
+        self._asks: dict[tuple[str, int], Pending] = {}
+
+    def serve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Carry out one request; see `skyward_dask.slots.runs.Request`."""
+        if name not in _REQUESTS:
+            raise InstallError(f"a task asked its worker for {name!r}, which it doesn't offer")
+        return _REQUESTS[name](self, *args, **kwargs)
+
+    # --- the slot ------------------------------------------------------------------------------------
+
+    def secede(self) -> None:
+        """Go on outside the slot, as Dask's own secede does it.
+
+        A run that is repeated, because its child's template ended, has left before; a task that secedes twice
+        in one run gets its KeyError in the child.
+        """
+        pool, run = self._run.pool, self._run.run
+        if pool is not None and run is not None:
+            private.secede(self._worker, self._run.key, self._begun)
+            pool.secede(run)
+
+    def rejoin(self) -> Any:
+        """Wait for room among the slots."""
+        pool, run = self._run.pool, self._run.run
+        return pool.rejoin(run) if pool is not None and run is not None else None
+
+    def again(self) -> None:
+        """The run goes to another child: what it held in the lost one is given back."""
+        self.end()
+        if self._asked:
+            Attendant.of(self._worker).renew(self._run.key)
+
+    # --- collections ---------------------------------------------------------------------------------
+
+    def collection(self, spec: Spec, ask: Ask, call_id: tuple[str, int]) -> Pending:
+        """Ask a collection in the name of the run."""
+        self._asked = True
+        attendant = Attendant.of(self._worker)
+        caller = attendant.caller_of(self._run, self._run.slot)
+        pending = attendant.switchboard.begin(spec, ask, caller, call_id)
+        if ask.binds:
+            self._asks[call_id] = pending
+            pending.add_done_callback(self._forget_failed)
+        return pending
+
+    def _forget_failed(self, pending: Future[Any]) -> None:
+        assert isinstance(pending, Pending)
+        if pending.exception() is not None:
+            self._asks.pop(pending.id, None)
+
+    def took(self, call_id: tuple[str, int]) -> None:
+        """The task has the answer."""
+        if (pending := self._asks.pop(call_id, None)) is not None:
+            Attendant.of(self._worker).switchboard.took(pending)
+
+    def withdraw(self, call_id: tuple[str, int], expired: bool) -> None:
+        """The task gives a call up; if its time-out is over, it takes an answer that is on its way."""
+        pending = self._asks.get(call_id) if expired else self._asks.pop(call_id, None)
+        if pending is not None:
+            Attendant.of(self._worker).switchboard.withdraw(pending, expired)
+
+    def end(self) -> None:
+        """The child is gone, or has done its run: what was on its way there is given back."""
+        for call_id in reversed(list(self._asks)):
+            self.withdraw(call_id, expired=False)
+
+    def destroy_collection(self, spec: Spec) -> Future[None]:
+        return Attendant.of(self._worker).destroy(spec)
+
+    # --- what the child has to tell --------------------------------------------------------------------
+
+    def profile(self, samples: dict[str, Any] | None) -> None:
+        if samples:
+            self._on_profile(samples)
+
+    def log(self, values: dict[str, Any]) -> None:
+        handle(values)
+
+    # --- the worker ----------------------------------------------------------------------------------
+
+    def log_event(self, topic: Any, message: Any) -> None:
+        self._worker.log_event(topic, message)
+
+    def shuffle(self, call: str, *args: Any, **kwargs: Any) -> Any:
+        """What P2P's tasks ask of their plugin, which may wait for the disk."""
+        if call not in _SHUFFLE_CALLS:
+            raise InstallError(f"a task asked P2P in its worker for {call!r}, which it doesn't offer")
+        self.shuffled = True
+        return self._in_thread(getattr(self._worker.plugins["shuffle"], call), *args, **kwargs)
+
+    def plugin(self, name: str, attribute: str) -> tuple[bool, Any]:
+        """Whether an attribute of a plugin is to be called; if it isn't, its value."""
+        value = getattr(self._worker.plugins[name], attribute)
+        return (True, None) if callable(value) else (False, value)
+
+    def call_plugin(self, plugin: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._in_thread(getattr(self._worker.plugins[plugin], method), *args, **kwargs)
+
+    def plugins(self) -> list[str]:
+        return list(self._worker.plugins)
+
+    # --- its data ----------------------------------------------------------------------------------------
+
+    def keys(self) -> list[Any]:
+        return list(self._worker.data)
+
+    def values(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        """Those of the keys that the worker has, with their values."""
+        data = self._worker.data
+        return {key: data[key] for key in keys if key in data}
+
+    def update_data(self, data: Mapping[Any, Any]) -> Any:
+        return self._worker.update_data(dict(data))
+
+    def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call what may block in a thread that is the task's in Dask's eyes."""
+
+        def call() -> Any:
+            with private.task_thread(self._worker, self._run.key):
+                return function(*args, **kwargs)
+
+        return self._threads.submit(self._context.copy().run, call)
+
+    # --- futures in results ----------------------------------------------------------------------------
+
+    def hold(self, keys: Iterable[Any]) -> Future[str]:
+        """Have the worker want these keys, which are in the run's result; returns its client's id."""
+        return self._in_thread(self._hold, list(keys))
+
+    def _hold(self, keys: list[Any]) -> str:
+        client = distributed.get_client()
+        self._held += [distributed.Future(key, client) for key in keys]
+        return str(client.id)
+
+    def bind(self, result: Any) -> None:
+        """Make the futures in a result the worker's own: they live as long as the result."""
+        if self._held:
+            for future in futures_of(result):
+                future.bind_client(self._held[0].client)
+
+
+_REQUESTS: Mapping[str, Callable[..., Any]] = {
+    "secede": Requests.secede,
+    "rejoin": Requests.rejoin,
+    "log_event": Requests.log_event,
+    "shuffle": Requests.shuffle,
+    "plugin": Requests.plugin,
+    "call_plugin": Requests.call_plugin,
+    "plugins": Requests.plugins,
+    "keys": Requests.keys,
+    "values": Requests.values,
+    "update_data": Requests.update_data,
+    "hold": Requests.hold,
+    "profile": Requests.profile,
+    "log": Requests.log,
+    "collection": Requests.collection,
+    "took": Requests.took,
+    "withdraw": Requests.withdraw,
+    "destroy_collection": Requests.destroy_collection,
+}

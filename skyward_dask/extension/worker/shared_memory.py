@@ -1,0 +1,106 @@
+"""A worker's shared memory and Dask's view of it: setting, measure and pressure."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import dask.config
+from dask.utils import parse_bytes
+from distributed import Worker as DaskWorker
+
+from skyward_dask.config import parsed
+from skyward_dask.errors import ConfigurationError
+from skyward_dask.extension.worker.pickled_values import Shelf
+from skyward_dask.slots.memory import segments as shared_memory
+from skyward_dask.slots.memory.forms import Form
+from skyward_dask.slots.memory.lending import PrivateViews
+from skyward_dask.slots.memory.segments import SHARE_FROM
+
+_STATUS = Path("/proc/self/status")
+#: Part of the worker's memory that forms of values from elsewhere may take, in shared memory too: arbitrary,
+#: enough for what the slots compute with at a time.
+_FORMS = 0.25
+#: Bytes of such forms where the worker's memory has no limit.
+_FORMS_UNLIMITED = 2 << 30
+#: Seconds for which an answer to "is memory short?" holds: Dask's own spilling asks ten times as rarely.
+_HOLDS = 0.02
+
+
+class SharedMemory:
+    """What a node shares with its slots' processes.
+
+    Parameters
+    ----------
+    worker : distributed.Worker
+
+    Notes
+    -----
+    `pages` is None where the platform has no shared memory, or the configuration no use for it.
+    """
+
+    def __init__(self, worker: DaskWorker) -> None:
+        self._worker = worker
+        threshold = share_from()
+        self.pages = shared_memory.create(threshold, is_pressed=self.is_pressed)
+        self._large = SHARE_FROM if threshold is None else threshold
+        limit = worker.memory_manager.memory_limit
+        self.shelf = Shelf(self.pages, int(limit * _FORMS) if limit else _FORMS_UNLIMITED)
+        self._views = PrivateViews()
+        self._pressed, self._asked = False, 0.0
+
+    def unseen(self) -> int:
+        """Bytes by which the worker's resident memory is to be corrected: shared pages count once, mapped
+        or not."""
+        if self.pages is None:
+            return 0
+        mapped = re.search(r"RssShmem:\s+(\d+) kB", _STATUS.read_text())
+        return self.pages.resident() - (int(mapped[1]) * 1024 if mapped else 0)
+
+    def is_pressed(self) -> bool:
+        """Whether the worker is above the part of its memory limit from which it spills.
+
+        If so, what can be made again is forgotten.
+        """
+        now = time.monotonic()
+        if now - self._asked > _HOLDS:
+            self._asked = now
+            manager = self._worker.memory_manager
+            target = (manager.memory_limit or 0) * (manager.memory_target_fraction or 0)
+            self._pressed = bool(target) and self._worker.monitor.get_process_memory() > target
+            if self._pressed:
+                self.shelf.clear()
+        return self._pressed
+
+    def is_large(self, key: Any) -> bool:
+        """Whether a value that the worker holds is so large that its pickled form is worth keeping."""
+        task = self._worker.state.tasks.get(key)
+        return task is not None and task.get_nbytes() >= self._large
+
+    def own_view(self, form: Form) -> Any:
+        """The value of a form for a thread of the worker: nobody sees what is written to it."""
+        return self._views.load(form)
+
+    def close(self) -> None:
+        """Give nothing out any more."""
+        if self.pages is not None:
+            self.pages.close()
+
+
+def share_from() -> int | None:
+    """Bytes from which buffers are shared; None: never. What the configuration says."""
+    value = dask.config.get("skyward.shared-memory.threshold", default=SHARE_FROM)
+    if value is None:
+        return None
+    try:
+        size = int(parsed(parse_bytes, value))
+        if size < 0:
+            raise ValueError
+    except ValueError as error:
+        raise ConfigurationError(
+            "skyward.shared-memory.threshold must be a size such as '256 KiB', or null for never, not "
+            f"{value!r}."
+        ) from error
+    return size

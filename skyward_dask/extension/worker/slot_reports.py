@@ -1,0 +1,23 @@
+"""What a node says to its scheduler about its slots, and asks it."""
+
+from __future__ import annotations
+
+from distributed import Worker as DaskWorker
+
+from skyward_dask.extension.registration import NODE
+
+
+async def slots_told(worker: DaskWorker) -> int | None:
+    """How many slots the cluster wants this worker to have, where `resize` has said so."""
+    slots: int | None = await worker.scheduler.skyward_told(name=worker.name)
+    return slots
+
+
+async def report_slots(worker: DaskWorker, slots: int, is_node: bool) -> None:
+    """Tell the scheduler how many slots a registered worker has, and whether they are ours."""
+    await worker.scheduler.skyward_slots(worker=worker.address, slots=slots, is_node=is_node)
+
+
+def introduce_node(worker: DaskWorker) -> None:
+    """Have a worker that is yet to register say that it is a node."""
+    worker.startup_information[NODE] = lambda _: True

@@ -1,0 +1,149 @@
+"""What a worker holds for its slots, and how tasks get it: by reference, closed, or as a view of their own.
+
+```
+ child's result ── take ──▶ worker.data: an array over shared memory, its form on the shelf
+                                       : a list of many objects, as a closed parcel
+ worker.data ── forms ───▶ a child                    own_views ──▶ a thread task: private views
+             ── get_data ──▶ another worker, the client: the values themselves
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from distributed import Worker as DaskWorker
+from distributed.comm.core import Comm
+
+from skyward_dask.errors import SerializationError, SkywardError
+from skyward_dask.extension.parcel import Foreign, Parcel, may_have_buffers
+from skyward_dask.extension.worker.routing import Place, Reason, Route
+from skyward_dask.extension.worker.shared_memory import SharedMemory
+from skyward_dask.slots.memory.forms import Form
+from skyward_dask.slots.pickling import unpicklable
+
+#: Tasks that hand a value on as it is.
+_PASSING = frozenset({Reason.ALIAS, Reason.DATA})
+
+
+class Values:
+    """A node's values.
+
+    Parameters
+    ----------
+    worker : distributed.Worker
+    memory : SharedMemory
+    is_routing : callable
+        Whether the node still has the worker: who takes it over doesn't know of parcels.
+
+    Notes
+    -----
+    `forms`, `take` and `own_views` may be called in any thread, the rest on the worker's loop.
+    """
+
+    def __init__(self, worker: DaskWorker, memory: SharedMemory, is_routing: Callable[[], bool]) -> None:
+        self._worker = worker
+        self._memory = memory
+        self._is_routing = is_routing
+        self._parcels: set[Any] = set()
+
+    # --- to a child and back ---------------------------------------------------------------------------
+
+    def split(self, data: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+        """A task's dependencies: small values, and those that are worth a form."""
+        small: dict[Any, Any] = {}
+        large: dict[Any, Any] = {}
+        for key, value in data.items():
+            (large if self._memory.is_large(key) else small)[key] = value
+        return small, large
+
+    def has_to_be_made(self, large: Mapping[Any, Any]) -> bool:
+        """Whether any of these values has no form yet."""
+        return any(self._memory.shelf.kept(key, value) is None for key, value in large.items())
+
+    def forms(self, large: Mapping[Any, Any]) -> tuple[Form, ...]:
+        """The forms of values, made where need be."""
+        return tuple(self._form(key, value) for key, value in large.items())
+
+    def _form(self, key: Any, value: object) -> Form:
+        try:
+            return self._memory.shelf.form(key, value)
+        except SkywardError:
+            raise
+        except Exception as error:
+            raise unpicklable([(f"the result of task {key!r}, an argument", value)], error) from error
+
+    def take(self, key: Any, form: Form) -> Any:
+        """The value of a result that came from a child; raises what `Form.load` raises."""
+        value = form.load()
+        if not isinstance(value, Parcel):
+            if form.is_shared:
+                self._memory.shelf.keep(key, value, form)
+            return value
+        return self._closed(key, value)
+
+    def foreign(self, key: Any, form: Form, kind: str) -> Any:
+        """A result that can't be unpickled here stays closed: other tasks can have it."""
+        name = f"the result of task {key!r}, of type {kind},"
+        return self._closed(key, Foreign(name, form.nbytes, form.views()))
+
+    def _closed(self, key: Any, value: Parcel) -> Any:
+        if not self._is_routing():
+            return _open_if_possible(value)
+        self._parcels.add(key)
+        return value
+
+    # --- to tasks of this process ------------------------------------------------------------------------
+
+    def own_views(self, route: Route, data: Mapping[Any, Any], in_processes: bool) -> Mapping[Any, Any]:
+        """The dependencies of a task that doesn't leave the worker: what slots share, it may write to."""
+        if route.reason in _PASSING:
+            return data
+        shares = in_processes and route.place is Place.THREAD
+        return {key: self._own_view(key, value, shares) for key, value in data.items()}
+
+    def _own_view(self, key: Any, value: Any, shares: bool) -> Any:
+        if isinstance(value, Parcel):
+            return value.open()
+        shelf = self._memory.shelf
+        form = shelf.kept(key, value)
+        if form is None and shares and self._memory.is_large(key) and may_have_buffers(value):
+            with suppress(Exception):  # it can't be pickled: then no other slot computes with it
+                form = shelf.form(key, value)
+        return value if form is None or len(form.parts) == 1 else self._memory.own_view(form)
+
+    # --- to others, and gone -----------------------------------------------------------------------------
+
+    async def get_data(self, comm: Comm, keys: Collection[Any], **options: Any) -> Any:
+        """As the worker's own; who asks from this process gets the object itself, and so no parcel."""
+        if comm.peer_address.startswith("inproc"):
+            self.open(keys)
+        return await self._worker.get_data(comm, keys, **options)
+
+    def forget(self, key: Any) -> None:
+        """The worker doesn't hold the value any more."""
+        self._memory.shelf.forget(key)
+        self._parcels.discard(key)
+
+    def open(self, keys: Iterable[Any]) -> None:
+        """Hold plain values of these: a task that is not ours to run is about to get them."""
+        self._open(self._parcels.intersection(keys))
+
+    def open_all(self) -> None:
+        """Hold plain values from now on."""
+        self._open(set(self._parcels))
+
+    def _open(self, keys: Iterable[Any]) -> None:
+        data = self._worker.data
+        for key in keys:
+            if isinstance(value := data.get(key), Parcel):
+                data[key] = _open_if_possible(value)
+        self._parcels.difference_update(keys)
+
+
+def _open_if_possible(parcel: Parcel) -> Any:
+    with suppress(SerializationError):  # nobody here can have it; who fetches it sees the error
+        return parcel.open()
+    return parcel

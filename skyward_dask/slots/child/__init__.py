@@ -1,0 +1,1 @@
+"""What runs in a slot's process and in the template that forks it."""

@@ -1,0 +1,166 @@
+"""A child's side of a run: the call from its frame, and its result back, large buffers in shared memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from resource import RLIMIT_NOFILE, getrlimit
+from typing import Any
+
+from skyward_dask.errors import SharedMemoryError
+from skyward_dask.slots.channel import Channel, Quiet
+from skyward_dask.slots.child.heap import give_back
+from skyward_dask.slots.child.orphans import Orphans
+from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.memory.borrowing import Borrower
+from skyward_dask.slots.pickling import load_exception, loads, unloadable
+
+#: Seconds without a run after which memory goes back: longer than the pause between two tasks of a graph.
+_IDLE = 1.0
+#: Seconds between two looks for dead orphans in a child that has children and no run: they double.
+_FIRST_LOOK, _LONGEST_LOOK = 0.1, 60.0
+#: Function, positional and keyword arguments.
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+class Exchange:
+    """What a child gets and gives.
+
+    Parameters
+    ----------
+    runs : Channel
+        Where the child's main thread speaks with its worker.
+    share_from : int or None
+        Bytes from which a buffer of a result goes into shared memory.
+
+    orphans : Orphans
+
+    Attributes
+    ----------
+    is_short : bool
+        The run came without all its descriptors, or its result can't go: this process has too many open.
+
+    Notes
+    -----
+    For the main thread: between a run and its result nobody else reads `runs`.
+    """
+
+    def __init__(self, runs: Channel, share_from: int | None, orphans: Orphans) -> None:
+        self._runs, self._share_from = runs, share_from
+        self._borrower = Borrower()
+        self.is_short = self._was_short = False
+        self._orphans = orphans
+
+    def call(self, frame: Frame) -> Call:
+        """The call that a frame brings: what was attached to it comes after its own arguments."""
+        layout, counts = frame.envelope or (None, ())
+        self._check_complete(frame, "arguments")
+        try:
+            parts = self._borrower.borrow(layout, frame.parts, frame.descriptors)
+        except OSError as error:
+            raise SharedMemoryError(
+                f"a large argument of a task can't be mapped in its slot's process: {error!r}. A limit of "
+                "the system or of the process (RLIMIT_AS, vm.max_map_count) may be too low."
+            ) from error
+        if not counts:
+            function, args, kwargs = _loaded(parts)
+            return function, args, kwargs
+        forms, start = [], 0
+        for count in counts:
+            forms.append(_loaded(parts[start : start + count]))
+            start += count
+        function, args, kwargs = forms[0]
+        return function, (*args, *forms[1:]), kwargs
+
+    def result(self, parts: list[Part], number: int) -> tuple[tuple[int | None, ...], list[Part]]:
+        """Put large buffers where the worker says.
+
+        Returns
+        -------
+        sizes : tuple
+            For each part its size, if it was put there; empty if none was.
+        parts : list
+            Those that were not.
+
+        Raises
+        ------
+        SharedMemoryError
+            The worker has no room.
+        """
+        sizes = tuple(self._size_if_large(part) for part in parts)
+        large = [memoryview(part) for part, size in zip(parts, sizes, strict=True) if size is not None]
+        if not large:
+            return (), parts
+        self._runs.send(Kind.ALLOCATE, number, tuple(part.nbytes for part in large))
+        answer = self._answer()
+        if not answer.envelope:
+            raise load_exception(answer.parts)
+        self._check_complete(answer, "result")
+        self._borrower.deliver(answer.envelope, answer.descriptors, large)
+        return sizes, [part for part, size in zip(parts, sizes, strict=True) if size is None]
+
+    def _check_complete(self, frame: Frame, what: str) -> None:
+        if frame.is_short:
+            self.is_short = True
+            limit, _ = getrlimit(RLIMIT_NOFILE)
+            raise SharedMemoryError(
+                f"the {what} of a task can't be shared with its slot's process, which has all of its {limit} "
+                "descriptors in use: a task may have left files or sockets open. Close them, raise the limit "
+                "(ulimit -n), or have processes replaced now and then (max_tasks_per_child)."
+            )
+        if frame.descriptors:
+            self._was_short = False
+
+    def _answer(self) -> Frame:
+        while True:
+            with suppress(Quiet):
+                return self._runs.receive()
+
+    def _size_if_large(self, part: Part) -> int | None:
+        if self._share_from is None or not isinstance(part, memoryview) or part.nbytes < self._share_from:
+            return None
+        return part.nbytes
+
+    def tidy(self) -> None:
+        """Drop what the run wrote to its inputs."""
+        self._borrower.tidy()
+        if self.is_short:
+            self.is_short, self._was_short = False, True
+
+    def next_run(self) -> Frame | None:
+        """Wait for the next run; None: another process has to have it, this one has no descriptors left."""
+        frame = self._next_frame()
+        return None if frame.is_short and self._was_short else frame
+
+    def _next_frame(self) -> Frame:
+        for pause in self._pauses():
+            self._runs.set_patience(pause)
+            with suppress(Quiet):
+                return self._runs.receive()
+        raise AssertionError("the last pause has no end")
+
+    def _pauses(self) -> Iterator[float]:
+        """Seconds until there is something to be done in a child that has no run; 0: nothing any more."""
+        idle, look = 0.0, _FIRST_LOOK
+        while self._orphans.reap():
+            yield look
+            if idle < _IDLE <= idle + look:
+                self._give_back()
+            idle, look = idle + look, min(2 * look, _LONGEST_LOOK)
+        if idle < _IDLE:
+            yield _IDLE - idle
+            self._give_back()
+        yield 0
+
+    def _give_back(self) -> None:
+        """A child that has nothing to do doesn't need the memory that it keeps for its next run."""
+        give_back()
+        self.tidy()
+
+
+def _loaded(parts: list[Part]) -> Any:
+    try:
+        return loads(parts)
+    except Exception as error:
+        what = "a task's function or one of its arguments"
+        raise unloadable(what, "in its slot's process", parts, error) from error

@@ -1,0 +1,133 @@
+"""A task's way from its process back to the worker: requests, and their answers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from skyward_dask.errors import WorkerUnreachable
+from skyward_dask.slots.channel import Channel
+from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.pickling import dumps, load_exception, loads, unpicklable
+from skyward_dask.slots.status_page import Page
+
+
+class Link:
+    """A task's way back: calls that the worker carries out for the run that is active.
+
+    Attributes
+    ----------
+    run : int
+        The number of the run that is active; 0 between runs.
+    report : tuple
+        Plain values that the backend adds to the answer of the run; empty again after it.
+
+    Notes
+    -----
+    Thread-safe. A call from a thread that outlives its run is refused, and one from a process that a task has
+    forked.
+    """
+
+    def __init__(self, runs: Channel, page: Page) -> None:
+        self._runs = runs
+        self._page = page
+        self._process = os.getpid()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, Callable[[Frame], None]] = {}
+        self.run = 0
+        self.report: tuple[Any, ...] = ()
+
+    def call(self, name: str, *args: object, **kwargs: object) -> Any:
+        """Ask the worker to do `name`, and wait; raises what it raised there."""
+        number = next(self._numbers)
+        reply: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self._waiting[number] = reply.put
+        self._request(number, name, args, kwargs)
+        return _answer(reply.get())
+
+    def begin(self, outcome: Future[Any], name: str, *args: object) -> None:
+        """The same without waiting: the outcome gets the answer, in another thread."""
+        number = next(self._numbers)
+        self._waiting[number] = partial(_settle, outcome)
+        self._request(number, name, args, {})
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is another process, which a task has forked."""
+        return os.getpid() != self._process
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the worker can be asked for something."""
+        return self.run != 0 and not self.is_forked
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run that is active is to stop."""
+        return self.run != 0 and self._page.stop == self.run
+
+    def call_begins(self) -> None:
+        """The run's time begins."""
+        self._page.called = monotonic()
+
+    def tell(self, name: str, *args: object, **kwargs: object) -> None:
+        """Have the worker do `name`, and don't wait; nobody hears whether it could."""
+        self._request(0, name, args, kwargs)
+
+    def _request(self, number: int, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        run = self.run
+        try:
+            self._check_open(name)
+            parts = _pickled_arguments(args, kwargs)
+            self._runs.send(Kind.REQUEST, number, (run, name), parts)
+        except BaseException:
+            self._waiting.pop(number, None)
+            raise
+
+    def _check_open(self, name: str) -> None:
+        if self.is_forked:
+            raise WorkerUnreachable(
+                f"{name!r} was asked of the worker in a process that a task forked: only the task's own "
+                "process can reach the worker. Ask there, and hand the answer to the processes that it forks."
+            )
+        if not self.run:
+            raise WorkerUnreachable(
+                f"{name!r} was asked of the worker in a thread that has outlived its task: the worker can be "
+                "reached only while a task runs. Wait for the thread in the task."
+            )
+
+    def answer(self, frame: Frame) -> None:
+        self._waiting.pop(frame.number)(frame)
+
+
+def _answer(frame: Frame) -> Any:
+    if frame.envelope[0]:
+        return loads(frame.parts)
+    raise load_exception(frame.parts)
+
+
+def _settle(outcome: Future[Any], frame: Frame) -> None:
+    try:
+        outcome.set_result(_answer(frame))
+    except Exception as error:  # whoever waits for the outcome sees it
+        outcome.set_exception(error)
+
+
+def _pickled_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> list[Part]:
+    try:
+        return dumps((args, kwargs))
+    except Exception as error:
+        raise unpicklable([*enumerate_arguments(args, kwargs)], error) from error
+
+
+def enumerate_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> list[tuple[str, object]]:
+    """The arguments of a call with the names that an error calls them by."""
+    return [(f"argument {n}", a) for n, a in enumerate(args)] + [
+        (f"argument {name!r}", value) for name, value in kwargs.items()
+    ]

@@ -1,0 +1,152 @@
+"""A slot's process: it takes runs from one socket, one at a time, until the socket ends.
+
+```
+ main thread      waits on `runs`; unpickles, calls, pickles, answers
+ listener thread  waits on `answers`: hands answers to the threads that asked, tells where all threads
+                  stand; at its end, exits
+```
+
+A run is stopped by its number in the shared page and a SIGINT: the handler runs in the main thread, and
+raises KeyboardInterrupt there only while that very run is active. The worker's end is the template's to
+notice, which kills this process; the listener does so for the case that both ended at once.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import threading
+import types
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from multiprocessing.process import current_process
+from pathlib import Path
+from typing import NoReturn
+
+from skyward_dask.slots.channel import Channel, ChannelClosed
+from skyward_dask.slots.child.exchange import Exchange
+from skyward_dask.slots.child.exits import INTERRUPTED, end_as_a_program_does, exit_now
+from skyward_dask.slots.child.forks import become_ordinary, forks_end_here
+from skyward_dask.slots.child.heap import keep_warm
+from skyward_dask.slots.child.leftovers import Leftovers
+from skyward_dask.slots.child.link import Link
+from skyward_dask.slots.child.orphans import Orphans
+from skyward_dask.slots.child.prompt import print_promptly
+from skyward_dask.slots.child.randomness import Generators
+from skyward_dask.slots.child.serving import Server
+from skyward_dask.slots.framing import Frame, Kind
+from skyward_dask.slots.pickling import loads
+from skyward_dask.slots.status_page import STACK_SIGNAL, Page
+from skyward_dask.slots.trees import become_subreaper, end_all_but_trackers, wake_at_parents_death
+
+#: Half of the kernel's scale: above any worker, however much it holds, that isn't above the half itself.
+_MORE, _WORST_SCORE = 500, 1000
+#: Seconds that a child without worker and template takes for killing what its task has started.
+_PATIENCE = 1.0
+
+
+def main(runs: int, answers: int, page: int, generators: Generators | None = None) -> None:
+    """Serve runs until the worker is gone.
+
+    Parameters
+    ----------
+    runs, answers, page : int
+        Descriptors that this process was given.
+    generators : Generators, optional
+        Those of the template, whose numbers are every child's.
+    """
+    for fd in (runs, answers, page):
+        os.set_inheritable(fd, False)
+    reset_signals()
+    print_promptly()
+    become_subreaper()
+    wake_at_parents_death()
+    _be_taken_first()
+    keep_warm()
+    shared = Page(page)
+    faulthandler.enable(page)
+    faulthandler.register(STACK_SIGNAL, page)
+    # tasks must not find this program in `__main__`, nor must multiprocessing in a task
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    channel = Channel(socket.socket(fileno=runs))
+    link = Link(channel, shared)
+    signal.signal(signal.SIGINT, partial(_interrupt, link))
+    answering = Channel(socket.socket(fileno=answers))
+    listening = threading.Thread(target=_listen, args=(answering, link, shared), name="skyward-listener")
+    listening.daemon = True
+    listening.start()
+    if generators is not None:
+        generators.reseed()
+    os.register_at_fork(after_in_child=partial(become_ordinary, STACK_SIGNAL))
+    orphans = Orphans()
+    with forks_end_here():
+        share_from, health_check = _prepare(channel.receive(), link)
+    exchange = Exchange(channel, share_from, orphans)
+    channel.send(Kind.READY, 0, ())
+    Server(channel, link, shared, exchange, Leftovers(), health_check).serve()
+    end_as_a_program_does()
+
+
+def reset_signals() -> None:
+    """Take the defaults: what the worker ignores or blocks survives exec and fork."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _be_taken_first() -> None:
+    """Have the kernel, if it runs out of memory, take this process before the worker with its results."""
+    score = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):
+        score.write_text(str(min(_WORST_SCORE, int(score.read_text()) + _MORE)))
+
+
+def _interrupt(link: Link, number: int, frame: types.FrameType | None) -> None:
+    """SIGINT, in the main thread: from the worker it concerns one run; from elsewhere, this process."""
+    if link.run or link.is_forked:
+        raise KeyboardInterrupt
+    exit_now(INTERRUPTED)
+
+
+def _listen(answers: Channel, link: Link, page: Page) -> None:
+    page.listener = threading.get_native_id()
+    while True:
+        try:
+            frame = answers.receive()
+        except ChannelClosed:
+            _exit_with_all()
+        if frame.kind is Kind.LOOK:
+            page.tell_stacks(frame.number)
+        else:
+            link.answer(frame)
+
+
+def _exit_with_all() -> NoReturn:
+    """The worker is gone: end this process with all that its tasks have started."""
+    trackers = end_all_but_trackers(os.getpid(), _PATIENCE)
+    if os.getpgrp() == os.getpid() and not trackers:  # these end when this process has
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def _prepare(frame: Frame, link: Link) -> tuple[int | None, Callable[[], object] | None]:
+    """Make ready for runs; returns from which size on results are shared, and how to see that all is well."""
+    path, authkey, backend, modules, share_from = frame.envelope
+    sys.path[:] = path
+    current_process().authkey = authkey
+    argument, *calls = frame.parts
+    if backend:
+        module, _, name = backend.partition(":")
+        getattr(import_module(module), name)(bytes(argument), link)
+    for module in modules:
+        import_module(module)
+    initializer, health_check = loads(calls)
+    if initializer is not None:
+        initializer()
+    return share_from, health_check

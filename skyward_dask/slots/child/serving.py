@@ -1,0 +1,119 @@
+"""A child's life between READY and its end: runs, one after the other, on its main thread."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from skyward_dask.slots.channel import Channel, ChannelClosed
+from skyward_dask.slots.child.exchange import Exchange
+from skyward_dask.slots.child.exits import INTERRUPTED, exit_now, flush, leave
+from skyward_dask.slots.child.forks import forks_end_here
+from skyward_dask.slots.child.leftovers import Leftovers
+from skyward_dask.slots.child.link import Link
+from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.pickling import dump_exception, dumps, unpicklable
+from skyward_dask.slots.status_page import Page
+
+#: RESULT or ERROR; for each part its size where it is in shared memory, else None; the parts that aren't.
+_Outcome = tuple[Kind, tuple[int | None, ...], list[Part]]
+#: What most answers say: no report, nothing in shared memory, the process is healthy, it has descriptors.
+_ALL_IS_WELL = ((), (), True, False)
+
+
+@dataclass(slots=True)
+class Server:
+    """Takes runs and answers them.
+
+    Attributes
+    ----------
+    runs : Channel
+        Where they come from.
+    link : Link
+    page : Page
+    exchange : Exchange
+    leftovers : Leftovers
+    health_check : callable or None
+    """
+
+    runs: Channel
+    link: Link
+    page: Page
+    exchange: Exchange
+    leftovers: Leftovers
+    health_check: Callable[[], object] | None
+
+    def serve(self) -> None:
+        """Until the worker has no more for this process, or it is of no more use."""
+        try:
+            while (frame := self.exchange.next_run()) is not None:
+                self._answer(frame)
+                del frame
+                self.exchange.tidy()
+        except ChannelClosed:
+            return
+
+    def _answer(self, frame: Frame) -> None:
+        link = self.link
+        self.page.called = 0.0
+        self.page.begun = frame.number
+        (kind, sizes, parts), is_healthy = self._run(frame)
+        flush()
+        envelope = (link.report, sizes, is_healthy, self.exchange.is_short)
+        self.runs.send(kind, frame.number, () if envelope == _ALL_IS_WELL else envelope, parts)
+        link.report = ()
+
+    def _run(self, frame: Frame) -> tuple[_Outcome, bool]:
+        """Carry a run out; an interrupt that comes anywhere in here ends the process."""
+        try:
+            self.link.run = frame.number
+            outcome = self._outcome(frame)
+            is_healthy = outcome[0] is Kind.RESULT or self._is_healthy()
+            self.link.run = 0
+        except KeyboardInterrupt:
+            if not self.link.stopped:  # else that was asked for
+                traceback.print_exc()
+            exit_now(INTERRUPTED)
+        return outcome, is_healthy
+
+    def _is_healthy(self) -> bool:
+        if self.health_check is None:
+            return True
+        try:
+            with forks_end_here():
+                found = self.health_check()
+            return found is None or bool(found)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            traceback.print_exc()
+            return False
+
+    def _outcome(self, frame: Frame) -> _Outcome:
+        try:
+            return Kind.RESULT, *self._call(frame)
+        except SystemExit as leaving:
+            leave(leaving)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # cut our own frames off: what is left is the task's, and crosses to its caller
+            trace = error.__traceback__
+            while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+                trace = trace.tb_next
+            return Kind.ERROR, (), dump_exception(error.with_traceback(trace))
+
+    def _call(self, frame: Frame) -> tuple[tuple[int | None, ...], list[Part]]:
+        with forks_end_here():
+            function, args, kwargs = self.exchange.call(frame)
+            self.link.call_begins()
+            try:
+                value = function(*args, **kwargs)
+            finally:
+                self.leftovers.clear()
+        try:
+            parts = dumps(value)
+        except Exception as error:
+            raise unpicklable([("the result", value)], error) from error
+        return self.exchange.result(parts, frame.number)

@@ -1,0 +1,206 @@
+"""The process that forks a pool's children, and ends all that they leave behind.
+
+```
+ worker's loop ── PREPARE, FORK + descriptors ───▶ template ── fork ──▶ child, child, …
+               ◀─ READY, FORKED + pidfd, EXITED ─          ◀─ SIGCHLD, orphans
+```
+
+It has imported what the children need, and has one thread: so a fork takes milliseconds and is sound. It
+is the *guardian* too: a subreaper, to which the orphans of dead children come, whatever sessions they have
+made. When the worker is gone it kills until nothing is left. Where forking is not sound, the same process
+starts children by exec and guards them just as well.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from skyward_dask.slots.channel import Channel, ChannelClosed
+from skyward_dask.slots.child import process
+from skyward_dask.slots.child.prompt import print_promptly
+from skyward_dask.slots.child.randomness import Generators
+from skyward_dask.slots.features import Feature, available
+from skyward_dask.slots.framing import Frame, Kind
+from skyward_dask.slots.trees import become_subreaper, end_descendants, has_tracker, wake_at_parents_death
+
+#: Native threads that live well with a fork: jemalloc (Arrow's allocator) stops its own before and starts
+#: it anew after one.
+_HARMLESS = frozenset({"jemalloc_bg_thd"})
+#: Seconds for what a dead child has left behind to go; what is stuck in the kernel goes later.
+_PATIENCE = 1.0
+#: The same at the end, when there is nothing else to be done.
+_LAST_PATIENCE = 60.0
+
+
+def main(control: int, worker: int) -> None:
+    """Serve until the worker is gone; in a forked process, be a child until its work is done."""
+    os.set_inheritable(control, False)
+    process.reset_signals()
+    print_promptly()
+    become_subreaper()
+    wake_at_parents_death()
+    if os.getppid() != worker:  # it died before we asked
+        return
+    be_child = _Template(Channel(socket.socket(fileno=control)), worker).serve()
+    if be_child is not None:
+        be_child()
+
+
+class _Template:
+    """Reads from the worker, forks, reaps."""
+
+    def __init__(self, control: Channel, worker: int) -> None:
+        self._control = control
+        self._generators = Generators()
+        self._children: set[int] = set()
+        self._woken, self._wake = os.pipe()
+        for fd in (self._woken, self._wake):
+            os.set_blocking(fd, False)
+        signal.signal(signal.SIGCHLD, _do_nothing)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        self._poll = select.poll()
+        self._watched = [control.socket.fileno(), self._woken]
+        if available(Feature.PIDFD):  # an end of file doesn't come while a fork of the worker lives
+            self._watched.append(os.pidfd_open(worker))
+        for fd in self._watched:
+            self._poll.register(fd, select.POLLIN)
+
+    def serve(self) -> Callable[[], None] | None:
+        """Do what the worker says; returns in a child, with what it has to do, and at the end."""
+        with suppress(ChannelClosed):
+            path, modules = self._control.receive().envelope
+            self._control.send(Kind.READY, 0, (_prepare(path, modules, self._generators),))
+            while True:
+                ready = {fd for fd, _ in self._poll.poll()}
+                if self._woken in ready:
+                    self._reap()
+                if self._watched[0] in ready:
+                    if (be_child := self._listen()) is not None:
+                        return be_child
+                elif len(ready - {self._woken}):
+                    break  # the worker's pidfd
+        end_descendants(os.getpid(), _LAST_PATIENCE)
+        os._exit(0)
+
+    def _listen(self) -> Callable[[], None] | None:
+        """Do what the worker has said, all of it: what was read along with another wakes nobody."""
+        while True:
+            be_child = self._fork(self._control.receive())
+            if be_child is not None or not self._control.has_frame:
+                return be_child
+
+    def _fork(self, frame: Frame) -> Callable[[], None] | None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._control.send(Kind.FAILED, frame.number, (error.errno,))
+            pid = -1
+        if pid == 0:
+            (command,) = frame.envelope
+            return self._in_child(command, list(frame.descriptors))
+        for fd in frame.descriptors:
+            os.close(fd)
+        if pid > 0:
+            self._children.add(pid)
+            self._report_fork(frame.number, pid)
+        return None
+
+    def _report_fork(self, number: int, pid: int) -> None:
+        if not available(Feature.PIDFD):
+            self._control.send(Kind.FORKED, number, (pid,))
+            return
+        pidfd = os.pidfd_open(pid)  # nobody has reaped it: the number is its own
+        self._control.send(Kind.FORKED, number, (pid,), descriptors=(pidfd,))
+        os.close(pidfd)
+
+    def _in_child(self, command: tuple[Any, ...] | None, descriptors: list[int]) -> Callable[[], None]:
+        """Let go of what is the template's; in the forked process."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._control.close()
+        for fd in (*self._watched[1:], self._wake):
+            os.close(fd)
+        *own, stdout, stderr = descriptors
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        os.close(stdout)
+        os.close(stderr)
+        os.setpgid(0, 0)  # Ctrl-C at the worker's terminal is the worker's affair
+        if command is None:
+            runs, answers, page = own
+            return partial(process.main, runs, answers, page, self._generators)
+        return partial(_exec, own, *command)
+
+    def _reap(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._woken, 4096)
+        while (pid := _dead_child()) is not None:
+            if pid in self._children:
+                self._bury(pid)
+            else:
+                os.waitpid(pid, 0)
+
+    def _bury(self, pid: int) -> None:
+        """End what a dead child has left behind, then tell how it died."""
+        # what a living child has started is under that child: what is here was the dead one's
+        self._children.discard(pid)
+        if not has_tracker(os.getpid(), self._children):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)  # before it is reaped: until then nobody else has its number
+        end_descendants(os.getpid(), _PATIENCE, spared=self._children)
+        _, status = os.waitpid(pid, 0)
+        self._control.send(Kind.EXITED, 0, (pid, os.waitstatus_to_exitcode(status)))
+
+
+def _do_nothing(*_: object) -> None:
+    """A handler, so that the signal wakes `poll` by the pipe."""
+
+
+def _dead_child() -> int | None:
+    """The process id of a dead child that is yet to be reaped."""
+    with suppress(ChildProcessError):
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return None if found is None else found.si_pid
+    return None
+
+
+def _prepare(path: list[str], modules: list[str] | None, generators: Generators) -> bool:
+    """Import for the children to come, unless they can't share it; returns whether they can be forked."""
+    if modules is None or not available(Feature.FORK):
+        return False
+    sys.path[:] = path
+    with generators.noted():
+        for module in modules:
+            # a child imports it again, and then its slot says what is wrong
+            with suppress(Exception):
+                import_module(module)
+    gc.freeze()  # what lives now stays shared: no collection of a child writes to it
+    return not _native_threads() - _HARMLESS
+
+
+def _native_threads() -> set[str]:
+    """The names of this process's threads, but for the one that asks."""
+    own = os.getpid()
+    return {
+        Path(f"/proc/self/task/{thread}/comm").read_text().strip()
+        for thread in os.listdir("/proc/self/task")
+        if int(thread) != own
+    }
+
+
+def _exec(descriptors: list[int], program: str, flags: list[str], environment: dict[str, str]) -> None:
+    for fd in descriptors:
+        os.set_inheritable(fd, True)
+    code = program.format(arguments=", ".join(map(str, descriptors)))
+    os.execve(sys.executable, [sys.executable, *flags, "-P", "-c", code], environment)

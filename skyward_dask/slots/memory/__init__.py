@@ -1,0 +1,1 @@
+"""Shared memory: segments, ranges of them, and pickled values that are kept there."""

@@ -1,0 +1,106 @@
+"""A value in its pickled form: a stream and its buffers, large ones as pieces of shared memory.
+
+A form stays as it was made. Each consumer gets its own value from it, over private mappings: so everybody may
+write to what he gets, and nobody sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from skyward_dask.slots.framing import Part
+from skyward_dask.slots.memory.mappings import address, is_clean
+from skyward_dask.slots.memory.segments import Range, Segments
+from skyward_dask.slots.pickling import dumps, loads, unloadable
+
+#: Bytes of a stream that take a millisecond to be unpickled, if they are many small objects.
+_LONG = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of a range: where they begin in its segment, and how many."""
+
+    range: Range
+    start: int
+    size: int
+
+    def view(self) -> memoryview:
+        return self.range.view(self.start, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A pickled value."""
+
+    parts: tuple[Part | Piece, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stream and of all buffers."""
+        return sum(part.size if isinstance(part, Piece) else len(part) for part in self.parts)
+
+    @property
+    def inline(self) -> list[Part]:
+        """The parts that are not in shared memory."""
+        return [part for part in self.parts if not isinstance(part, Piece)]
+
+    @property
+    def is_shared(self) -> bool:
+        return len(self.parts) > 1 and any(isinstance(part, Piece) for part in self.parts)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether unpickling it may take more than a millisecond."""
+        return len(self.parts[0]) > _LONG  # type: ignore[arg-type]  # the stream is never shared
+
+    def load(self) -> Any:
+        """The value, over the worker's own mapping: it keeps its ranges in use.
+
+        Raises
+        ------
+        SerializationError
+            It can't be unpickled here.
+        """
+        parts = self.views()
+        try:
+            return loads(parts)
+        except Exception as error:
+            raise unloadable("the result", "in its worker", parts, error) from error
+
+    def views(self) -> list[Part]:
+        """All parts, those in shared memory over the worker's own mapping."""
+        return [part.view() if isinstance(part, Piece) else part for part in self.parts]
+
+
+def share(parts: Iterable[Part], segments: Segments | None) -> Form:
+    """Put large buffers into shared memory, but for those that are there, and as they were made.
+
+    Raises
+    ------
+    SharedMemoryError
+        There is no room.
+    """
+    stream, *buffers = parts
+    if segments is None or not buffers:
+        return Form((stream, *buffers))
+    return Form((stream, *(_shared(buffer, segments) for buffer in buffers)))
+
+
+def _shared(buffer: Part, segments: Segments) -> Part | Piece:
+    data = memoryview(buffer)
+    if data.nbytes < segments.share_from:
+        return buffer
+    where = address(data)
+    found = segments.find(where, data.nbytes)
+    if found is not None and is_clean(where, data.nbytes):
+        return Piece(found, where - found.segment.base, data.nbytes)
+    copied = segments.copy(data)
+    return Piece(copied, copied.start, data.nbytes)
+
+
+def form_of(value: object, segments: Segments | None) -> Form:
+    """The pickled form of a value."""
+    return share(dumps(value), segments)

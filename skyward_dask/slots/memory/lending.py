@@ -1,0 +1,161 @@
+"""What is shared goes to a child by reference, with a lease.
+
+```
+ worker: Lender                                                       child: Borrower
+   send     ── RUN: layout, inline parts, segments, leases ──▶  borrow: private views
+   grant    ── GRANT: where to write, segments ──────────────▶  deliver: copy a result there
+   collect  ◀── RESULT: which of its parts are there ─────────
+```
+
+A *layout* is plain values, for an envelope: the segments that are new to this child, the segments that have a
+lease, and for each part None, if it travels inline, or (segment, start of its range, start, size). The
+descriptors follow in the same order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.loop_channel import LoopChannel
+from skyward_dask.slots.memory.borrowing import Borrower, Layout, Place
+from skyward_dask.slots.memory.forms import Form, Piece
+from skyward_dask.slots.memory.leases import lease
+from skyward_dask.slots.memory.segments import Range, Segment, Segments
+from skyward_dask.slots.pickling import dump_exception, loads
+
+
+class Lender:
+    """The worker's end of the exchange with one child.
+
+    Parameters
+    ----------
+    segments : Segments, optional
+        Everything travels inline without them.
+    """
+
+    def __init__(self, segments: Segments | None) -> None:
+        self._segments = segments
+        self._known: set[int] = set()
+        self._granted: list[Range] = []
+
+    @property
+    def share_from(self) -> int | None:
+        """Bytes from which the child's results go into shared memory."""
+        return None if self._segments is None else self._segments.share_from
+
+    def send(self, runs: LoopChannel, number: int, forms: tuple[Form, ...]) -> None:
+        """Send a run: a call, and what is attached to it."""
+        if len(forms) == 1 and not forms[0].is_shared:
+            runs.send(Frame(Kind.RUN, number, (), forms[0].inline))
+            return
+        parts = [part for form in forms for part in form.parts]
+        counts = tuple(len(form.parts) for form in forms) if len(forms) > 1 else ()
+        inline = [part for part in parts if not isinstance(part, Piece)]
+        if len(inline) == len(parts):
+            runs.send(Frame(Kind.RUN, number, (None, counts), inline))
+            return
+        layout, descriptors, leases = self.lend(parts)
+        runs.send(Frame(Kind.RUN, number, (layout, counts), inline, descriptors), owned=leases)
+
+    def lend(self, parts: Sequence[Part | Piece]) -> tuple[Layout, list[int], list[int]]:
+        """What a borrower has to know of the pieces among the parts.
+
+        Returns
+        -------
+        layout : Layout
+        descriptors : list of int
+            Those that it speaks of.
+        leases : list of int
+            Those of them that are the caller's to close.
+        """
+        lent: dict[Segment, list[tuple[int, int]]] = {}
+        for part in parts:
+            if isinstance(part, Piece):
+                lent.setdefault(part.range.segment, []).append((part.range.start, part.range.size))
+        new = self._new(lent)
+        leases = [lease(segment.fd, extents) for segment, extents in lent.items()]
+        layout = _described(new), tuple(segment.number for segment in lent), tuple(map(_place, parts))
+        return layout, [*(segment.fd for segment in new), *leases], leases
+
+    def allocate(self, sizes: Sequence[int]) -> list[Range]:
+        """Ranges for the buffers of a result; it may take a while, and any thread will do.
+
+        Raises
+        ------
+        SharedMemoryError
+            There is no room.
+        """
+        assert self._segments is not None
+        return [self._segments.allocate(size) for size in sizes]
+
+    def grant(self, runs: LoopChannel, number: int, taken: list[Range]) -> None:
+        """Tell the child where to write the buffers of its result."""
+        # should the child die, they are in use until `close`: it may be writing to its last breath
+        self._granted = taken
+        new = self._new(given.segment for given in taken)
+        places = tuple((given.segment.number, given.start, given.size, given.warm) for given in taken)
+        descriptors = [segment.fd for segment in new]
+        runs.send(Frame(Kind.GRANT, number, (_described(new), places), (), descriptors))
+
+    def refuse(self, runs: LoopChannel, number: int, error: Exception) -> None:
+        """Tell the child why it can't have them: the error is its task's."""
+        runs.send(Frame(Kind.GRANT, number, (), dump_exception(error)))
+
+    def collect(self, sizes: Sequence[int | None], inline: Sequence[Part]) -> Form:
+        """A result: for each of its parts the size, where it was granted a range, else None."""
+        if not sizes:
+            return Form(tuple(inline))
+        granted, rest = iter(self._granted), iter(inline)
+        parts = tuple(
+            next(rest) if size is None else Piece(taken := next(granted), taken.start, size) for size in sizes
+        )
+        self._granted = []
+        return Form(parts)
+
+    def forget(self) -> None:
+        """What the child was sent has not all come: it gets every segment again."""
+        self._known.clear()
+
+    def close(self) -> None:
+        """The child is gone."""
+        self._granted = []
+
+    def _new(self, segments: Iterable[Segment]) -> list[Segment]:
+        new = [each for each in dict.fromkeys(segments) if each.number not in self._known]
+        self._known.update(segment.number for segment in new)
+        return new
+
+
+class PrivateViews:
+    """Values for threads of the worker's own process, over mappings that are nobody else's.
+
+    Notes
+    -----
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lender = Lender(None)
+        self._borrower = Borrower()
+        self._lock = threading.Lock()
+
+    def load(self, form: Form) -> Any:
+        """The value of a form: what is written to it is seen by its holder only."""
+        stream, *buffers = form.inline
+        inline = [stream, *map(bytearray, buffers)]
+        with self._lock:
+            layout, descriptors, _ = self._lender.lend(form.parts)
+            return loads(self._borrower.borrow(layout, inline, descriptors))
+
+
+def _described(segments: Iterable[Segment]) -> tuple[tuple[int, int], ...]:
+    return tuple((segment.number, segment.size) for segment in segments)
+
+
+def _place(part: Part | Piece) -> Place | None:
+    if isinstance(part, Piece):
+        return part.range.segment.number, part.range.start, part.start, part.size
+    return None
