@@ -18,7 +18,7 @@ import pytest
 pytest_plugins = ["tests.last_resort"]
 
 #: Fixtures that live as long as a module: then the module is judged, not each of its tests.
-SHARED = {"shared_client", "shared_pool", "module_compute"}
+SHARED = {"shared_client", "shared_pool", "shared_runs", "module_compute"}
 #: Threads that distributed and tornado keep for the life of the process.
 _KEPT_THREADS = (
     "Dask-Offload",
