@@ -482,6 +482,19 @@ def test_log_records_keep_their_level_and_name(shared_client: Client) -> None:
     assert not any("not seen" in text for _, text in logs)
 
 
+def test_a_task_chooses_the_level_of_its_logger(shared_client: Client) -> None:
+    """As it can in a thread."""
+
+    def choose() -> None:
+        logger = logging.getLogger("distributed.worker.chosen")
+        logger.setLevel(logging.DEBUG)
+        logger.debug("a detail from a task")
+
+    run(shared_client, choose)
+    (logs,) = shared_client.get_worker_logs().values()
+    assert any("a detail from a task" in text for _, text in logs)
+
+
 def test_log_records_are_whole(shared_client: Client) -> None:
     """Handlers in the worker find all that a record has; one with a bad format is no error of its task."""
 

@@ -26,6 +26,15 @@ class Levels:
     by_name: Mapping[str, int] = field(default_factory=dict)
     root_handles: bool = False
 
+    def differ(self, name: str) -> bool:
+        """Whether a logger of this process has a level that a task has set."""
+        logger: logging.Logger | None = logging.getLogger(name)
+        while logger is not None and not logger.level:
+            logger = logger.parent
+        if logger is None:
+            return False
+        return logger.level != self.by_name.get("" if logger is logging.root else logger.name)
+
     @classmethod
     def now(cls) -> Levels:
         root = logging.getLogger()
@@ -40,20 +49,24 @@ class Forwarder(logging.Handler):
     Parameters
     ----------
     link : Link
+    levels : Levels
+        The worker's.
     otherwise : logging.Handler
         Has the records of a process that doesn't reach the worker: one that a task has forked, or a slot's
         own between two tasks.
     """
 
-    def __init__(self, link: Link, otherwise: logging.Handler, level: int = logging.NOTSET) -> None:
+    def __init__(
+        self, link: Link, levels: Levels, otherwise: logging.Handler, level: int = logging.NOTSET
+    ) -> None:
         super().__init__(level)
-        self._link = link
+        self._link, self._levels = link, levels
         self._otherwise = otherwise
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             if self._link.is_open:
-                self._link.tell("log", self._values(record))
+                self._link.tell("log", self._values(record), self._levels.differ(record.name))
                 return
         except WorkerUnreachable:
             pass  # the task has just ended
@@ -86,7 +99,7 @@ def _plain(value: Any) -> Any:
 def forward(link: Link, levels: Levels) -> None:
     """Log in the worker from now on, what it would log itself; called once in a child."""
     assert logging.lastResort is not None
-    every = Forwarder(link, logging.lastResort)
+    every = Forwarder(link, levels, logging.lastResort)
     for name, found in logging.getLogger().manager.loggerDict.items():
         if isinstance(found, logging.Logger) and found.handlers:
             # those that distributed has configured: here they would write to stderr
@@ -95,12 +108,12 @@ def forward(link: Link, levels: Levels) -> None:
         logging.getLogger(name).setLevel(level)
     if levels.root_handles:
         logging.getLogger().addHandler(every)
-    logging.lastResort = Forwarder(link, logging.lastResort, logging.WARNING)
+    logging.lastResort = Forwarder(link, levels, logging.lastResort, logging.WARNING)
 
 
-def handle(values: dict[str, Any]) -> None:
-    """Log a record of a child; in the worker."""
+def handle(values: dict[str, Any], is_chosen: bool) -> None:
+    """Log a record of a child in the worker: if its logger does, or if a task has chosen the level."""
     record = logging.makeLogRecord(values)
     logger = logging.getLogger(record.name)
-    if logger.isEnabledFor(record.levelno):
+    if is_chosen or logger.isEnabledFor(record.levelno):
         logger.handle(record)

@@ -139,8 +139,8 @@ class Requests:
         if samples:
             self._on_profile(samples)
 
-    def log(self, values: dict[str, Any]) -> None:
-        handle(values)
+    def log(self, values: dict[str, Any], is_chosen: bool) -> None:
+        handle(values, is_chosen)
 
     # --- the worker ----------------------------------------------------------------------------------
 
