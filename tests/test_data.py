@@ -104,6 +104,15 @@ def test_everybody_sees_the_original_of_256_megabytes(tmp_path: Path) -> None:
         assert is_all(mine, 5) and is_all(x.result(), 0)
 
 
+def test_a_client_chooses_its_serializers(shared_client: Client) -> None:
+    """Without pickle it gets what needs none, and nothing else."""
+    with Client(shared_client.scheduler.address, serializers=["dask", "msgpack"]) as client:
+        for direct in (True, False):
+            assert client.gather(client.submit(int, "2", pure=False), direct=direct) == 2
+            with pytest.raises(TypeError, match="serialize"):
+                client.gather(client.submit(lambda: is_all, pure=False), direct=direct)
+
+
 def test_what_dask_does_with_values_is_unchanged(shared_client: Client) -> None:
     """Size, type, gather, replicate and a DataFrame's operations."""
     client = shared_client

@@ -116,11 +116,16 @@ class Values:
 
     # --- to others, and gone -----------------------------------------------------------------------------
 
-    async def get_data(self, comm: Comm, keys: Collection[Any], **options: Any) -> Any:
-        """As the worker's own; who asks from this process gets the object itself, and so no parcel."""
+    async def get_data(
+        self, comm: Comm, keys: Collection[Any], serializers: list[str] | None = None, **options: Any
+    ) -> Any:
+        """As the worker's own; who asks from this process gets the object itself, and so no parcel.
+
+        Dask gives a handler the serializers that the asker takes if it has a parameter of that name.
+        """
         if comm.peer_address.startswith("inproc"):
             self.open(keys)
-        return await self._worker.get_data(comm, keys, **options)
+        return await self._worker.get_data(comm, keys, serializers=serializers, **options)
 
     def forget(self, key: Any) -> None:
         """The worker doesn't hold the value any more."""
