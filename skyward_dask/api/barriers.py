@@ -5,7 +5,7 @@ from __future__ import annotations
 from skyward_dask.api.handles import Handle, Steps, both, checked_timeout, one
 from skyward_dask.errors import BrokenBarrierError
 from skyward_dask.shared.asks import Ask
-from skyward_dask.shared.home import Withdrawn
+from skyward_dask.shared.events import Withdrawn
 
 
 class Barrier(Handle):

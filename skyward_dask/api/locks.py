@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from skyward_dask.api.handles import Handle, Steps, both, checked_timeout, one
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.shared.asks import Ask
-from skyward_dask.shared.home import Withdrawn
+from skyward_dask.shared.events import Withdrawn
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from skyward_dask.api.handles import Handle, Steps, both, checked_count, checked_timeout, one
 from skyward_dask.errors import SerializationError
 from skyward_dask.shared.asks import Ask
-from skyward_dask.shared.home import Withdrawn
+from skyward_dask.shared.events import Withdrawn
 from skyward_dask.shared.keys import pack, unpack
 
 T = TypeVar("T")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from skyward_dask.errors import BrokenBarrierError
-from skyward_dask.shared.calls import WAITS, Ticket, Waits
-from skyward_dask.shared.state import State
+from skyward_dask.shared.events import Call, CallId
+from skyward_dask.shared.state import WAITS, State, Waits
 
 
 class BarrierState(State):
@@ -18,45 +18,46 @@ class BarrierState(State):
     """
 
     def __init__(self, parties: int) -> None:
+        super().__init__()
         self._parties = parties
-        self._waiting: OrderedDict[Ticket, None] = OrderedDict()
+        self._waiting: OrderedDict[CallId, Call] = OrderedDict()
         self._broken = False
 
-    def wait(self, ticket: Ticket) -> Waits:
+    def wait(self, call: Call) -> Waits:
         if self._broken:
             raise _broken()
-        self._waiting[ticket] = None
+        self._waiting[call.id] = call
         if len(self._waiting) == self._parties:
             arrived, self._waiting = self._waiting, OrderedDict()
-            for index, each in enumerate(arrived):
-                each.answer(index)
+            for index, each in enumerate(arrived.values()):
+                self.answer(each, index)
         return WAITS
 
-    def n_waiting(self, ticket: Ticket) -> int:
+    def n_waiting(self, call: Call) -> int:
         return len(self._waiting)
 
-    def parties(self, ticket: Ticket) -> int:
+    def parties(self, call: Call) -> int:
         return self._parties
 
-    def broken(self, ticket: Ticket) -> bool:
+    def broken(self, call: Call) -> bool:
         return self._broken
 
-    def abort(self, ticket: Ticket) -> None:
+    def abort(self, call: Call) -> None:
         self._break()
 
-    def reset(self, ticket: Ticket) -> None:
+    def reset(self, call: Call) -> None:
         self._break()
         self._broken = False
 
     def _break(self) -> None:
         self._broken = True
         waiting, self._waiting = self._waiting, OrderedDict()
-        for ticket in waiting:
-            ticket.fail(_broken())
+        for call in waiting.values():
+            self.fail(call, _broken())
 
-    def withdraw(self, ticket: Ticket, expired: bool) -> None:
+    def withdraw(self, call: Call, expired: bool) -> None:
         # one that is gone leaves its place to another; one whose time is over breaks it, as threading's does
-        self._waiting.pop(ticket, None)
+        self._waiting.pop(call.id, None)
         if expired:
             self._break()
 

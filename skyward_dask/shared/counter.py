@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skyward_dask.shared.calls import Ticket
+from skyward_dask.shared.events import Call
 from skyward_dask.shared.state import State
 
 
@@ -10,19 +10,20 @@ class CounterState(State):
     """A number."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._value = 0
 
-    def value(self, ticket: Ticket) -> int:
+    def value(self, call: Call) -> int:
         return self._value
 
-    def increment(self, ticket: Ticket, n: int) -> int:
+    def increment(self, call: Call, n: int) -> int:
         self._value += n
         return self._value
 
-    def reset(self, ticket: Ticket, value: int) -> None:
+    def reset(self, call: Call, value: int) -> None:
         self._value = value
 
-    def compare_and_set(self, ticket: Ticket, expected: int, value: int) -> bool:
+    def compare_and_set(self, call: Call, expected: int, value: int) -> bool:
         if self._value != expected:
             return False
         self._value = value

@@ -1,56 +1,57 @@
-"""A home: where a collection, or one shard of it, lives. It applies calls, one at a time.
+"""A home: where a collection, or one shard of it, lives. It takes events, one after the other.
 
 ```
  Call ── apply ──▶ operation of the state ──▶ answer now
-                                          └─▶ ticket waits ──▶ answer later: by another's call,
-                                                               withdraw, forget or close
+                                          └─▶ the call waits ──▶ answer later: by another's call,
+                                                                 Withdraw, Forget or Close
 ```
 
-Each call is answered exactly once. Its caller may give it up (`withdraw`): then the answer says so, or is
+Each call is answered exactly once. Its caller may give it up (`Withdraw`): then the answer says so, or is
 the value that was on its way.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
-from skyward_dask.errors import CollectionConflict, SkywardError
-from skyward_dask.shared.barrier import BarrierState
-from skyward_dask.shared.calls import WAITS, Answer, Call, Forgotten, Reply, Ticket
-from skyward_dask.shared.counter import CounterState
-from skyward_dask.shared.dict import DictState
-from skyward_dask.shared.lock import LockState
-from skyward_dask.shared.queue import QueueState
-from skyward_dask.shared.set import SetState
-from skyward_dask.shared.state import State, operations
+from skyward_dask.errors import CollectionConflict, CollectionLost
+from skyward_dask.shared.events import (
+    Answer,
+    Call,
+    CallId,
+    Close,
+    Event,
+    Forget,
+    Forgotten,
+    Took,
+    Withdraw,
+    Withdrawn,
+)
+from skyward_dask.shared.kinds import KINDS
+from skyward_dask.shared.state import WAITS, operations
 
-#: Written out: a registry that subclasses fill would be empty where nobody has imported them.
-KINDS: dict[str, type[State]] = {
-    "barrier": BarrierState,
-    "counter": CounterState,
-    "dict": DictState,
-    "lock": LockState,
-    "queue": QueueState,
-    "set": SetState,
-}
-_OPERATIONS = {kind: operations(state) for kind, state in KINDS.items()}
+_OPERATIONS = {name: operations(kind.state) for name, kind in KINDS.items()}
 
 
-class Withdrawn(SkywardError):
-    """The answer to a call that was given up while it waited; `left` is what the state says of it."""
+class Applied(NamedTuple):
+    """What came of an event.
 
-    def __init__(self, left: int | None = None) -> None:
-        super().__init__(left)
-        self.left = left
+    Attributes
+    ----------
+    answers : dict
+        By the ids of their calls; who made these is known outside.
+    released : list of str
+        What callers held that are gone, in words, for a warning.
+    """
+
+    answers: dict[CallId, Answer]
+    released: list[str]
 
 
 class Home:
-    """The state of a collection, and who waits for it.
+    """The state of a collection, and which calls wait for it.
 
     Parameters
     ----------
@@ -60,116 +61,97 @@ class Home:
 
     Notes
     -----
-    Thread-safe. Replies are called without the lock, in the thread that has caused them.
+    Not thread-safe. It is plain data, and can be pickled: it has no clock, draws no random numbers and knows
+    nobody outside, so the same events make the same home.
     """
 
-    def __init__(self, kind: str, options: dict[str, Any]) -> None:
-        self._state = KINDS[kind](**options)
-        self._operations = _OPERATIONS[kind]
+    def __init__(self, kind: str, options: Mapping[str, Any]) -> None:
         self._kind = kind
-        self._lock = threading.Lock()
-        self._waiting: dict[tuple[str, int], Ticket] = {}
-        self._by_owner: defaultdict[tuple[str, str], set[Ticket]] = defaultdict(set)
-        self._settled: list[tuple[Ticket, Answer]] = []
-        self._end: SkywardError | None = None
+        self._state = KINDS[kind].state(**options)
+        self._waiting: dict[CallId, Call] = {}
+        # in the order in which they came: that of a set differs between processes
+        self._by_owner: dict[tuple[str, str], dict[CallId, Call]] = {}
+        self._released: list[str] = []
+        self._end: str | None = None
         self._count = 0
 
-    def apply(self, call: Call, reply: Reply) -> None:
-        """Carry a call out; `reply` is called with its answer, now or later."""
-        ticket = Ticket(call, reply, self._settle)
-        with self._changing():
-            self._count += 1
-            try:
-                value = self._carry_out(ticket)
-            except Exception as error:  # the caller's to see
-                ticket.fail(error)
-            else:
-                if value is not WAITS:
-                    ticket.answer(value)
-                elif not ticket.settled:
-                    self._note(ticket)
-
-    def _carry_out(self, ticket: Ticket) -> object:
-        call = ticket.call
-        if self._end is not None:
-            raise self._end
-        operation = self._operations.get(call.operation)
-        if operation is None:
-            raise CollectionConflict(f"a {self._kind} has no operation {call.operation!r}.")
-        return operation(self._state, ticket, *call.arguments)
-
-    def withdraw(self, call_id: tuple[str, int], expired: bool) -> None:
-        """A call is given up: it waits no longer.
-
-        Parameters
-        ----------
-        expired : bool
-            Its time-out is over: its caller takes an answer that is on its way. Else nobody does, and what it
-            brings is taken back.
-        """
-        with self._changing():
-            if (ticket := self._waiting.get(call_id)) is not None:
-                ticket.fail(Withdrawn(self._state.withdraw(ticket, expired)))
-            elif not expired:
-                self._state.undo(call_id)
-
-    def took(self, call_id: tuple[str, int]) -> None:
-        """The caller has the answer to a call that is to be confirmed."""
-        with self._lock:
-            self._state.took(call_id)
-
-    def forget(self, party: str, run: str | None = None) -> list[str]:
-        """A run has ended, or a party is gone with all its runs: they hold nothing, and wait for nothing.
-
-        Returns what was held, in words. What is on its way to a run is not taken back: its worker lives, and
-        says of each answer whether it came (an answer that came is not to be given to somebody else).
-        """
-
-        def gone(owner: tuple[str, str]) -> bool:
-            return owner[0] == party and run in (None, owner[1])
-
-        with self._changing():
-            for ticket in [t for owner, tickets in self._by_owner.items() if gone(owner) for t in tickets]:
-                left = self._state.withdraw(ticket, False)
-                # a client that has lost its connection may come again, and then ask anew
-                can_ask_again = run is None and left is None
-                ticket.fail(Forgotten() if can_ask_again else CancelledError(f"{ticket.caller} has ended"))
-            if run is None:
-                self._state.undo_all(gone)
-            return list(self._state.forget(gone))
-
-    def close(self, error: SkywardError) -> None:
-        """The collection has ended: whoever waits, and whoever still calls, gets this error."""
-        with self._changing():
-            self._end = error
-            for ticket in list(self._waiting.values()):
-                ticket.fail(error)
+    def apply(self, event: Event) -> Applied:
+        """Take the next event."""
+        state = self._state
+        state.now = event.at
+        _APPLY[type(event)](self, event)
+        answers, state.answered = state.answered, {}
+        released, self._released = self._released, []
+        if self._waiting:
+            for call_id in answers:
+                self._strike_off(call_id)
+        return Applied(answers, released)
 
     def statistics(self) -> dict[str, int]:
         """Operations that were carried out, entries, calls that wait."""
-        with self._lock:
-            return {"operations": self._count, "size": len(self._state), "waiting": len(self._waiting)}
+        return {"operations": self._count, "size": len(self._state), "waiting": len(self._waiting)}
 
-    # --- tickets; with the lock held -------------------------------------------------------------------
+    def _call(self, call: Call) -> None:
+        self._count += 1
+        try:
+            value = self._carry_out(call)
+        except Exception as error:  # the caller's to see
+            self._state.fail(call, error)
+        else:
+            if value is not WAITS:
+                self._state.answer(call, value)
+            elif call.id not in self._state.answered:
+                self._waiting[call.id] = call
+                self._by_owner.setdefault(call.caller.owner, {})[call.id] = call
 
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Hold the lock, and give the answers afterwards."""
-        with self._lock:
-            yield
-            settled, self._settled = self._settled, []
-        for ticket, answer in settled:
-            ticket.reply(answer)
+    def _carry_out(self, call: Call) -> object:
+        if self._end is not None:
+            raise CollectionLost(self._end)
+        operation = _OPERATIONS[self._kind].get(call.operation)
+        if operation is None:
+            raise CollectionConflict(f"a {self._kind} has no operation {call.operation!r}.")
+        return operation(self._state, call, *call.arguments)
 
-    def _note(self, ticket: Ticket) -> None:
-        self._waiting[ticket.call.id] = ticket
-        self._by_owner[ticket.caller.owner].add(ticket)
+    def _took(self, event: Took) -> None:
+        self._state.took(event.call)
 
-    def _settle(self, ticket: Ticket, answer: Answer) -> None:
-        ticket.settled = True
-        self._settled.append((ticket, answer))
-        if self._waiting.pop(ticket.call.id, None) is not None:
-            tickets = self._by_owner[ticket.caller.owner]
-            tickets.discard(ticket)
-            if not tickets:
-                del self._by_owner[ticket.caller.owner]
+    def _withdraw(self, event: Withdraw) -> None:
+        if (call := self._waiting.get(event.call)) is not None:
+            self._state.fail(call, Withdrawn(self._state.withdraw(call, event.expired)))
+        elif not event.expired:
+            self._state.undo(event.call)
+
+    def _forget(self, event: Forget) -> None:
+        """What is on its way to an ended run is not taken back: its worker lives, and says of each answer
+        whether it came (an answer that came is not to be given to somebody else)."""
+        gone = [calls for owner, calls in self._by_owner.items() if event.concerns(owner)]
+        for call in [call for calls in gone for call in calls.values()]:
+            left = self._state.withdraw(call, False)
+            # a client that has lost its connection may come again, and then ask anew
+            can_ask_again = event.run is None and left is None
+            ended = Forgotten() if can_ask_again else CancelledError(f"{call.caller} has ended")
+            self._state.fail(call, ended)
+        if event.run is None:
+            self._state.undo_all(event)
+        self._released += self._state.forget(event)
+
+    def _close(self, event: Close) -> None:
+        self._end = event.reason
+        for call in self._waiting.values():
+            self._state.fail(call, CollectionLost(event.reason))
+
+    def _strike_off(self, call_id: CallId) -> None:
+        if (call := self._waiting.pop(call_id, None)) is not None:
+            calls = self._by_owner[call.caller.owner]
+            del calls[call_id]
+            if not calls:
+                del self._by_owner[call.caller.owner]
+
+
+_APPLY: dict[type[Event], Callable[[Home, Any], None]] = {
+    Call: Home._call,
+    Took: Home._took,
+    Withdraw: Home._withdraw,
+    Forget: Home._forget,
+    Close: Home._close,
+}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from time import time
 
 from skyward_dask.errors import LockError
-from skyward_dask.shared.calls import WAITS, Caller, Ticket, Waits
-from skyward_dask.shared.state import Gone, State
+from skyward_dask.shared.events import Call, Caller, CallId, Forget
+from skyward_dask.shared.state import WAITS, State, Waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +18,7 @@ class Held:
     caller: Caller
     since: float
     fence: int
-    call_id: tuple[str, int]
+    call_id: CallId
 
 
 class LockState(State):
@@ -32,61 +31,62 @@ class LockState(State):
     """
 
     def __init__(self, fence: int = 0) -> None:
+        super().__init__()
         self._fence = fence
         self._held: Held | None = None
-        self._line: OrderedDict[Ticket, None] = OrderedDict()
+        self._line: OrderedDict[CallId, Call] = OrderedDict()
 
-    def acquire(self, ticket: Ticket) -> Waits:
+    def acquire(self, call: Call) -> Waits:
         if self._held is None:
-            ticket.answer(self._give(ticket))
+            self.answer(call, self._give(call))
         else:
-            self._line[ticket] = None
+            self._line[call.id] = call
         return WAITS
 
-    def acquire_nowait(self, ticket: Ticket) -> int | None:
+    def acquire_nowait(self, call: Call) -> int | None:
         """The number of the acquisition; None if somebody has it."""
-        return None if self._held or self._line else self._give(ticket)
+        return None if self._held or self._line else self._give(call)
 
-    def release(self, ticket: Ticket) -> None:
+    def release(self, call: Call) -> None:
         held = self._held
         if held is None:
             raise LockError(
                 "nobody holds the lock: it was released before, or its holder was taken for lost."
             )
-        if held.caller.owner != ticket.caller.owner:
+        if held.caller.owner != call.caller.owner:
             raise LockError(
-                f"the lock is held by {held.caller}, and {ticket.caller} can't release it: that is for the "
+                f"the lock is held by {held.caller}, and {call.caller} can't release it: that is for the "
                 "run of the task, the actor or the client that acquired it."
             )
         self._pass_on()
 
-    def holder(self, ticket: Ticket) -> Held | None:
+    def holder(self, call: Call) -> Held | None:
         return self._held
 
-    def fence(self, ticket: Ticket) -> int:
+    def fence(self, call: Call) -> int:
         """The number of the last acquisition."""
         return self._fence
 
-    def _give(self, ticket: Ticket) -> int:
+    def _give(self, call: Call) -> int:
         self._fence += 1
-        self._held = Held(ticket.caller, time(), self._fence, ticket.call.id)
+        self._held = Held(call.caller, self.now, self._fence, call.id)
         return self._fence
 
     def _pass_on(self) -> None:
         self._held = None
         if self._line:
-            ticket, _ = self._line.popitem(last=False)
-            ticket.answer(self._give(ticket))
+            _, call = self._line.popitem(last=False)
+            self.answer(call, self._give(call))
 
-    def withdraw(self, ticket: Ticket, expired: bool) -> None:
-        self._line.pop(ticket, None)
+    def withdraw(self, call: Call, expired: bool) -> None:
+        self._line.pop(call.id, None)
 
-    def undo(self, call_id: tuple[str, int]) -> None:
+    def undo(self, call_id: CallId) -> None:
         if self._held is not None and self._held.call_id == call_id:
             self._pass_on()
 
-    def forget(self, gone: Gone) -> Iterator[str]:
-        if self._held is not None and gone(self._held.caller.owner):
+    def forget(self, gone: Forget) -> Iterator[str]:
+        if self._held is not None and gone.concerns(self._held.caller.owner):
             yield f"{self._held.caller} has ended without releasing the lock"
             self._pass_on()
 

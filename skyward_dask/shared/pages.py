@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import count
 from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
@@ -26,7 +25,7 @@ class Pages(Generic[V]):
 
     def __init__(self) -> None:
         self._entries: dict[Any, tuple[int, V]] = {}
-        self._numbers = count(1)
+        self._number = 0  # of the last entry
         self._listed: tuple[list[int], list[Any]] | None = None
 
     def get(self, key: Any) -> V | None:
@@ -39,7 +38,7 @@ class Pages(Generic[V]):
         if found is not None:
             self._entries[key] = found[0], value
             return False
-        number = next(self._numbers)
+        self._number = number = self._number + 1
         self._entries[key] = number, value
         if self._listed is not None:
             numbers, keys = self._listed

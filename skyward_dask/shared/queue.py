@@ -5,10 +5,9 @@ from __future__ import annotations
 import queue
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import ClassVar
 
-from skyward_dask.shared.calls import WAITS, Caller, Ticket, Waits
-from skyward_dask.shared.state import Gone, State
+from skyward_dask.shared.events import Call, Caller, CallId, Forget
+from skyward_dask.shared.state import WAITS, State, Waits
 
 
 class QueueState(State):
@@ -20,60 +19,60 @@ class QueueState(State):
         Items at the most.
     """
 
-    confirmed: ClassVar[frozenset[str]] = frozenset({"get", "get_nowait"})
-
     def __init__(self, maxsize: int | None = None) -> None:
+        super().__init__()
         self._maxsize = maxsize
         self._items: deque[bytes] = deque()
-        self._getters: OrderedDict[Ticket, int] = OrderedDict()
-        self._putters: OrderedDict[Ticket, deque[bytes]] = OrderedDict()
+        self._getters: OrderedDict[CallId, Call] = OrderedDict()
+        # with those of their items that aren't in the queue yet
+        self._putters: OrderedDict[CallId, tuple[Call, deque[bytes]]] = OrderedDict()
         # what is on its way to somebody, who has yet to confirm it
-        self._given: dict[tuple[str, int], tuple[Caller, list[bytes]]] = {}
+        self._given: dict[CallId, tuple[Caller, list[bytes]]] = {}
 
-    def put(self, ticket: Ticket, items: Sequence[bytes]) -> Waits:
+    def put(self, call: Call, items: Sequence[bytes]) -> Waits:
         """Add items at the end; wait for room."""
         if items:
-            self._putters[ticket] = deque(items)
+            self._putters[call.id] = call, deque(items)
             self._flow()
         else:
-            ticket.answer()
+            self.answer(call)
         return WAITS
 
-    def put_nowait(self, ticket: Ticket, items: Sequence[bytes]) -> None:
+    def put_nowait(self, call: Call, items: Sequence[bytes]) -> None:
         if items and (self._putters or len(items) > self._room()):
             raise queue.Full
         self._items.extend(items)
         self._flow()
 
-    def get(self, ticket: Ticket, most: int) -> Waits:
+    def get(self, call: Call, most: int) -> Waits:
         """Take up to so many items; wait for the first."""
-        self._getters[ticket] = most
+        self._getters[call.id] = call
         self._flow()
         return WAITS
 
-    def get_nowait(self, ticket: Ticket, most: int) -> list[bytes]:
+    def get_nowait(self, call: Call, most: int) -> list[bytes]:
         if not self._items:
             raise queue.Empty
-        taken = self._take(ticket, most)
+        taken = self._take(call, most)
         self._flow()
         return taken
 
-    def put_back(self, ticket: Ticket, items: Sequence[bytes]) -> None:
+    def put_back(self, call: Call, items: Sequence[bytes]) -> None:
         """Items that were taken in vain: they are the first again, room or not."""
         self._put_first(items)
 
-    def qsize(self, ticket: Ticket) -> int:
+    def qsize(self, call: Call) -> int:
         return len(self._items)
 
-    def full(self, ticket: Ticket) -> bool:
+    def full(self, call: Call) -> bool:
         return self._room() <= 0
 
     def _room(self) -> float:
         return float("inf") if self._maxsize is None else self._maxsize - len(self._items)
 
-    def _take(self, ticket: Ticket, most: int) -> list[bytes]:
+    def _take(self, call: Call, most: int) -> list[bytes]:
         taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
-        self._given[ticket.call.id] = ticket.caller, taken
+        self._given[call.id] = call.caller, taken
         return taken
 
     def _put_first(self, items: Sequence[bytes]) -> None:
@@ -88,39 +87,38 @@ class QueueState(State):
     def _let_in(self) -> bool:
         if not self._putters or self._room() <= 0:
             return False
-        ticket, items = next(iter(self._putters.items()))
+        call, items = next(iter(self._putters.values()))
         while items and self._room() > 0:
             self._items.append(items.popleft())
         if not items:
-            del self._putters[ticket]
-            ticket.answer()
+            del self._putters[call.id]
+            self.answer(call)
         return True
 
     def _hand_out(self) -> bool:
         if not self._getters or not self._items:
             return False
-        ticket, most = self._getters.popitem(last=False)
-        ticket.answer(self._take(ticket, most))
+        _, call = self._getters.popitem(last=False)
+        self.answer(call, self._take(call, call.arguments[0]))
         return True
 
-    def withdraw(self, ticket: Ticket, expired: bool) -> int | None:
+    def withdraw(self, call: Call, expired: bool) -> int | None:
         """Returns how many items were not put, if some were."""
-        self._getters.pop(ticket, None)
-        left = len(self._putters.pop(ticket, ()))
-        self._flow()  # those behind it may have fewer to put
-        return left if left and left < len(ticket.call.arguments[0]) else None
+        self._getters.pop(call.id, None)
+        _, items = self._putters.pop(call.id, (call, ()))
+        return len(items) if items and len(items) < len(call.arguments[0]) else None
 
-    def undo(self, call_id: tuple[str, int]) -> None:
+    def undo(self, call_id: CallId) -> None:
         if (given := self._given.pop(call_id, None)) is not None:
             self._put_first(given[1])
 
-    def took(self, call_id: tuple[str, int]) -> None:
+    def took(self, call_id: CallId) -> None:
         self._given.pop(call_id, None)
 
-    def undo_all(self, gone: Gone) -> None:
+    def undo_all(self, gone: Forget) -> None:
         # the last first: so they are in line again as they were
         for call_id, (caller, _) in reversed(list(self._given.items())):
-            if gone(caller.owner):
+            if gone.concerns(caller.owner):
                 self.undo(call_id)
 
     def __len__(self) -> int:

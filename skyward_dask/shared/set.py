@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from skyward_dask.shared.calls import Ticket
+from skyward_dask.shared.events import Call
 from skyward_dask.shared.pages import MOST_ENTRIES, Pages
 from skyward_dask.shared.state import State
 
@@ -15,34 +15,35 @@ class SetState(State):
     """Members, in the order in which they came."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._members: Pages[bool] = Pages()
 
-    def add(self, ticket: Ticket, member: Any) -> bool:
+    def add(self, call: Call, member: Any) -> bool:
         return self._members.put(member, True)
 
-    def add_many(self, ticket: Ticket, members: Iterable[Any]) -> int:
+    def add_many(self, call: Call, members: Iterable[Any]) -> int:
         """Returns how many were new."""
         return sum(self._members.put(member, True) for member in members)
 
-    def discard(self, ticket: Ticket, member: Any) -> bool:
+    def discard(self, call: Call, member: Any) -> bool:
         """Returns whether it was there."""
         return self._members.pop(member) is not None
 
-    def contains(self, ticket: Ticket, member: Any) -> bool:
+    def contains(self, call: Call, member: Any) -> bool:
         return member in self._members
 
-    def pop(self, ticket: Ticket) -> tuple[Any] | None:
+    def pop(self, call: Call) -> tuple[Any] | None:
         """Some member, in a tuple; None if there is none."""
         last = self._members.pop_last()
         return None if last is None else last[:1]
 
-    def size(self, ticket: Ticket) -> int:
+    def size(self, call: Call) -> int:
         return len(self._members)
 
-    def clear(self, ticket: Ticket) -> None:
+    def clear(self, call: Call) -> None:
         self._members.clear()
 
-    def page(self, ticket: Ticket, after: int) -> tuple[list[Any], int | None]:
+    def page(self, call: Call, after: int) -> tuple[list[Any], int | None]:
         """Members, and where to go on; None at the end."""
         found = list(islice(self._members.after(after), MOST_ENTRIES))
         return [member for _, member, _ in found], found[-1][0] if found else None

@@ -4,29 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import FunctionType
-from typing import ClassVar
 
-from skyward_dask.shared.calls import Ticket
+from skyward_dask.shared.events import Answer, Call, CallId, Forget
 
-#: Whether a caller is gone, by its `Caller.owner`.
-Gone = Callable[[tuple[str, str]], bool]
+
+class Waits:
+    """What an operation returns whose call is answered by `State.answer`, now or later."""
+
+
+WAITS = Waits()
 
 
 class State:
     """A collection at its home: each public method of a subclass is an operation.
 
-    An operation takes its ticket and plain arguments. It returns its value; or `WAITS`, and then answers
-    the ticket at once or later.
+    An operation takes its call and that call's arguments. It returns its value; or `WAITS`, and then answers
+    the call at once or later. All that it keeps is plain data, which can be pickled.
 
     Attributes
     ----------
-    confirmed : frozenset of str
-        Operations whose answers must not be lost on their way: the caller confirms each that it has.
+    now : float
+        When the event came that is being applied: a state has no clock.
+    answered : dict
+        The answers that this event has brought, by their calls' ids; the home takes them.
     """
 
-    confirmed: ClassVar[frozenset[str]] = frozenset()
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.answered: dict[CallId, Answer] = {}
 
-    def withdraw(self, ticket: Ticket, expired: bool) -> int | None:
+    def answer(self, call: Call, value: object = None) -> None:
+        self.answered[call.id] = True, value
+
+    def fail(self, call: Call, error: Exception) -> None:
+        self.answered[call.id] = False, error
+
+    def withdraw(self, call: Call, expired: bool) -> int | None:
         """Take a waiting call back; returns how much of it is left undone, None for all of it.
 
         Parameters
@@ -36,16 +49,16 @@ class State:
         """
         return None
 
-    def undo(self, call_id: tuple[str, int]) -> None:
+    def undo(self, call_id: CallId) -> None:
         """Take back what a call has given to its caller, who doesn't want it any more."""
 
-    def took(self, call_id: tuple[str, int]) -> None:
+    def took(self, call_id: CallId) -> None:
         """The caller has the answer to a call that is to be confirmed."""
 
-    def undo_all(self, gone: Gone) -> None:
+    def undo_all(self, gone: Forget) -> None:
         """Take back what is on its way to callers that are gone, and can't confirm it any more."""
 
-    def forget(self, gone: Gone) -> Iterator[str]:
+    def forget(self, gone: Forget) -> Iterator[str]:
         """Give back what callers hold that are gone; yields what in words, for a warning."""
         yield from ()
 

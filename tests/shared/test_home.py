@@ -21,55 +21,65 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyward_dask.errors import CollectionConflict, CollectionLost
-from skyward_dask.shared.calls import Answer, Call, Caller, Forgotten
-from skyward_dask.shared.home import KINDS, Home, Withdrawn
+from skyward_dask.extension.collections.homes import Homes
+from skyward_dask.shared.events import (
+    Answer,
+    Call,
+    Caller,
+    Close,
+    Forget,
+    Forgotten,
+    Took,
+    Withdraw,
+    Withdrawn,
+)
 from skyward_dask.shared.keys import pack, pack_key, place, unpack_key
+from skyward_dask.shared.kinds import KINDS
 from skyward_dask.shared.pages import Pages
 from skyward_dask.shared.state import operations
+from tests.shared.played import Played
 
 
 class Party:
     """A caller, and the answers that it got."""
 
-    def __init__(self, home: Home, run: str, party: str = "tcp://a") -> None:
+    def __init__(self, home: Played, run: str, party: str = "tcp://a") -> None:
         self.home = home
         self.caller = Caller(party, run)
-        self.answers: dict[int, Answer] = {}
         self.count = 0
+
+    @property
+    def answers(self) -> dict[int, Answer]:
+        run = self.caller.run
+        return {number: answer for (who, number), answer in self.home.answers.items() if who == run}
 
     def ask(self, operation: str, *arguments: Any) -> int:
         self.count += 1
-        number = self.count
-        assert number not in self.answers
-
-        def reply(answer: Answer) -> None:
-            assert number not in self.answers, "answered twice"
-            self.answers[number] = answer
-
-        self.home.apply(Call(self.caller.run, number, self.caller, operation, arguments), reply)
-        return number
+        self.home.apply(Call((self.caller.run, self.count), self.caller, operation, arguments))
+        return self.count
 
     def value(self, operation: str, *arguments: Any) -> Any:
-        went_well, value = self.answers[self.ask(operation, *arguments)]
+        number = self.ask(operation, *arguments)
+        went_well, value = self.answers[number]
         if not went_well:
             raise value
         return value
 
     def withdraw(self, number: int, expired: bool = False) -> None:
-        self.home.withdraw((self.caller.run, number), expired)
+        self.home.apply(Withdraw((self.caller.run, number), expired))
 
 
 def test_a_table_lists_what_can_be_asked() -> None:
     """And nothing else can."""
-    assert set(operations(KINDS["lock"])) == {"acquire", "acquire_nowait", "release", "holder", "fence"}
+    assert set(operations(KINDS["lock"].state)) == {"acquire", "acquire_nowait", "release", "holder", "fence"}
     for operation in ("forget", "withdraw", "undo", "took", "_give", "__len__", "nothing"):
         with pytest.raises(CollectionConflict):
-            Party(Home("lock", {}), "x").value(operation)
+            Party(Played("lock", {}), "x").value(operation)
 
 
 def test_each_call_is_answered_once() -> None:
     """By what it waited for, by its withdrawal, by its caller's end, or by the home's."""
-    home = Home("queue", {"maxsize": None})
+    home = Played("queue", {"maxsize": None})
     a, b = Party(home, "a"), Party(home, "b")
     first, second, third = a.ask("get", 1), a.ask("get", 1), b.ask("get", 1)
     assert home.statistics()["waiting"] == 3
@@ -77,10 +87,10 @@ def test_each_call_is_answered_once() -> None:
     b.ask("put", [b"x"])
     assert a.answers[second] == (True, [b"x"])
     a.withdraw(second, expired=True)  # too late: nothing happens
-    home.forget("tcp://a", "b")
+    home.apply(Forget("tcp://a", "b"))
     assert isinstance(a.answers[first][1], Withdrawn) and isinstance(b.answers[third][1], CancelledError)
     last = a.ask("get", 1)
-    home.close(CollectionLost("ended"))
+    home.apply(Close("ended"))
     assert isinstance(a.answers[last][1], CollectionLost)
     with pytest.raises(CollectionLost):
         a.value("qsize")
@@ -89,7 +99,7 @@ def test_each_call_is_answered_once() -> None:
 
 def test_putters_wait_in_line() -> None:
     """Who waits for room is let in first."""
-    home = Home("queue", {"maxsize": 2})
+    home = Played("queue", {"maxsize": 2})
     a, b, c = Party(home, "a"), Party(home, "b"), Party(home, "c")
     waiting = a.ask("put", [b"1", b"2", b"3"])
     with pytest.raises(queue.Full):
@@ -102,7 +112,7 @@ def test_putters_wait_in_line() -> None:
 
 def test_what_is_put_back_is_first() -> None:
     """Even if the queue is full."""
-    home = Home("queue", {"maxsize": 1})
+    home = Played("queue", {"maxsize": 1})
     a = Party(home, "a")
     a.ask("put", [b"2"])
     a.ask("put_back", [b"0", b"1"])
@@ -111,27 +121,27 @@ def test_what_is_put_back_is_first() -> None:
 
 def test_what_was_not_taken_is_taken_back() -> None:
     """When its party is gone, in order; what was taken is not."""
-    home = Home("queue", {})
+    home = Played("queue", {})
     here, there = Party(home, "here", "tcp://here"), Party(home, "there", "tcp://there")
     here.ask("put", [b"a", b"b", b"c", b"d", b"e"])
     first, *_ = (there.ask("get", 1) for _ in range(3))
     here.ask("get_nowait", 1)
-    home.took(("there", first))
-    home.forget("tcp://there")
-    home.forget("tcp://there")
+    home.apply(Took(("there", first)))
+    home.apply(Forget("tcp://there"))
+    home.apply(Forget("tcp://there"))
     assert here.value("get", 9) == [b"b", b"c", b"e"]
 
 
 def test_an_ended_run_may_still_have_its_answer() -> None:
     """Its worker lives, and says whether it came; until then nobody else is given the item."""
-    home = Home("queue", {})
+    home = Played("queue", {})
     a, b = Party(home, "a"), Party(home, "b")
     b.ask("put", [b"0", b"1"])
     came, lost = a.ask("get", 1), a.ask("get", 1)
-    home.forget("tcp://a", "a")
+    home.apply(Forget("tcp://a", "a"))
     with pytest.raises(queue.Empty):
         b.value("get_nowait", 1)
-    home.took(("a", came))
+    home.apply(Took(("a", came)))
     a.withdraw(lost)
     assert b.value("get_nowait", 9) == [b"1"]
 
@@ -150,7 +160,7 @@ def test_what_is_given_up_is_taken_back_at_once(
     kind: str, operation: str, arguments: list[Any], next_answer: object
 ) -> None:
     """So that the same caller's next call finds an item where it was, a lock free, a value unclaimed."""
-    home = Home(kind, {})
+    home = Played(kind, {})
     a = Party(home, "a")
     if kind == "queue":
         a.ask("put", [b"a", b"b"])
@@ -166,30 +176,30 @@ def test_what_is_given_up_is_taken_back_at_once(
 
 def test_who_comes_again_asks_anew() -> None:
     """A client may have lost its connection only: what it waited for had no effect, if the answer says so."""
-    home = Home("queue", {"maxsize": 2})
+    home = Played("queue", {"maxsize": 2})
     a, b = Party(home, "a"), Party(home, "b", "tcp://b")
     getting = a.ask("get", 1)
-    home.forget("tcp://a")
+    home.apply(Forget("tcp://a"))
     assert isinstance(a.answers[getting][1], Forgotten)
     b.ask("put", [b"1"])
     whole, part = a.ask("put", [b"2", b"3"]), b.ask("put", [b"4"])
-    home.forget("tcp://a")
+    home.apply(Forget("tcp://a"))
     assert isinstance(a.answers[whole][1], CancelledError), "one of two is in the queue"
-    home.forget("tcp://b")
+    home.apply(Forget("tcp://b"))
     assert isinstance(b.answers[part][1], Forgotten)
     assert b.value("get", 9) == [b"1", b"2"]
 
 
 def test_a_claim_passes_on() -> None:
     """To the next one that waits, when its owner gives up or is gone."""
-    home = Home("dict", {})
+    home = Played("dict", {})
     a, b, c = Party(home, "a"), Party(home, "b"), Party(home, "c")
     number, _ = a.value("claim", "k")
     second, third = b.ask("claim", "k"), c.ask("claim", "k")
     a.ask("abandon", "k", number)
     again, _ = b.answers[second][1]
     assert again > number and third not in c.answers
-    home.forget("tcp://a", "b")
+    home.apply(Forget("tcp://a", "b"))
     assert c.answers[third][1][0] > again
     c.ask("setdefault", "k", b"value")
     assert a.value("claim", "k") == (0, b"value")
@@ -197,7 +207,7 @@ def test_a_claim_passes_on() -> None:
 
 def test_a_late_stop_breaks_nobodys_barrier() -> None:
     """One that is gone leaves; one whose time is over breaks it."""
-    home = Home("barrier", {"parties": 2})
+    home = Played("barrier", {"parties": 2})
     a, b = Party(home, "a"), Party(home, "b")
     gone = a.ask("wait")
     a.withdraw(gone)
@@ -214,7 +224,7 @@ def test_a_late_stop_breaks_nobodys_barrier() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["acquire", "release", "withdraw", "gone"]), st.integers(0, 3))))
 def test_a_lock_has_one_holder(steps: list[tuple[str, int]]) -> None:
     """Whatever happens, in whatever order; its numbers grow."""
-    home = Home("lock", {})
+    home = Played("lock", {})
     parties = [Party(home, str(number)) for number in range(4)]
     asked: dict[int, int] = {}
     fences = []
@@ -229,7 +239,7 @@ def test_a_lock_has_one_holder(steps: list[tuple[str, int]]) -> None:
             party.withdraw(asked.pop(who))
         elif what == "gone":
             asked.pop(who, None)
-            home.forget("tcp://a", str(who))
+            home.apply(Forget("tcp://a", str(who)))
         holders = [w for w, number in asked.items() if parties[w].answers.get(number, (False,))[0]]
         assert len(holders) <= 1 and bool(asked) == bool(holders)
         if holders:
@@ -361,21 +371,21 @@ def test_places_do_not_depend_on_the_process() -> None:
 
 
 def test_many_threads_at_one_home() -> None:
-    """Nothing is lost."""
-    home = Home("counter", {})
-    parties = [Party(home, str(number)) for number in range(8)]
+    """Nothing is lost, and each hears of its own."""
+    homes, values = Homes(), list[Answer]()
+    homes.add("home", "counter", {})
 
-    def work(party: Party) -> None:
-        for _ in range(500):
-            party.ask("increment", 1)
+    def work(run: str) -> None:
+        for number in range(500):
+            call = Call((run, number), Caller("tcp://a", run), "increment", (1,))
+            assert homes.call("home", call, values.append)
 
-    threads = [threading.Thread(target=work, args=(party,)) for party in parties]
+    threads = [threading.Thread(target=work, args=(str(number),)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    values = [value for party in parties for went_well, value in party.answers.values()]
-    assert sorted(values) == list(range(1, 4001))
+    assert sorted(values) == [(True, value) for value in range(1, 4001)]
 
 
 def test_packing_is_by_value_where_it_must() -> None:

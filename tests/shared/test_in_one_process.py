@@ -14,7 +14,7 @@ from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
 from skyward_dask.extension.collections.host import Attendant
-from skyward_dask.shared.calls import Moved
+from skyward_dask.shared.events import Moved
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)

@@ -11,7 +11,7 @@ import pytest
 from distributed import Client, LocalCluster, wait
 
 import skyward_dask as sky
-from skyward_dask.shared.calls import Answer, Call, Caller
+from skyward_dask.shared.events import Call, Caller
 from skyward_dask.shared.home import Home
 from tests.shared.large import filled, read
 
@@ -60,11 +60,10 @@ def test_a_million_keys(shared_client: Client, name: str) -> None:
 def _home_with(keys: int) -> Callable[..., object]:
     """Asks a home of so many keys."""
     home, caller = Home("dict", {}), Caller("test")
-    answers: list[Answer] = []
 
     def ask(operation: str, *arguments: object) -> object:
-        home.apply(Call("test", len(answers), caller, operation, arguments), answers.append)
-        return answers.pop()[1]
+        call = Call(("test", 1), caller, operation, arguments)
+        return home.apply(call).answers[call.id][1]
 
     ask("put_many", [(number, b"x" * 100) for number in range(keys)])
     return ask

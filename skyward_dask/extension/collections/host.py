@@ -13,6 +13,7 @@ import threading
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
 from itertools import count
+from time import time
 from typing import Any
 
 from distributed import Worker as DaskWorker
@@ -20,14 +21,12 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.utils import sync
 from distributed.worker import thread_state  # type: ignore[attr-defined]
 
-from skyward_dask.errors import CollectionLost
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.lookup import destroyed, find_at_scheduler
 from skyward_dask.extension.collections.switchboard import Switchboard
 from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.shared.asks import Spec
-from skyward_dask.shared.calls import Caller
-from skyward_dask.shared.home import Home
+from skyward_dask.shared.events import Caller, Close
 
 logger = logging.getLogger(__name__)
 
@@ -175,17 +174,14 @@ class Attendant(WorkerPlugin):
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes, and its homes end."""
         self.switchboard.close(
-            CollectionLost(
-                f"the worker at {worker.address} is closing: the collections on it end, and its tasks can't "
-                "reach others any more."
-            )
+            f"the worker at {worker.address} is closing: the collections on it end, and its tasks can't reach "
+            "others any more."
         )
 
     async def found(self, homes: list[tuple[str, str, dict[str, Any]]]) -> str:
         """Have new homes live here: (key, kind, options of the state) of each."""
         for key, kind, options in homes:
-            home = self.switchboard.homes[key] = Home(kind, options)
-            private.place_actor(self._worker, key, home)
+            private.place_actor(self._worker, key, self.switchboard.homes.add(key, kind, options))
         return "OK"
 
     async def end(self, keys: list[str]) -> str:
@@ -195,12 +191,12 @@ class Attendant(WorkerPlugin):
         return "OK"
 
     def _close(self, key: Any) -> None:
-        if (home := self.switchboard.homes.pop(key, None)) is not None:
-            home.close(CollectionLost("the collection was destroyed, or its cluster restarted."))
+        reason = "the collection was destroyed, or its cluster restarted."
+        self.switchboard.homes.end(key, Close(reason, time()))
 
     def know(self, party: str) -> str:
         """A worker or a client is about to use a home that lives here."""
-        self.switchboard.know(party)
+        self.switchboard.homes.know(party)
         return "OK"
 
     def gone(self, party: str, worker: str) -> None:
@@ -219,4 +215,4 @@ class Attendant(WorkerPlugin):
 
     def statistics(self) -> dict[str, dict[str, int]]:
         """What each home has to tell."""
-        return {key: home.statistics() for key, home in self.switchboard.homes.items()}
+        return self.switchboard.homes.statistics()

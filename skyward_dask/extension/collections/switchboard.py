@@ -13,7 +13,6 @@ process is asked in the caller's own thread.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import pickle
 import threading
@@ -22,6 +21,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from time import time
 from typing import Any
 from uuid import uuid4
 
@@ -31,19 +31,28 @@ from tornado.ioloop import IOLoop
 
 from skyward_dask.config import staleness
 from skyward_dask.errors import FORKED, CollectionLost, SkywardError, WorkerUnreachable
+from skyward_dask.extension.collections.homes import Homes
 from skyward_dask.extension.collections.read_cache import Asked, Recent
 from skyward_dask.extension.collections.wire import Message, Wire
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
-from skyward_dask.shared.calls import Answer, Call, Caller, Forgotten, Moved
-from skyward_dask.shared.home import KINDS, Home, Withdrawn
+from skyward_dask.shared.events import (
+    Answer,
+    Call,
+    Caller,
+    Close,
+    Forget,
+    Forgotten,
+    Moved,
+    Took,
+    Withdraw,
+    Withdrawn,
+)
+from skyward_dask.shared.kinds import KINDS
 
 #: Takes a pickled `Answer`; None: it was lost on its way, and may have been carried out.
 OnAnswer = Callable[[bytes | None], None]
 #: Opens a collection: the directory's `open`, over a connection to the scheduler.
 Opener = Callable[[Spec], Coroutine[Any, Any, Route]]
-
-
-logger = logging.getLogger(__name__)
 
 #: Seconds for a connection to a worker that may be gone: a busy one takes a second at the most.
 _CONNECT = 10.0
@@ -64,7 +73,7 @@ class _Begun:
     again: bool = True
 
     def call(self, caller: Caller) -> Call:
-        return Call(*self.pending.id, caller, self.ask.operation, self.ask.arguments)
+        return Call(self.pending.id, caller, self.ask.operation, self.ask.arguments, time())
 
     def fail(self, error: BaseException) -> None:
         if not self.pending.done():  # by its withdrawal, before it was sent
@@ -116,12 +125,11 @@ class Switchboard:
         self._loop, self._pool = loop, pool
         self._open = opener
         self.session = uuid4().hex
-        self.homes: dict[str, Home] = {}
+        self.homes = Homes()
         self._routes: dict[str, Route] = {}
         self._opening: dict[Spec, asyncio.Task[Route]] = {}
         self._wires: dict[str, Wire] = {}
         self._pending: dict[int, tuple[Wire, OnAnswer]] = {}
-        self._parties: set[str] = set()
         self._bound: dict[str, set[tuple[str, str]]] = {}
         self._numbers = count(1)
         self._calls = count(1)
@@ -150,9 +158,7 @@ class Switchboard:
             pending.set_result(route)
         elif route.is_eventual and ask.reads and (recent := self._recent.get(spec, ask)) is not None:
             pending.set_result(recent[0])
-        elif (home := self.homes.get(_home(route, ask)[1])) is not None:
-            self._ask_here(begun, route, home)
-        else:
+        elif not self._ask_here(begun, route):
             self._on_loop(self._start, begun)
         return pending
 
@@ -167,17 +173,14 @@ class Switchboard:
         if not pending.confirmed or pending.home is None:
             return
         worker, key = pending.home
-        if (home := self.homes.get(key)) is not None:
-            home.took(pending.id)
-        else:
+        if not self.homes.apply(key, Took(pending.id, time())):
             self._on_loop(self._say, "took", worker, key, *pending.id)
 
     def withdraw(self, pending: Pending, expired: bool) -> None:
         """Its caller gives a call up; if its time-out is over, it takes an answer that is on its way."""
         pending.withdrawn = True
-        if pending.home is not None and (home := self.homes.get(pending.home[1])) is not None:
-            home.withdraw(pending.id, expired)
-        else:
+        event = Withdraw(pending.id, expired, time())
+        if pending.home is None or not self.homes.apply(pending.home[1], event):
             self._on_loop(self._withdraw, pending, expired)
 
     def _withdraw(self, pending: Pending, expired: bool) -> None:
@@ -195,14 +198,18 @@ class Switchboard:
         else:
             self._loop.add_callback(function, *args)
 
-    def _ask_here(self, begun: _Begun, route: Route, home: Home) -> None:
-        run = begun.caller.run
-        begun.pending.home = _home(route, begun.ask)
+    def _ask_here(self, begun: _Begun, route: Route) -> bool:
+        """Returns False if the home isn't here."""
+        home, run = _home(route, begun.ask), begun.caller.run
+        if home[1] not in self.homes:
+            return False
+        begun.pending.home = home
         if not self._binds(begun):
-            return
-        home.apply(begun.call(begun.caller), partial(self._settle, begun))
+            return True
+        found = self.homes.call(home[1], begun.call(begun.caller), partial(self._settle, begun))
         if begun.ask.binds and not self._is_live(run):  # it has ended meanwhile
             self._loop.add_callback(self.forget_run, run)
+        return found
 
     def _start(self, begun: _Begun) -> None:
         route = self._routes.get(begun.spec.name)
@@ -236,10 +243,14 @@ class Switchboard:
     def _send(self, begun: _Begun, route: Route) -> None:
         if begun.pending.done():  # given up meanwhile
             return
+        if not self._ask_here(begun, route):
+            self._ask_elsewhere(begun, route)
+        if begun.pending.withdrawn:
+            self.withdraw(begun.pending, expired=True)
+
+    def _ask_elsewhere(self, begun: _Begun, route: Route) -> None:
         worker, key = begun.pending.home = _home(route, begun.ask)
-        if (home := self.homes.get(key)) is not None:
-            self._ask_here(begun, route, home)
-        elif worker == self._address:
+        if worker == self._address:
             self._take_answer(begun, route, _MOVED)
         elif self._binds(begun):
             try:
@@ -248,8 +259,6 @@ class Switchboard:
                 begun.fail(error)
             else:
                 self._post(worker, key, call, partial(self._take_answer, begun, route))
-        if begun.pending.withdrawn:
-            self.withdraw(begun.pending, expired=True)
 
     def _take_answer(self, begun: _Begun, route: Route, data: bytes | None) -> None:
         answer: Answer = (False, _lost(begun.spec, route)) if data is None else pickle.loads(data)
@@ -303,9 +312,7 @@ class Switchboard:
     def forget_run(self, run: str) -> None:
         """A run has ended: have the homes give back what it holds."""
         for worker, key in self._bound.pop(run, ()):
-            if (home := self.homes.get(key)) is not None:
-                _forget(home, self._party, run)
-            else:
+            if not self.homes.apply(key, Forget(self._party, run, time())):
                 self._say("gone", worker, key, self._party, run)
 
     # --- other processes ---------------------------------------------------------------------------------
@@ -349,18 +356,19 @@ class Switchboard:
             self._take_withdrawal(*rest)
         elif what == "gone":
             _, key, party, run = rest
-            if (home := self.homes.get(key)) is not None:
-                _forget(home, party, run)
+            self.homes.apply(key, Forget(party, run, time()))
 
     def _take_call(self, wire: Wire, number: int, worker: str, key: str, call: bytes) -> None:
         def answer(data: bytes | None) -> None:
             wire.send("answer", number, data)
 
-        if (home := self.homes.get(key)) is not None:
+        def reply(value: Answer) -> None:
+            self._on_loop(answer, pickle.dumps(value, protocol=5))
+
+        if key in self.homes:
             unpickled = _unpickled(call)
-            if unpickled.caller.party in self._parties:
-                home.apply(unpickled, lambda value: self._on_loop(answer, _pickled_answer(value)))
-            else:  # the last words of one that is gone: nobody would free what they take
+            # else: the last words of one that is gone: nobody would free what they take
+            if not (self.homes.knows(unpickled.caller.party) and self.homes.call(key, unpickled, reply)):
                 answer(_MOVED)
         elif worker == self._address:
             answer(_MOVED)
@@ -368,15 +376,11 @@ class Switchboard:
             self._post(worker, key, call, answer)
 
     def _take_receipt(self, worker: str, key: str, session: str, number: int) -> None:
-        if (home := self.homes.get(key)) is not None:
-            home.took((session, number))
-        else:
+        if not self.homes.apply(key, Took((session, number), time())):
             self._say("took", worker, key, session, number)
 
     def _take_withdrawal(self, worker: str, key: str, session: str, number: int, expired: bool) -> None:
-        if (home := self.homes.get(key)) is not None:
-            home.withdraw((session, number), expired)
-        else:
+        if not self.homes.apply(key, Withdraw((session, number), expired, time())):
             self._say("withdraw", worker, key, session, number, expired)
 
     def _end(self, wire: Wire, unsent: list[Message]) -> None:
@@ -397,22 +401,15 @@ class Switchboard:
 
     # --- parties come and go -----------------------------------------------------------------------------
 
-    def know(self, party: str) -> None:
-        """The scheduler has a worker or a client: homes take its calls from now on."""
-        self._parties.add(party)
-
     def forget_party(self, party: str, worker: str) -> None:
         """It is gone: what its callers hold here is given back; so are the homes, if it was a worker."""
-        self._parties.discard(party)
         self._forget_routes(worker)
-        for home in self.homes.values():
-            _forget(home, party)
+        self.homes.forget(Forget(party, at=time()))
 
-    def close(self, error: SkywardError) -> None:
-        """This process leaves the cluster: every call that waits, and every later one, gets this error."""
-        self._closed = error
-        for home in self.homes.values():
-            home.close(error)
+    def close(self, reason: str) -> None:
+        """This process leaves the cluster: calls that wait, and later ones, fail for this reason."""
+        self._closed = CollectionLost(reason)
+        self.homes.end_all(Close(reason, time()))
         for task in self._background:
             task.cancel()
 
@@ -432,11 +429,6 @@ def _home(route: Route, ask: Ask) -> tuple[str, str]:
     return route.homes[ask.place % len(route.homes)]
 
 
-def _forget(home: Home, party: str, run: str | None = None) -> None:
-    for held in home.forget(party, run):
-        logger.warning("%s: it is released", held)
-
-
 def _pickled(call: Call) -> bytes:
     caller = call.caller
     who = caller.party, caller.run, caller.task, caller.slot, caller.place
@@ -446,11 +438,7 @@ def _pickled(call: Call) -> bytes:
 
 def _unpickled(data: bytes) -> Call:
     session, number, party, run, task, slot, place, operation, arguments = pickle.loads(data)
-    return Call(session, number, Caller(party, run, task, slot, place), operation, arguments)
-
-
-def _pickled_answer(answer: Answer) -> bytes:
-    return pickle.dumps(answer, protocol=5)
+    return Call((session, number), Caller(party, run, task, slot, place), operation, arguments, time())
 
 
 def _lost(spec: Spec, route: Route) -> CollectionLost:

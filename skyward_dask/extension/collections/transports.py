@@ -28,7 +28,7 @@ from skyward_dask.extension.collections.lookup import Unregistered, destroyed, f
 from skyward_dask.extension.collections.switchboard import Switchboard
 from skyward_dask.extension.connection import reach, refuse_closed
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
-from skyward_dask.shared.calls import Caller
+from skyward_dask.shared.events import Caller
 
 #: Seconds in which the scheduler knows again a client that has connected again.
 _RECONNECT = 10.0

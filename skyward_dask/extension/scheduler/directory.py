@@ -30,24 +30,14 @@ from skyward_dask.extension.collections.lookup import Unregistered
 from skyward_dask.extension.collections.switchboard import Switchboard
 from skyward_dask.extension.scheduler.answers import failure
 from skyward_dask.shared.asks import Route, Spec
+from skyward_dask.shared.kinds import KINDS, SHARDS
 
 logger = logging.getLogger(__name__)
 
 #: Wants the homes' keys, as Dask's own queues and variables have a client that wants theirs.
 _CLIENT = "skyward-collections"
-#: Lock numbers of one epoch: more than a lock is acquired in years.
-_FENCES = 1 << 40
 #: Seconds between two looks for a running worker: a start of one takes a hundred times as long.
 _LOOK = 0.02
-#: What an option is for a collection that is made without it.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "barrier": {},
-    "counter": {"consistency": "strong"},
-    "dict": {"shards": 1, "consistency": "strong"},
-    "lock": {},
-    "queue": {"maxsize": None},
-    "set": {"shards": 1, "consistency": "strong"},
-}
 
 
 @dataclass(slots=True)
@@ -155,9 +145,9 @@ class Directory:
         return [ws for ws in workers if ws.status == Status.running and ws not in self._leaving]
 
     async def _made(self, spec: Spec) -> _Entry:
-        options = _DEFAULTS[spec.kind] | dict(spec.options)
+        options = {**KINDS[spec.kind].options, **dict(spec.options)}
         failed: dict[str, str] = {}
-        while workers := self._hosts(options.get("shards", 1), failed):
+        while workers := self._hosts(options.get(SHARDS, 1), failed):
             homes = [(worker, f"skyward-{spec.kind}-{uuid4().hex}") for worker in workers]
             route = Route(spec.kind, options, tuple(homes))
             failures = await self._found(route)
@@ -183,7 +173,7 @@ class Directory:
         by_worker: defaultdict[str, list[str]] = defaultdict(list)
         for worker, key in route.homes:
             by_worker[worker].append(key)
-        options = _state_options(route, self._next_epoch())
+        options = KINDS[route.kind].state_options(route.options, self._next_epoch())
         reasons = await asyncio.gather(
             *(
                 self._found_on(worker, [(key, route.kind, options) for key in keys])
@@ -322,13 +312,6 @@ async def _answer(coroutine: Coroutine[Any, Any, Any]) -> bytes:
         return pickle.dumps((True, await coroutine))
     except Exception as error:  # the caller's to see
         return pickle.dumps((False, error))
-
-
-def _state_options(route: Route, epoch: int) -> dict[str, Any]:
-    """What the class of the state takes."""
-    if route.kind == "lock":
-        return {"fence": epoch * _FENCES}  # so that no number comes again when a lock is made anew
-    return {name: route.options[name] for name in ("maxsize", "parties") if name in route.options}
 
 
 def _described(entry: _Entry, told: dict[str, dict[str, int]]) -> dict[str, Any]:
