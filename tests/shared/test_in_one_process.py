@@ -13,8 +13,9 @@ from distributed.comm import connect
 from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
-from skyward_dask.extension.collections.host import Attendant
-from skyward_dask.shared.events import Moved
+from skyward_dask.extension.collections.call_messages import Request, pickled, read, written
+from skyward_dask.extension.collections.directory_messages import Gone
+from skyward_dask.shared.events import Caller, Moved
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
@@ -122,12 +123,13 @@ async def say_late(s: Any, host: Any, party: str, *asked: tuple[Any, str]) -> li
     calls = []
     for number, (handle, operation) in enumerate(asked):
         (home,) = (key for key in host.state.actors if f"-{handle.kind}-" in key)
-        flat = ("session", number, party, "run#1", "task", None, "tcp://late", operation, LATE[operation])
-        calls.append(("call", number, host.address, home, pickle.dumps(flat)))
+        caller = Caller(party, "run#1", "task", place="tcp://late")
+        call = pickled(("session", number), caller, operation, LATE[operation])
+        calls.append(written(Request(number, host.address, home, call)))
     await comm.write(calls)
     answers: list[Any] = []
     while len(answers) < len(calls):
-        answers += [pickle.loads(answer) for _, _, answer in await comm.read()]
+        answers += [pickle.loads(read(reply).answer) for reply in await comm.read()]  # type: ignore
     comm.abort()
     return answers
 
@@ -181,7 +183,7 @@ async def test_last_words_that_come_after_the_end(c: Any, s: Any, a: Any) -> Non
             asked += [(barrier, "wait"), (counter, "increment")]
             answers = await say_late(s, a, party, *asked)
             assert all(isinstance(error, Moved) for _, error in answers), answers
-        Attendant.of(a).gone(dead, address)
+        a.stream_handlers[Gone.op](party=dead, worker=address)
         held = await lock.holder_async()
         assert held is not None and held.worker == successor.address and held.task == holding.key
         await sky.queue("go").put_async(None)
@@ -204,7 +206,7 @@ async def test_what_runs_in_a_tasks_context_is_the_task(c: Any, s: Any, a: Any) 
         return [(await sky.lock(f"{name}-{n}").holder_async()).task for n in range(3)]  # type: ignore[union-attr]
 
     await c.submit(lambda: None, pure=False)
-    await sky.counter("c").increment_async()  # there is a home, and with it an attendant
+    await sky.counter("c").increment_async()  # there is a home, so the worker knows its runs
     future = c.submit(hold, "l", pure=False)
     assert await future == [future.key] * 3
     for n in range(3):

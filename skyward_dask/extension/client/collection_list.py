@@ -8,6 +8,7 @@ from typing import Any
 
 from distributed import Client
 
+from skyward_dask.extension.collections.directory_messages import List, ask
 from skyward_dask.extension.connection import checked, connected
 
 
@@ -67,7 +68,7 @@ def collections(client: Client) -> dict[str, Collection]:
 async def listed(client: Client) -> dict[str, Collection]:
     """As `collections`."""
     scheduler = await connected(client)
-    return {each["name"]: _collection(each) for each in await scheduler.skyward_collections()}
+    return {each["name"]: _collection(each) for each in await ask(scheduler, List())}
 
 
 def _collection(told: dict[str, Any]) -> Collection:

@@ -1,14 +1,14 @@
 """The homes that live in this process, the parties whose calls they take, and who waits for an answer.
 
-A home takes plain events and gives answers by the ids of their calls (`skyward_dask.shared.home`). Here is what
-it must not know: the lock that puts events into one order, the clock, and whom to tell.
+A home takes plain events and gives answers by the ids of their calls (`skyward_dask.shared.home`). Here is
+what it must not know: the lock that puts events into one order, and whom to tell.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class Homes:
         self._parties: set[str] = set()
         self._replies: dict[CallId, Reply] = {}
 
-    def add(self, key: str, kind: str, options: dict[str, Any]) -> Home:
+    def add(self, key: str, kind: str, options: Mapping[str, Any]) -> Home:
         """Have a new home, which is empty."""
         home = Home(kind, options)
         self._places[key] = _Place(home)
@@ -50,9 +50,6 @@ class Homes:
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._places))
 
     def call(self, key: str, call: Call, reply: Reply) -> bool:
         """Have a home carry a call out; `reply` is called with the answer, now or later.

@@ -9,11 +9,11 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 
 class Invitation(WorkerPlugin):
-    """A message that makes a worker's attendant, if it has none."""
+    """A message that has a worker begin to, if it hasn't."""
 
     name = "skyward-invitation"
 
     def setup(self, worker: Worker) -> None:
-        import_module("skyward_dask.extension.collections.host").Attendant.of(worker)
+        import_module("skyward_dask.extension.collections.worker_collections").WorkerCollections.of(worker)
         # nothing is left to be torn down
         worker.loop.add_callback(worker.plugins.pop, self.name, None)

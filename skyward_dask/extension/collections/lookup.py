@@ -10,6 +10,7 @@ from typing import Any
 from tornado.ioloop import IOLoop
 
 from skyward_dask.errors import CollectionLost, SkywardError
+from skyward_dask.extension.collections.directory_messages import Destroy, Message, Open, ask
 from skyward_dask.extension.registration import introduce
 from skyward_dask.shared.asks import Route, Spec
 
@@ -40,7 +41,7 @@ async def find_at_scheduler(scheduler: Any, spec: Spec, party: str, client: str 
         The id of the client that the party is; empty for a worker.
     """
     await introduce(scheduler)
-    found: Route = await ask(scheduler.skyward_open, spec=pickle.dumps(spec), party=party, client=client)
+    found: Route = await answered(scheduler, Open(pickle.dumps(spec), party, client))
     return found
 
 
@@ -62,7 +63,7 @@ def destroyed(
         try:
             scheduler = await reach()
             await introduce(scheduler)
-            await ask(scheduler.skyward_destroy, spec=pickle.dumps(spec))
+            await answered(scheduler, Destroy(pickle.dumps(spec)))
         except Exception as error:  # the caller's to see
             outcome.set_exception(error if isinstance(error, SkywardError) else _unreachable(spec, error))
         else:
@@ -82,9 +83,9 @@ def _unreachable(spec: Spec, cause: Exception) -> CollectionLost:
     return error
 
 
-async def ask(operation: Any, **arguments: Any) -> Any:
+async def answered(scheduler: Any, message: Message) -> Any:
     """Ask the directory; raises what it raised, which Dask would log as an error of the scheduler's."""
-    went_well, value = pickle.loads(await operation(**arguments))
+    went_well, value = pickle.loads(await ask(scheduler, message))
     if not went_well:
         raise value
     return value

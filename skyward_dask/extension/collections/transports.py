@@ -23,9 +23,12 @@ from skyward_dask.errors import ConfigurationError, OperatorError
 from skyward_dask.extension import private
 from skyward_dask.extension.child.task import worker_of_this_process
 from skyward_dask.extension.child.worker_facade import ChildWorker
-from skyward_dask.extension.collections.host import Attendant
+from skyward_dask.extension.collections.homes import Homes
+from skyward_dask.extension.collections.links import Links, OnLoop
 from skyward_dask.extension.collections.lookup import Unregistered, destroyed, find_at_scheduler
+from skyward_dask.extension.collections.routes import Routes
 from skyward_dask.extension.collections.switchboard import Switchboard
+from skyward_dask.extension.collections.worker_collections import WorkerCollections
 from skyward_dask.extension.connection import reach, refuse_closed
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
 from skyward_dask.shared.events import Caller
@@ -60,23 +63,23 @@ class WorkerTransport:
 
     def __init__(self, worker: DaskWorker) -> None:
         self._worker = worker
-        self._attendant = Attendant.of(worker)
+        self._collections = WorkerCollections.of(worker)
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
-        caller = self._attendant.caller()
+        caller = self._collections.caller()
         if not caller.run:
             _refuse_without_owner(spec, ask)
-        return self._attendant.switchboard.begin(spec, ask, caller)
+        return self._collections.switchboard.begin(spec, ask, caller)
 
     def took(self, pending: Pending) -> None:
-        self._attendant.caller()  # or its run has ended meanwhile: then it has nothing any more
-        self._attendant.switchboard.took(pending)
+        self._collections.caller()  # or its run has ended meanwhile: then it has nothing any more
+        self._collections.switchboard.took(pending)
 
     def withdraw(self, pending: Pending, expired: bool) -> None:
-        self._attendant.switchboard.withdraw(pending, expired)
+        self._collections.switchboard.withdraw(pending, expired)
 
     def destroy(self, spec: Spec) -> Future[None]:
-        return self._attendant.destroy(spec)
+        return self._collections.destroy(spec)
 
     def is_on_loop(self) -> bool:
         return threading.get_ident() == self._worker.thread_id
@@ -92,15 +95,11 @@ class ClientTransport:
         self._connections = 0
         refuse_closed(client)
         scheduler: Any = client.scheduler
-        self._switchboard = Switchboard(
-            client.id,
-            "",
-            self._loop,
-            client.rpc,
-            self._find,
-            via="" if client.direct_to_workers else scheduler.address,
-            present=lambda caller: replace(caller, party=self._party()),
-        )
+        routes = Routes(self._find)
+        via = "" if client.direct_to_workers else scheduler.address
+        lost = (lambda _: routes.clear()) if via else routes.forget_worker
+        links = Links("", Homes(), client.rpc, OnLoop(self._loop), via, on_lost=lost)
+        self._switchboard = Switchboard(client.id, self._loop, routes, links, present=self._presented)
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
         refuse_closed(self.client)  # a loop that has ended takes calls and never answers
@@ -122,6 +121,9 @@ class ClientTransport:
         return bool(self.client.asynchronous)
 
     # --- a client that has lost its connection makes it anew, and is another party then -------------------
+
+    def _presented(self, caller: Caller) -> Caller:
+        return replace(caller, party=self._party())
 
     def _party(self) -> str:
         stream = self.client.scheduler_comm

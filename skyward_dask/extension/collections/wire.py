@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from distributed.comm.core import Comm
 
-Message = tuple[Any, ...]
+from skyward_dask.extension.collections.call_messages import Message, read, written
 
 
 class Wire:
@@ -41,16 +40,16 @@ class Wire:
         self._outbox: list[Message] = []
         self._writing: asyncio.Task[None] | None = None
 
-    def send(self, *message: Any) -> None:
+    def send(self, message: Message) -> None:
         self._outbox.append(message)
         if self._comm is not None and self._writing is None:
             self._writing = asyncio.ensure_future(self._write())
 
-    async def connect(self, connecting: Awaitable[Comm]) -> None:
+    async def connect(self, connect: Callable[[], Awaitable[Comm]]) -> None:
         """Make the connection, and read until it ends."""
         comm: Comm | None = None
         try:
-            comm = await connecting
+            comm = await connect()
             await comm.write({"op": "skyward_wire", "reply": False})
         except (OSError, RuntimeError, asyncio.CancelledError):  # nobody is there, or we are closing
             if comm is not None:
@@ -67,7 +66,7 @@ class Wire:
         try:
             while True:
                 for message in await comm.read():
-                    self._on_message(self, tuple(message))
+                    self._on_message(self, read(message))
         except (OSError, asyncio.CancelledError):
             pass  # the other end is gone, or this process is closing
         finally:
@@ -79,7 +78,7 @@ class Wire:
         try:
             while self._outbox:
                 batch, self._outbox = self._outbox, []
-                await self._comm.write(batch)
+                await self._comm.write([written(message) for message in batch])
         except OSError:  # the reader sees the end, and tells
             return
         self._writing = None

@@ -22,7 +22,7 @@ from distributed.metrics import time
 
 from skyward_dask.errors import InstallError
 from skyward_dask.extension import private
-from skyward_dask.extension.collections.host import Attendant
+from skyward_dask.extension.collections.worker_collections import WorkerCollections
 from skyward_dask.extension.log_records import handle
 from skyward_dask.extension.task_run import TaskRun
 from skyward_dask.shared.asks import Ask, Pending, Spec
@@ -94,16 +94,16 @@ class Requests:
         """The run goes to another child: what it held in the lost one is given back."""
         self.end()
         if self._asked:
-            Attendant.of(self._worker).renew(self._run.key)
+            WorkerCollections.of(self._worker).renew(self._run.key)
 
     # --- collections ---------------------------------------------------------------------------------
 
     def collection(self, spec: Spec, ask: Ask, call_id: tuple[str, int]) -> Pending:
         """Ask a collection in the name of the run."""
         self._asked = True
-        attendant = Attendant.of(self._worker)
-        caller = attendant.caller_of(self._run, self._run.slot)
-        pending = attendant.switchboard.begin(spec, ask, caller, call_id)
+        collections = WorkerCollections.of(self._worker)
+        caller = collections.caller_of(self._run, self._run.slot)
+        pending = collections.switchboard.begin(spec, ask, caller, call_id)
         if ask.binds:
             self._asks[call_id] = pending
             pending.add_done_callback(self._forget_failed)
@@ -117,13 +117,13 @@ class Requests:
     def took(self, call_id: tuple[str, int]) -> None:
         """The task has the answer."""
         if (pending := self._asks.pop(call_id, None)) is not None:
-            Attendant.of(self._worker).switchboard.took(pending)
+            WorkerCollections.of(self._worker).switchboard.took(pending)
 
     def withdraw(self, call_id: tuple[str, int], expired: bool) -> None:
         """The task gives a call up; if its time-out is over, it takes an answer that is on its way."""
         pending = self._asks.get(call_id) if expired else self._asks.pop(call_id, None)
         if pending is not None:
-            Attendant.of(self._worker).switchboard.withdraw(pending, expired)
+            WorkerCollections.of(self._worker).switchboard.withdraw(pending, expired)
 
     def end(self) -> None:
         """The child is gone, or has done its run: what was on its way there is given back."""
@@ -131,7 +131,7 @@ class Requests:
             self.withdraw(call_id, expired=False)
 
     def destroy_collection(self, spec: Spec) -> Future[None]:
-        return Attendant.of(self._worker).destroy(spec)
+        return WorkerCollections.of(self._worker).destroy(spec)
 
     # --- what the child has to tell --------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
-"""A worker's part in collections: its switchboard, the homes that live in it, and which of its runs end.
+"""A worker's part in collections: the homes that live in it, the calls of its tasks, and which runs end.
 
 ```
  state machine ── transition ──▶ a run ends ── what it may hold ──▶ homes forget it
- scheduler ── found, end, gone ─▶ homes come and go; callers elsewhere are gone
+ directory ── Found, End ─▶ homes come and go
+           ── Know, Gone ─▶ homes take a party's calls, or give back what its callers hold
 ```
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
+from functools import partial
 from itertools import count
 from time import time
 from typing import Any
@@ -22,16 +25,28 @@ from distributed.utils import sync
 from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from skyward_dask.extension import private
+from skyward_dask.extension.collections.directory_messages import (
+    End,
+    Found,
+    Gone,
+    Know,
+    Message,
+    Report,
+    handler,
+)
+from skyward_dask.extension.collections.homes import Homes
+from skyward_dask.extension.collections.links import Links, OnLoop
 from skyward_dask.extension.collections.lookup import destroyed, find_at_scheduler
+from skyward_dask.extension.collections.routes import Routes
 from skyward_dask.extension.collections.switchboard import Switchboard
 from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.shared.asks import Spec
-from skyward_dask.shared.events import Caller, Close
+from skyward_dask.shared.events import Caller, Close, Forget
 
 logger = logging.getLogger(__name__)
 
 #: Under this name in `worker.plugins`, so that the state machine calls `transition`.
-NAME = "skyward-attendant"
+NAME = "skyward-collections"
 _RUNNING = ("executing", "long-running")
 #: The actor whose ``async def`` method runs here.
 _acting: ContextVar[Any] = ContextVar("skyward_actor", default=None)
@@ -39,7 +54,7 @@ _acting: ContextVar[Any] = ContextVar("skyward_actor", default=None)
 _executing: ContextVar[tuple[object, Any, str]] = ContextVar("skyward_executing", default=(None, None, ""))
 
 
-class Attendant(WorkerPlugin):
+class WorkerCollections(WorkerPlugin):
     """What one worker does for collections.
 
     Parameters
@@ -60,29 +75,29 @@ class Attendant(WorkerPlugin):
             key: self._new_run(key) for key, ts in worker.state.tasks.items() if ts.state in _RUNNING
         }
         self._live = set(self._runs.values())
-        self.switchboard = Switchboard(
-            worker.id,
+        self._homes = Homes()
+        self._routes = Routes(lambda spec: find_at_scheduler(worker.scheduler, spec, worker.id))
+        self._links = Links(
             worker.address,
-            worker.loop,
+            self._homes,
             worker.rpc,
-            lambda spec: find_at_scheduler(worker.scheduler, spec, worker.id),
-            is_live=self._is_live,
+            OnLoop(worker.loop),
+            on_lost=self._routes.forget_worker,
         )
+        self.switchboard = Switchboard(worker.id, worker.loop, self._routes, self._links, self._is_live)
         self._execute_task = worker.execute
         self._execute_actor = worker.handlers["actor_execute"]
         worker.plugins[NAME] = self
         worker.execute = self._execute  # type: ignore[method-assign]
         worker.handlers["actor_execute"] = self._act
-        worker.handlers["skyward_wire"] = self.switchboard.accept
-        worker.handlers["skyward_found"] = self.found
-        worker.handlers["skyward_end"] = self.end
-        worker.handlers["skyward_homes"] = self.statistics
-        worker.handlers["skyward_know"] = self.know
-        worker.stream_handlers["skyward_gone"] = self.gone
+        worker.handlers["skyward_wire"] = self._links.accept
+        for kind, take in _ANSWERED.items():
+            worker.handlers[kind.op] = handler(kind, partial(take, self))
+        worker.stream_handlers[Gone.op] = handler(Gone, self._gone)
 
     @classmethod
-    def of(cls, worker: DaskWorker) -> Attendant:
-        """The worker's attendant; from any thread."""
+    def of(cls, worker: DaskWorker) -> WorkerCollections:
+        """The worker's; from any thread."""
         found = worker.plugins.get(NAME)
         if found is None:
             if threading.get_ident() != worker.thread_id:
@@ -92,7 +107,7 @@ class Attendant(WorkerPlugin):
         return found
 
     @classmethod
-    async def _of_on_loop(cls, worker: DaskWorker) -> Attendant:
+    async def _of_on_loop(cls, worker: DaskWorker) -> WorkerCollections:
         return cls.of(worker)
 
     # --- who calls ---------------------------------------------------------------------------------------
@@ -173,38 +188,38 @@ class Attendant(WorkerPlugin):
 
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes, and its homes end."""
-        self.switchboard.close(
-            f"the worker at {worker.address} is closing: the collections on it end, and its tasks can't reach "
-            "others any more."
+        reason = (
+            f"the worker at {worker.address} is closing: the collections on it end, and its tasks can't "
+            "reach others any more."
         )
+        self._homes.end_all(Close(reason, time()))
+        self.switchboard.close(reason)
+        self._links.close()
 
-    async def found(self, homes: list[tuple[str, str, dict[str, Any]]]) -> str:
-        """Have new homes live here: (key, kind, options of the state) of each."""
-        for key, kind, options in homes:
-            private.place_actor(self._worker, key, self.switchboard.homes.add(key, kind, options))
+    def _found(self, message: Found) -> str:
+        for key, kind, options in message.homes:
+            private.place_actor(self._worker, key, self._homes.add(key, kind, options))
         return "OK"
 
-    async def end(self, keys: list[str]) -> str:
-        """Homes that live here are to end; Dask lets go of the actors later."""
-        for key in keys:
+    def _end(self, message: End) -> str:
+        for key in message.keys:  # Dask lets go of the actors later
             self._close(key)
         return "OK"
 
     def _close(self, key: Any) -> None:
         reason = "the collection was destroyed, or its cluster restarted."
-        self.switchboard.homes.end(key, Close(reason, time()))
+        self._homes.end(key, Close(reason, time()))
 
-    def know(self, party: str) -> str:
-        """A worker or a client is about to use a home that lives here."""
-        self.switchboard.homes.know(party)
+    def _know(self, message: Know) -> str:
+        self._homes.know(message.party)
         return "OK"
 
-    def gone(self, party: str, worker: str) -> None:
-        """A worker, or a client, is gone."""
+    def _gone(self, message: Gone) -> None:
         try:
-            self.switchboard.forget_party(party, worker)
+            self._routes.forget_worker(message.worker)
+            self._homes.forget(Forget(message.party, at=time()))
         except Exception:  # Dask would close the worker, with all results
-            logger.exception("What %s held isn't released", worker or party)
+            logger.exception("What %s held isn't released", message.worker or message.party)
 
     def destroy(self, spec: Spec) -> Future[None]:
         """End a collection; from any thread."""
@@ -213,6 +228,14 @@ class Attendant(WorkerPlugin):
     async def _reach(self) -> Any:
         return self._worker.scheduler
 
-    def statistics(self) -> dict[str, dict[str, int]]:
-        """What each home has to tell."""
-        return self.switchboard.homes.statistics()
+    def _report(self, message: Report) -> dict[str, dict[str, int]]:
+        return self._homes.statistics()
+
+
+#: What the directory asks, and what does it.
+_ANSWERED: dict[type[Message], Callable[[WorkerCollections, Any], object]] = {
+    Found: WorkerCollections._found,
+    End: WorkerCollections._end,
+    Know: WorkerCollections._know,
+    Report: WorkerCollections._report,
+}

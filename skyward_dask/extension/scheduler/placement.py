@@ -1,0 +1,173 @@
+"""Where homes live: workers are chosen, and told to have them.
+
+A home is an actor of Dask's, though one that no task has built: a task would need a free slot, and whoever
+waits for the collection may have the last one. So the scheduler is told of it as of scattered data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Container
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+from distributed import Scheduler, Status
+from distributed.protocol.pickle import dumps
+from distributed.scheduler import WorkerState
+
+from skyward_dask.config import worker_timeout
+from skyward_dask.errors import NoWorkers
+from skyward_dask.extension import private
+from skyward_dask.extension.collections.directory_messages import End, Found, as_operation
+from skyward_dask.extension.collections.invitation import Invitation
+from skyward_dask.extension.scheduler.answers import failure
+from skyward_dask.extension.scheduler.parties import Parties
+from skyward_dask.shared.asks import Route, Spec
+from skyward_dask.shared.kinds import KINDS, SHARDS
+
+logger = logging.getLogger(__name__)
+
+#: Wants the homes' keys, as Dask's own queues and variables have a client that wants theirs.
+_CLIENT = "skyward-collections"
+#: Seconds between two looks for a running worker: a start of one takes a hundred times as long.
+_LOOK = 0.02
+
+
+class Placement:
+    """Has homes live on workers, and end there.
+
+    Parameters
+    ----------
+    scheduler : distributed.Scheduler
+    parties : Parties
+    """
+
+    def __init__(self, scheduler: Scheduler, parties: Parties) -> None:
+        self._scheduler = scheduler
+        self._parties = parties
+        self._leaving: set[WorkerState] = set()
+        # why workers have taken no homes, by address
+        self._refusals: dict[str, str] = {}
+        self._epoch = 0
+
+    def is_there(self, worker: str) -> bool:
+        """Whether a worker is there, and stays."""
+        ws = self._scheduler.workers.get(worker)
+        return ws is not None and ws not in self._leaving
+
+    def forget_worker(self, worker: str) -> None:
+        self._leaving = {ws for ws in self._leaving if self._scheduler.workers.get(ws.address) is ws}
+        self._refusals.pop(worker, None)
+
+    def restart(self) -> None:
+        """All workers that are there go."""
+        self._leaving = set(self._scheduler.workers.values())
+
+    # --- workers -----------------------------------------------------------------------------------------
+
+    async def wait_for_a_worker(self) -> None:
+        """Raises `NoWorkers` if none runs in time."""
+        patience = worker_timeout()
+        deadline = monotonic() + patience
+        while not self._running():  # a worker's status changes without a word to plugins
+            if monotonic() >= deadline:
+                raise NoWorkers(
+                    f"a new collection needs a running worker, and there has been none for {patience:g} s: "
+                    "start one. The setting skyward.collections.worker-timeout says how long to wait."
+                )
+            await asyncio.sleep(_LOOK)
+
+    def _running(self) -> list[WorkerState]:
+        workers = self._scheduler.workers.values()
+        return [ws for ws in workers if ws.status == Status.running and ws not in self._leaving]
+
+    def _hosts(self, count: int, failed: Container[str]) -> list[str]:
+        """Workers for so many homes: those with the fewest actors, and of these the ones that `scale` would
+        close last; of those that refused only if need be."""
+        left = [ws for ws in self._running() if ws.address not in failed]
+        hosts = [ws for ws in left if ws.address not in self._refusals] or left
+        hosts.sort(key=lambda ws: (len(ws.actors), _number(ws.name)))
+        return [hosts[n % len(hosts)].address for n in range(count)] if hosts else []
+
+    # --- homes -------------------------------------------------------------------------------------------
+
+    async def make(self, spec: Spec) -> Route:
+        """Have the homes of a new collection live."""
+        options = {**KINDS[spec.kind].options, **dict(spec.options)}
+        failed: dict[str, str] = {}
+        while workers := self._hosts(options.get(SHARDS, 1), failed):
+            homes = [(worker, f"skyward-{spec.kind}-{uuid4().hex}") for worker in workers]
+            route = Route(spec.kind, options, tuple(homes))
+            failures = await self._found(route)
+            if not failures:
+                return route
+            failed |= failures
+        reasons = "".join(f"\n  {worker}: {reason}" for worker, reason in failed.items())
+        raise NoWorkers(
+            f"no worker takes {spec.kind} {spec.name!r}: one must be running that has skyward_dask in its "
+            f"environment.{reasons}"
+        )
+
+    async def _found(self, route: Route) -> dict[str, str]:
+        """Have all homes live; returns what went wrong, by worker."""
+        by_worker: defaultdict[str, list[str]] = defaultdict(list)
+        for worker, key in route.homes:
+            by_worker[worker].append(key)
+        self._epoch += 1
+        options = KINDS[route.kind].state_options(route.options, self._epoch)
+        reasons = await asyncio.gather(
+            *(
+                self._found_on(worker, Found([(key, route.kind, options) for key in keys]))
+                for worker, keys in by_worker.items()
+            )
+        )
+        failures = {worker: reason for worker, reason in zip(by_worker, reasons, strict=True) if reason}
+        if failures:
+            await self.end(route)
+        return failures
+
+    async def _found_on(self, worker: str, found: Found) -> str:
+        """Returns why it can't be; empty if the homes live."""
+        scheduler = self._scheduler
+        if (ws := scheduler.workers.get(worker)) is None:
+            return "it is gone"
+        for (
+            key,
+            *_,
+        ) in found.homes:  # before the worker has it: what a worker alone knows of, it is told to drop
+            private.know_actor(scheduler, key, worker, _CLIENT)
+        invitation = {"op": "plugin-add", "plugin": dumps(Invitation()), "name": Invitation.name}
+        for message in (invitation, as_operation(found)):
+            answers: dict[str, Any] = await scheduler.broadcast(
+                msg=message, workers=[worker], on_error="return"
+            )
+            if reason := failure(answers[worker]):
+                if self._refusals.setdefault(worker, reason) is reason:
+                    logger.warning("%s takes no collections: %s", worker, reason)
+                return reason
+        if scheduler.workers.get(worker) is not ws or ws in self._leaving:
+            return "it is gone"
+        self._refusals.pop(worker, None)
+        self._parties.note_host(ws)
+        return ""
+
+    async def end(self, route: Route) -> None:
+        """End homes, where their workers are still there."""
+        message = as_operation(End([key for _, key in route.homes]))
+        await self._scheduler.broadcast(msg=message, workers=self._parties.hosts([route]), on_error="return")
+        self.release(route)
+
+    def release(self, route: Route) -> None:
+        """Nobody wants the homes any more."""
+        if _CLIENT in self._scheduler.clients:
+            self._scheduler.client_releases_keys([key for _, key in route.homes], _CLIENT)
+
+
+def _number(name: Any) -> int:
+    """The number in the name that a cluster object has given to a worker; it counts upwards."""
+    found = re.search(r"\d+$", str(name))
+    return int(found[0]) if found else 0
