@@ -54,7 +54,8 @@ _HOMES = {
     "skyward_dask.api.openers": ("barrier", "counter", "dict", "lock", "queue", "set"),
     "skyward_dask.api.queues": ("Queue",),
     "skyward_dask.api.sets": ("Set",),
-    "skyward_dask.api.calls": ("function", "gather"),
+    "skyward_dask.api.calls": ("function",),
+    "skyward_dask.api.gathering": ("gather",),
     "skyward_dask.api.cluster": ("Compute",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -3,10 +3,10 @@
 
 from skyward_dask.api.barriers import Barrier as Barrier
 from skyward_dask.api.calls import function as function
-from skyward_dask.api.calls import gather as gather
 from skyward_dask.api.cluster import Compute as Compute
 from skyward_dask.api.counters import Counter as Counter
 from skyward_dask.api.dicts import Dict as Dict
+from skyward_dask.api.gathering import gather as gather
 from skyward_dask.api.locks import Holder as Holder
 from skyward_dask.api.locks import Lock as Lock
 from skyward_dask.api.openers import barrier as barrier

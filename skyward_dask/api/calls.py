@@ -3,7 +3,6 @@
 f(x) >> compute              run it, give the result
 f(x) > compute               a concurrent.futures.Future
 (f(x) & g(y)) >> compute     at once, a tuple
-gather(*calls) >> compute    many, a list or an iterator
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import functools
 import inspect
 import reprlib
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, TypeVarTuple, overload
 
+from skyward_dask.api.targets import Target, described, target_of, waiting_target
 from skyward_dask.config import parse_timeout
 from skyward_dask.errors import OperatorError
 from skyward_dask.extension.tracebacks import shortened
@@ -27,36 +26,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
-
-
-class Target(ABC):
-    """What calls can be sent to."""
-
-    @abstractmethod
-    def is_on_loop(self) -> bool:
-        """Whether the thread that calls runs the loop that brings the results: then it must not wait."""
-
-    @abstractmethod
-    def start(self, call: Call[T]) -> Future[T]:
-        """Send one call; doesn't wait."""
-
-    @abstractmethod
-    def run(self, calls: Sequence[Call[Any]]) -> list[Any]:
-        """Run calls at once, and wait for their results, in order."""
-
-    @abstractmethod
-    def stream(self, calls: Sequence[Call[Any]], ordered: bool) -> Iterator[Any]:
-        """Run calls at once, and give their results in order, or as they finish."""
-
-    if not TYPE_CHECKING:  # there, they are errors already
-
-        def _refuse(self, other: object) -> NoReturn:
-            raise OperatorError(
-                f">> and > take a call on their left, not {_a(other)}: decorate f with "
-                "@skyward_dask.function, and f(x) is one. compute.client.submit(f, x) takes plain functions."
-            )
-
-        __rrshift__ = __lt__ = _refuse
 
 
 class Function(Generic[P, T]):
@@ -156,7 +125,7 @@ def function(inner: Callable[P, T]) -> Function[P, T]:
     8
     """
     if not callable(inner):
-        raise OperatorError(f"skyward_dask.function takes a function, not {_a(inner)}.")
+        raise OperatorError(f"skyward_dask.function takes a function, not {described(inner)}.")
     return Function(inner)
 
 
@@ -165,35 +134,7 @@ def _uncalled(function: Function[..., Any]) -> OperatorError:
     return OperatorError(f"{name} is a function, and operators take its calls: write {name}(...).")
 
 
-def _a(value: object) -> str:
-    """What a value is, in words."""
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
-
-
-def _target(operator: str, value: object) -> Target:
-    if isinstance(value, Target):
-        return value
-    raise OperatorError(
-        f"{operator} takes an open skyward_dask.Compute on its right, not {_a(value)}: write `with "
-        f"skyward_dask.Compute() as compute: f(x) {operator} compute`. Other targets, such as a Client, are "
-        "not supported yet."
-    )
-
-
-def _waiting_target(value: object) -> Target:
-    target = _target(">>", value)
-    if target.is_on_loop():
-        raise OperatorError(
-            ">> waits, and would stop the event loop of this thread, which has to bring the result: use "
-            "`await asyncio.wrap_future(f(x) > compute)`."
-        )
-    return target
-
-
-class _Unrun:
+class Unrun:
     """A call, or several: operators make something of it, and mistakes with them are told here."""
 
     __slots__ = ()
@@ -228,25 +169,25 @@ def _not_joined(left: object, right: object) -> OperatorError:
         if isinstance(side, Function):
             return _uncalled(side)
     return OperatorError(
-        f"& joins calls, not {_a(left)} and {_a(right)}. >> and > bind differently: write "
+        f"& joins calls, not {described(left)} and {described(right)}. >> and > bind differently: write "
         "`(f(x) & g(y)) >> compute`, with the parentheses."
     )
 
 
-def _unrun_in(value: object) -> _Unrun | None:
+def _unrun_in(value: object) -> Unrun | None:
     """A call that is this value, or that is in it, if it is a list, a tuple, a set or a dict."""
-    if isinstance(value, _Unrun):
+    if isinstance(value, Unrun):
         return value
     values: Iterable[object] = ()
     if isinstance(value, dict):
         values = value.values()
     elif isinstance(value, list | tuple | set):
         values = value
-    return next((each for each in values if isinstance(each, _Unrun)), None)
+    return next((each for each in values if isinstance(each, Unrun)), None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Call(_Unrun, Generic[T]):
+class Call(Unrun, Generic[T]):
     """One call of a `Function`, which hasn't run."""
 
     function: Function[..., T]
@@ -267,12 +208,12 @@ class Call(_Unrun, Generic[T]):
     def __rshift__(self, compute: Target) -> T:
         """Run the call on one node, and return its result."""
         with shortened():
-            result: T = _waiting_target(compute).run([self])[0]
+            result: T = waiting_target(compute).run([self])[0]
             return result
 
     def __gt__(self, compute: Target) -> Future[T]:
         """Start the call, and return a future."""
-        return _target(">", compute).start(self)
+        return target_of(">", compute).start(self)
 
     @overload
     def __and__(self, other: Call[U]) -> Group[T, U]: ...
@@ -294,7 +235,7 @@ _brief.maxstring = _brief.maxother = 60
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Group(_Unrun, Generic[*Ts]):
+class Group(Unrun, Generic[*Ts]):
     """Calls that run at once; ``group >> compute`` is a tuple of their results."""
 
     calls: tuple[Call[Any], ...]
@@ -316,78 +257,8 @@ class Group(_Unrun, Generic[*Ts]):
 
     def __rshift__(self, compute: Target) -> tuple[*Ts]:
         with shortened():
-            results: Any = tuple(_waiting_target(compute).run(self.calls))
+            results: Any = tuple(waiting_target(compute).run(self.calls))
             return results  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"({' & '.join(map(repr, self.calls))})"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Gather(_Unrun, Generic[T]):
-    """Calls that run at once; ``gathered >> compute`` is what `gather` says."""
-
-    calls: tuple[Call[Any], ...]
-    stream: bool
-    ordered: bool
-
-    def with_timeout(self, seconds: float | str) -> Gather[T]:
-        """The same calls, with this timeout for each: see `Call.with_timeout`."""
-        return replace(self, calls=tuple(call.with_timeout(seconds) for call in self.calls))
-
-    def __rshift__(self, compute: Target) -> T:
-        with shortened():
-            target, calls = _waiting_target(compute), self.calls
-            results: Any = target.stream(calls, self.ordered) if self.stream else target.run(calls)
-            return results  # type: ignore[no-any-return]
-
-    def __repr__(self) -> str:
-        more = [f"... {len(self.calls)} calls"] if len(self.calls) > 3 else []
-        return f"gather({', '.join([*map(repr, self.calls[:3]), *more])})"
-
-
-@overload
-def gather(*calls: Call[T], stream: Literal[False] = False, ordered: bool = True) -> Gather[list[T]]: ...
-@overload
-def gather(*calls: Call[T], stream: Literal[True], ordered: bool = True) -> Gather[Iterator[T]]: ...
-def gather(*calls: Call[Any], stream: bool = False, ordered: bool = True) -> Gather[Any]:
-    """Collect calls, which ``gather(...) >> compute`` runs at once.
-
-    Parameters
-    ----------
-    *calls : Call
-    stream : bool
-        Whether ``>>`` returns an iterator, which yields results while others are still being computed, or a
-        list.
-    ordered : bool
-        Whether the iterator yields results in the order of the calls, rather than as they finish. A list is
-        always in order.
-
-    Returns
-    -------
-    Gather
-
-    Raises
-    ------
-    OperatorError
-        An argument is not a call.
-
-    Examples
-    --------
-    >>> gather(*(double(n) for n in range(100))) >> compute  # doctest: +SKIP
-    """
-    for call in calls:
-        if not isinstance(call, Call):
-            raise OperatorError(f"gather takes calls such as f(x), not {_a(call)}{_instead(call)}.")
-    return Gather(calls, stream, ordered)
-
-
-def _instead(value: object) -> str:
-    """What to give to `gather` in the place of a value, where it can be guessed."""
-    if isinstance(value, Function):
-        return f": write {value.name}(...), with its arguments"
-    if isinstance(value, Group):
-        return ": write gather(f(x), g(y)), or (f(x) & g(y)) >> compute"
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        return ": unpack it, gather(*calls)"
-    return ". Decorate f with @skyward_dask.function, and its calls are values"

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 
 from skyward_dask.api import openers
 from skyward_dask.api.barriers import Barrier
-from skyward_dask.api.calls import Call, Target
+from skyward_dask.api.calls import Call
 from skyward_dask.api.counters import Counter
 from skyward_dask.api.dicts import Dict
 from skyward_dask.api.locks import Lock
 from skyward_dask.api.openers import Consistency
 from skyward_dask.api.queues import Queue
 from skyward_dask.api.sets import Set
+from skyward_dask.api.targets import Target
 from skyward_dask.config import Worker, check_worker
 from skyward_dask.errors import ConfigurationError, OperatorError
 from skyward_dask.extension.client.session import Client, Session, check_cluster, open_session
