@@ -8,6 +8,7 @@ from typing import Any
 
 import dask
 from distributed import Actor, Client, Future, Scheduler, Worker, get_worker
+from distributed.core import Status
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin
 from distributed.spill import SpillBuffer
 from distributed.utils_test import gen_cluster
@@ -34,6 +35,18 @@ async def test_what_execute_hands_to_an_executor(c: Client, s: Scheduler, a: Wor
     ((function, spec, data, delay),) = seen
     assert function is private.run_task_simple and spec.key == "there"
     assert data == {} and isinstance(delay, float | int)
+
+
+@gen_cluster(client=True, nthreads=[])
+async def test_a_client_says_first_that_it_closes(c: Client, s: Scheduler) -> None:
+    """In both of its ways, while it still has its connections."""
+    seen: list[bool] = []
+    private.at_close(c, "seeing", lambda: seen.append(c.rpc.status == Status.running))
+    async with Client(s.address, asynchronous=True) as other:
+        private.at_close(other, "seeing", lambda: seen.append(other.rpc.status == Status.running))
+    assert seen and all(seen)
+    await c.close()
+    assert len(seen) > 1 and all(seen)
 
 
 @gen_cluster(nthreads=[("127.0.0.1", 1)])

@@ -207,6 +207,21 @@ def client_extension(client: Client, name: str, make: Callable[[Client], object]
     return client.extensions.get(name) or client.extensions.setdefault(name, make(client))
 
 
+class _AtClose:
+    """Looks to a client like one of its periodic callbacks, which it stops first of all when it closes."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self.stop = function
+
+    def start(self) -> None:
+        """It has."""
+
+
+def at_close(client: Client, name: str, function: Callable[[], object]) -> None:
+    """Have a function called, in any thread and maybe more than once, as a client begins to close."""
+    client._periodic_callbacks[name] = _AtClose(function)  # type: ignore[assignment]
+
+
 def key_of_this_coroutine(keys: Iterable[Any]) -> Any:
     """Which of a worker's keys this coroutine carries out, by the name of its asyncio task; None for none."""
     try:

@@ -15,6 +15,8 @@ from distributed.utils_test import gen_cluster
 import skyward_dask as sky
 from skyward_dask.extension.collections.call_messages import Request, pickled, read, written
 from skyward_dask.extension.collections.directory_messages import Gone
+from skyward_dask.extension.collections.worker_collections import WorkerCollections
+from skyward_dask.shared.asks import Ask, Spec
 from skyward_dask.shared.events import Caller, Moved
 
 
@@ -227,3 +229,24 @@ def test_without_a_cluster_there_is_no_collection(name: str) -> None:
     """A program without a client says what to do."""
     with pytest.raises(sky.ConfigurationError, match="Client"):
         len(sky.dict(name))
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
+async def test_a_worker_that_leaves_answers_its_calls(c: Any, s: Any, a: Any, b: Any) -> None:
+    """Those that wait elsewhere, those that are being found, and those that were begun at that moment."""
+    await sky.queue("there").qsize_async()
+    (host,) = (await sky.collections(c))["there"].hosts
+    leaving = b if host == a.address else a
+    collections = WorkerCollections.of(leaving)
+
+    def begin(name: str) -> Any:
+        return collections.switchboard.begin(Spec("queue", name), Ask("get", (1,)), Caller(leaving.id))
+
+    asked = [begin("there"), begin("nowhere")]
+    while not (await sky.collections(c))["there"].waiting:
+        await asyncio.sleep(0.01)
+    asked += [begin("there"), begin("nowhere"), begin("unknown")]
+    await collections.teardown(leaving)
+    assert [type(pending.exception(timeout=0)) for pending in asked] == [sky.CollectionLost] * len(asked)
+    with pytest.raises(sky.CollectionLost):
+        begin("there")

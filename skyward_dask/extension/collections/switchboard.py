@@ -77,7 +77,7 @@ class Switchboard:
 
     Notes
     -----
-    `begin`, `took` and `withdraw` may be called in any thread, the rest is the loop's.
+    `begin`, `took`, `withdraw` and `close` may be called in any thread, the rest is the loop's.
     """
 
     def __init__(
@@ -268,6 +268,9 @@ class Switchboard:
         self._closed = reason
         for begun in list(self._begun):
             begun.fail(CollectionLost(reason))
+        self._links.on_loop(self._stop_finding)
+
+    def _stop_finding(self) -> None:
         for task in self._finding:
             task.cancel()
 

@@ -100,6 +100,8 @@ class ClientTransport:
         lost = (lambda _: routes.clear()) if via else routes.forget_worker
         links = Links("", Homes(), client.rpc, OnLoop(self._loop), via, on_lost=lost)
         self._switchboard = Switchboard(client.id, self._loop, routes, links, present=self._presented)
+        reason = "the client closes: calls that have no answer may have taken effect."
+        private.at_close(client, "skyward", partial(self._switchboard.close, reason))
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
         refuse_closed(self.client)  # a loop that has ended takes calls and never answers

@@ -1,0 +1,46 @@
+"""One row for each kind: what is said of it elsewhere agrees."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from typing import Any
+
+import pytest
+
+import skyward_dask as sky
+from skyward_dask.api.handles import Handle
+from skyward_dask.shared.kinds import KINDS
+from skyward_dask.shared.state import operations
+
+#: Where an opener's parameter has another name than the option, for its users.
+_PARAMETERS = {"n": "parties"}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_kind_has_an_opener_with_its_options(kind: str) -> None:
+    """In the package and on `Compute`, and its handle says which kind it is."""
+    for opener in (getattr(sky, kind), getattr(sky.Compute, kind)):
+        names = [_PARAMETERS.get(name, name) for name in inspect.signature(opener).parameters]
+        assert set(names) - {"self", "name", "client"} == {*KINDS[kind].options, *KINDS[kind].required}
+    handle = getattr(sky, kind)("name", **({"n": 1} if kind == "barrier" else {}))
+    assert isinstance(handle, Handle) and handle.kind == kind
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_handles_ask_for_what_states_can(kind: str) -> None:
+    """For each operation, and for nothing else; and what is confirmed is one."""
+    handle: Any = type(getattr(sky, kind)("name", **({"n": 1} if kind == "barrier" else {})))
+    tree = ast.parse(inspect.getsource(sys.modules[handle.__module__]))
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    asked = {
+        node.args[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "Ask"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    known = set(operations(KINDS[kind].state))
+    assert asked <= known <= texts and KINDS[kind].confirmed <= known
