@@ -13,6 +13,7 @@ from distributed.spill import SpillBuffer
 from distributed.utils_test import gen_cluster
 
 from skyward_dask.extension import private
+from skyward_dask.extension.patches import Patches
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
@@ -97,6 +98,41 @@ def test_the_automatic_memory_limit_grows_with_threads() -> None:
     """As Dask computes it."""
     one = private.automatic_memory_limit(1)
     assert one is not None and one <= (private.automatic_memory_limit(64) or 0)
+
+
+class Beating:
+    """An extension, of a worker and of its scheduler."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def heartbeat(self, *told: Any) -> Any:
+        self.seen += told
+        return {"counts": (1,)}
+
+
+@gen_cluster(nthreads=[("127.0.0.1", 1)])
+async def test_heartbeats_carry_what_extensions_tell(s: Scheduler, a: Worker) -> None:
+    """From a worker's to the scheduler's of the same name; the second comes when the first is answered."""
+    a.extensions["beating"], s.extensions["beating"] = Beating(), (heard := Beating())
+    await a.heartbeat()
+    assert heard.seen[:2] == [s.workers[a.address], {"counts": (1,)}]
+    assert a.periodic_callbacks["heartbeat"].is_running()
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_hooks_before_a_task_come_and_go(c: Client, s: Scheduler, a: Worker) -> None:
+    """In any order, with somebody else's wrapper on top or not; then the worker is as it was."""
+    seen: list[Any] = []
+    lists = [Patches(), Patches()]
+    for name, patches in zip("ab", lists, strict=True):
+        private.before_execute(patches, a, lambda key, name=name: seen.append((name, key)))
+    await c.submit(int, key="x")
+    lists[0].undo()
+    await c.submit(int, key="y")
+    lists[1].undo()
+    await c.submit(int, key="z")
+    assert seen == [("a", "x"), ("b", "x"), ("b", "y")] and "execute" not in vars(a)
 
 
 class Asked:

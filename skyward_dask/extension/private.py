@@ -63,6 +63,36 @@ def is_registering(worker: Worker) -> bool:
     return worker.status == Status.running and not worker.periodic_callbacks["heartbeat"].is_running()
 
 
+def before_execute(patches: Patches, worker: Worker, hook: Callable[[Any], None]) -> None:
+    """Have something called with a task's key, in the task's own context, before `Worker.execute` begins.
+
+    Whoever has it undone takes its own hook away, and nobody else's: layers of wrappers would keep what lies
+    below the topmost one.
+    """
+    if not isinstance(execute := vars(worker).get("execute"), _Execute):
+        execute = worker.execute = _Execute(worker)  # type: ignore[method-assign]
+    execute.hooks.append(hook)
+    patches.callback(execute.remove, hook)
+
+
+class _Execute:
+    """In the place of a worker's `execute`."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker, self._execute = worker, worker.execute
+        self.hooks: list[Callable[[Any], None]] = []
+
+    async def __call__(self, key: Any, *, stimulus_id: str) -> Any:
+        for hook in self.hooks:
+            hook(key)
+        return await self._execute(key, stimulus_id=stimulus_id)
+
+    def remove(self, hook: Callable[[Any], None]) -> None:
+        self.hooks.remove(hook)
+        if not self.hooks and vars(self._worker).get("execute") is self:
+            del self._worker.execute
+
+
 def compute_more(worker: Worker) -> None:
     """Have the state machine start tasks: it doesn't notice by itself that it has more slots."""
     if worker.state.running:
