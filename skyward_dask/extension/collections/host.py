@@ -18,12 +18,12 @@ from typing import Any
 from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.utils import sync
-from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from skyward_dask.errors import CollectionLost
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.lookup import destroyed, find_at_scheduler
 from skyward_dask.extension.collections.switchboard import Switchboard
+from skyward_dask.extension.patches import Patches
 from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.shared.asks import Spec
 from skyward_dask.shared.calls import Caller
@@ -69,11 +69,12 @@ class Attendant(WorkerPlugin):
             lambda spec: find_at_scheduler(worker.scheduler, spec, worker.id),
             is_live=self._is_live,
         )
-        self._execute_task = worker.execute
         self._execute_actor = worker.handlers["actor_execute"]
+        self._patches = Patches()
+        private.before_execute(self._patches, worker, self._executes)
+        self._patches.entry(worker.handlers, "actor_execute", self._act)
+        # our own messages are taken as long as the worker lives: one that comes late is no error
         worker.plugins[NAME] = self
-        worker.execute = self._execute  # type: ignore[method-assign]
-        worker.handlers["actor_execute"] = self._act
         worker.handlers["skyward_wire"] = self.switchboard.accept
         worker.handlers["skyward_found"] = self.found
         worker.handlers["skyward_end"] = self.end
@@ -115,7 +116,7 @@ class Attendant(WorkerPlugin):
         if actor is not None:
             return Caller(self._worker.id, f"actor {actor}", place=self._worker.address)
         # a run that had begun when the first one asked for a collection, on a worker without slots of ours
-        key = getattr(thread_state, "key", None) or private.key_of_this_coroutine(self._runs)
+        key = getattr(private.task_of_thread, "key", None) or private.key_of_this_coroutine(self._runs)
         return Caller(self._worker.id, place=self._worker.address) if key is None else self._caller_for(key)
 
     def caller_of(self, run: TaskRun, slot: int | None = None) -> Caller:
@@ -130,10 +131,9 @@ class Attendant(WorkerPlugin):
             raise CancelledError(f"task {key!r} has ended, or was cancelled")
         return Caller(self._worker.id, run, str(key), slot, self._worker.address)
 
-    async def _execute(self, key: Any, **rest: Any) -> Any:
-        """Dask's own, in a context that knows the run: whoever copies it, in whatever thread, is the run."""
+    def _executes(self, key: Any) -> None:
+        """A task's context knows the run: whoever copies it, in whatever thread, is the run."""
         _executing.set((self._worker.id, key, self._runs.get(key, "")))
-        return await self._execute_task(key, **rest)
 
     async def _act(self, actor: Any = None, function: Any = None, **rest: Any) -> Any:
         """Dask's handler, in a context that knows which actor it is for."""
@@ -174,6 +174,7 @@ class Attendant(WorkerPlugin):
 
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes, and its homes end."""
+        self._patches.undo()
         self.switchboard.close(
             CollectionLost(
                 f"the worker at {worker.address} is closing: the collections on it end, and its tasks can't "

@@ -14,13 +14,13 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-from dask._task_spec import GraphNode
 from distributed import Worker as DaskWorker
 from distributed.threadpoolexecutor import ThreadPoolExecutor as DaskThreads
 
 from skyward_dask.extension import private
 from skyward_dask.extension.dask_errors import called
 from skyward_dask.extension.generators import refuse_generator
+from skyward_dask.extension.private import GraphNode
 from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.worker.child_run import ChildRun, Usage, failed
