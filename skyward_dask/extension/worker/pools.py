@@ -82,10 +82,9 @@ class Pools:
             raise
         return pool
 
-    def present(self) -> Pool:
-        """The pool for a run; on a node of threads, made for the first task that asks for a process."""
-        if self.current is None:
-            self.current = self._new(self.config, eager=False)
+    def begin_late(self) -> Pool:
+        """Have a pool on a node of threads, for the first task that asks for a process."""
+        self.current = self._new(self.config, eager=False)
         return self.current
 
     def _new(self, config: Worker, eager: bool) -> Pool:

@@ -139,7 +139,7 @@ class SlotExecutor(Executor):
             call = partial(self._call_here, found, spec)
             return private.submit_task(self._worker, self._threads, call, spec.key, data, delay)
         run = self._child_run(found, spec, data, delay)
-        run.start(self._pools.present(), own.or_of(self._pools.config))
+        run.start(self._pools.current or self._pools.begin_late(), own.or_of(self._pools.config))
         return run.future
 
     def _child_run(self, found: Route, spec: GraphNode, data: Mapping[Any, Any], delay: float) -> ChildRun:
