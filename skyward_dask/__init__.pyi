@@ -45,7 +45,6 @@ from skyward_dask.extension.client.control import resize as resize
 from skyward_dask.extension.client.control import uninstall as uninstall
 from skyward_dask.extension.client.options import options as options
 from skyward_dask.extension.client.stack import stack as stack
-from skyward_dask.extension.client.statistics import SlotStatistics as SlotStatistics
 from skyward_dask.extension.client.statistics import Statistics as Statistics
 from skyward_dask.extension.client.statistics import WorkerStatistics as WorkerStatistics
 from skyward_dask.extension.client.statistics import statistics as statistics
@@ -53,6 +52,7 @@ from skyward_dask.extension.prefixes import PrefixStatistics as PrefixStatistics
 from skyward_dask.extension.preload import dask_setup as dask_setup
 from skyward_dask.extension.task_run import cancelled as cancelled
 from skyward_dask.extension.worker.plugin import SkywardPlugin as SkywardPlugin
+from skyward_dask.slots.statistics import SlotStatistics as SlotStatistics
 
 __version__: str
 __all__: list[str]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import Executor
 from typing import Any
 
 import dask
-from distributed import Actor, Client, Future, Scheduler, Worker, get_worker
+from distributed import Actor, Client, Future, Scheduler, Worker, get_worker, threadpoolexecutor
 from distributed.core import Status
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin
 from distributed.spill import SpillBuffer
 from distributed.utils_test import gen_cluster
 
 from skyward_dask.extension import private
+from skyward_dask.extension.child.secede import ChildExecutor
+from skyward_dask.extension.patches import Patches
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
@@ -60,10 +63,44 @@ async def test_private_names(s: Scheduler, a: Worker) -> None:
 
 
 @gen_cluster(nthreads=[("127.0.0.1", 1)])
-async def test_a_worker_that_has_not_started_has_no_address(s: Scheduler, a: Worker) -> None:
-    """That is how registration is told apart."""
-    other = Worker(s.address)
+async def test_threads_of_tasks(s: Scheduler, a: Worker) -> None:
+    """They are as many as they are said to be, run tasks as Dask's own, and know whose they are."""
+    threads = a.executors["default"]
+    assert isinstance(threads, threadpoolexecutor.ThreadPoolExecutor)
+    private.resize_threads(threads, 2)
+    meeting = threading.Barrier(2)
+    both = [threads.submit(meeting.wait) for _ in range(2)]
+    assert sum([await asyncio.wrap_future(one) for one in both]) == 1
+    message = await asyncio.wrap_future(private.submit_task(a, threads, dict, "key", {"x": 1}, 0.0))
+    assert (message["op"], message["result"]) == ("task-finished", {"x": 1}) and not a.active_threads
+
+    def look() -> tuple[Worker, object]:
+        with private.task_thread(a, "mine"):
+            return get_worker(), private.task_of_thread.key
+
+    assert await asyncio.to_thread(look) == (a, "mine")
+
+
+@gen_cluster(nthreads=[("127.0.0.1", 1)])
+async def test_memory_that_counts(s: Scheduler, a: Worker) -> None:
+    """What Dask asks its monitor is what it spills, pauses and reports by."""
+    patches = Patches()
+    private.count_memory(patches, a, lambda: 1 << 50)
+    a.monitor.update()
+    assert (await a.get_metrics())["memory"] >= 1 << 50
+    patches.undo()
+    assert a.monitor.get_process_memory() < 1 << 50
+
+
+@gen_cluster(nthreads=[("127.0.0.1", 1)])
+async def test_a_worker_that_has_not_started(s: Scheduler, a: Worker) -> None:
+    """Has no address yet, by which registration is told apart, and sets up the plugins that it is given."""
+    other, plugin = Worker(s.address), WorkerPlugin()
     assert not private.is_registered(other)
+    private.add_pending_plugin(other, plugin)
+    assert private.pending_plugins(other) == (plugin,) and private.pending_plugins(a) == ()
+    await other
+    assert plugin in other.plugins.values() and private.is_registered(other)
     await other.close()
 
 
@@ -110,6 +147,79 @@ def test_the_automatic_memory_limit_grows_with_threads() -> None:
     """As Dask computes it."""
     one = private.automatic_memory_limit(1)
     assert one is not None and one <= (private.automatic_memory_limit(64) or 0)
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_specs_and_threads_of_tasks(c: Client, s: Scheduler, a: Worker) -> None:
+    """A worker has specs of these kinds; the thread that runs one knows its key."""
+    future = c.submit(lambda: private.task_of_thread.key, key="mine")
+    assert await future == "mine" and getattr(private.task_of_thread, "key", None) is None
+    spec = a.state.tasks["mine"].run_spec
+    assert isinstance(spec, private.GraphNode) and not spec.is_coro
+    for kind in (private.Alias("x", "y"), private.DataNode("x", 1)):
+        assert isinstance(kind, private.GraphNode) and kind.key == "x"
+
+
+class Told:
+    """In the place of a child's link to its worker."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def call(self, name: str) -> None:
+        self.calls.append(name)
+
+
+def test_what_dask_touches_of_an_executor() -> None:
+    """To secede and to rejoin, in this thread."""
+
+    def both() -> None:
+        executor = ChildExecutor(link)  # type: ignore[arg-type]
+        private.set_executor(executor)
+        executor.enter()
+        threadpoolexecutor.secede(adjust=True)  # type: ignore[no-untyped-call]
+        threadpoolexecutor.rejoin()  # type: ignore[no-untyped-call]
+
+    link = Told()
+    thread = threading.Thread(target=both)
+    thread.start()
+    thread.join()
+    assert link.calls == ["secede", "rejoin"]
+
+
+class Beating:
+    """An extension, of a worker and of its scheduler."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def heartbeat(self, *told: Any) -> Any:
+        self.seen += told
+        return {"counts": (1,)}
+
+
+@gen_cluster(nthreads=[("127.0.0.1", 1)])
+async def test_heartbeats_carry_what_extensions_tell(s: Scheduler, a: Worker) -> None:
+    """From a worker's to the scheduler's of the same name; the second comes when the first is answered."""
+    a.extensions["beating"], s.extensions["beating"] = Beating(), (heard := Beating())
+    await a.heartbeat()
+    assert heard.seen[:2] == [s.workers[a.address], {"counts": (1,)}]
+    assert a.periodic_callbacks["heartbeat"].is_running()
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_hooks_before_a_task_come_and_go(c: Client, s: Scheduler, a: Worker) -> None:
+    """In any order, with somebody else's wrapper on top or not; then the worker is as it was."""
+    seen: list[Any] = []
+    lists = [Patches(), Patches()]
+    for name, patches in zip("ab", lists, strict=True):
+        private.before_execute(patches, a, lambda key, name=name: seen.append((name, key)))
+    await c.submit(int, key="x")
+    lists[0].undo()
+    await c.submit(int, key="y")
+    lists[1].undo()
+    await c.submit(int, key="z")
+    assert seen == [("a", "x"), ("b", "x"), ("b", "y")] and "execute" not in vars(a)
 
 
 class Asked:

@@ -87,6 +87,31 @@ async def test_a_worker_without_slots_is_not_asked(c: Client, s: Scheduler, a: W
     assert "No handler" not in caplog.text
 
 
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_who_is_idle_is_not_asked(c: Client, s: Scheduler, a: Worker) -> None:
+    """What a node has done is in its heartbeats soon; until then it is asked, and nothing is old."""
+    await sky.install(c, PROCESS)
+    answer, asked, futures = a.handlers["skyward_statistics"], 0, []
+
+    async def noted() -> Any:
+        nonlocal asked
+        asked += 1
+        return await answer()
+
+    a.handlers["skyward_statistics"] = noted
+    for done in (1, 2):
+        futures.append(c.submit(abs, done, pure=False))
+        await futures[-1]
+        before = 0
+        while asked > before:  # or the test's time is over
+            before = asked
+            found = await sky.statistics(c)
+            assert found.tasks == {("child", "plain"): done} and found.prefixes["abs"].count == done
+            assert sum(slot.tasks_done for slot in found.workers[a.address].slots) == done
+            await asyncio.sleep(0.05)
+    a.handlers["skyward_statistics"] = answer
+
+
 MIB = 2**20
 
 

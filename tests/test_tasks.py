@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -201,6 +203,45 @@ def test_async_tasks_run_on_the_loop(shared_client: Client) -> None:
 
     pid, _ = shared_client.submit(where, pure=False).result()
     assert pid == worker_pid(shared_client)
+
+
+def meet(name: str, way: str, end: str) -> bytes:
+    """Say that it runs, wait until it may end, and end in that way."""
+    Path(name).write_text(str(os.getpid()))
+    Path(way).read_text()
+    return os._exit(7) if end == "dies" else bytes(3 << 20)
+
+
+async def hold_the_loop(name: str, way: str) -> str:
+    meet(name, way, "returns")
+    return "held"
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("end", ["returns", "dies"])
+def test_a_blocked_loop_loses_no_run(shared_client: Client, executor: str, tmp_path: Path, end: str) -> None:
+    """While a coroutine doesn't await, a run ends, with a large result or with its process."""
+    if executor == "thread":
+        pytest.skip("nothing ends but a process")
+    running, may_end, held, free = paths = [str(tmp_path / str(number)) for number in range(4)]
+    for path in paths:
+        os.mkfifo(path)
+    run = shared_client.submit(meet, running, may_end, end, pure=False)
+    pid = int(Path(running).read_text())
+    holds = shared_client.submit(hold_the_loop, held, free, pure=False)
+    Path(held).read_text()
+    waiting = shared_client.map(abs, range(10), pure=False)
+    Path(may_end).write_text("")
+    while end == "dies" and psutil.pid_exists(pid):
+        time.sleep(0.01)
+    Path(free).write_text("")
+    if end == "dies":
+        with pytest.raises(sky.SlotCrashed) as caught:
+            run.result()
+        assert (caught.value.pid, caught.value.exitcode) == (pid, 7)
+    else:
+        assert run.result() == bytes(3 << 20)
+    assert holds.result() == "held" and shared_client.gather(waiting) == list(range(10))
 
 
 def test_actors_are_built_in_the_worker(shared_client: Client) -> None:

@@ -11,12 +11,16 @@ from contextvars import ContextVar, copy_context
 from types import FrameType
 from typing import Any
 
+from dask._task_spec import Alias as Alias
+from dask._task_spec import DataNode as DataNode
+from dask._task_spec import GraphNode as GraphNode
 from distributed import Client, Future, Scheduler, Status, Worker
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin, _InstallWorkerPlugin
 from distributed.metrics import time
 from distributed.protocol.pickle import dumps
 from distributed.spill import SpillBuffer
 from distributed.threadpoolexecutor import ThreadPoolExecutor
+from distributed.threadpoolexecutor import thread_state as executor_state
 from distributed.utils import set_thread_state
 from distributed.worker import (  # type: ignore[attr-defined]
     _run_actor,
@@ -32,6 +36,9 @@ from skyward_dask.extension.patches import Patches
 
 #: What `get_worker()` reads: a child puts its façade there.
 worker_context: ContextVar[Any] = _worker_cvar
+
+#: What Dask knows of the task that a thread runs: its key.
+task_of_thread: Any = thread_state
 
 #: What `Worker.execute` submits to an executor that is no thread pool, with a spec, its data and a delay.
 run_task_simple = _run_task_simple
@@ -61,6 +68,36 @@ def is_registered(worker: Worker) -> bool:
 def is_registering(worker: Worker) -> bool:
     """Whether the worker has registered and is setting up the plugins that the scheduler told it of."""
     return worker.status == Status.running and not worker.periodic_callbacks["heartbeat"].is_running()
+
+
+def before_execute(patches: Patches, worker: Worker, hook: Callable[[Any], None]) -> None:
+    """Have something called with a task's key, in the task's own context, before `Worker.execute` begins.
+
+    Whoever has it undone takes its own hook away, and nobody else's: layers of wrappers would keep what lies
+    below the topmost one.
+    """
+    if not isinstance(execute := vars(worker).get("execute"), _Execute):
+        execute = worker.execute = _Execute(worker)  # type: ignore[method-assign]
+    execute.hooks.append(hook)
+    patches.callback(execute.remove, hook)
+
+
+class _Execute:
+    """In the place of a worker's `execute`."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker, self._execute = worker, worker.execute
+        self.hooks: list[Callable[[Any], None]] = []
+
+    async def __call__(self, key: Any, *, stimulus_id: str) -> Any:
+        for hook in self.hooks:
+            hook(key)
+        return await self._execute(key, stimulus_id=stimulus_id)
+
+    def remove(self, hook: Callable[[Any], None]) -> None:
+        self.hooks.remove(hook)
+        if not self.hooks and vars(self._worker).get("execute") is self:
+            del self._worker.execute
 
 
 def compute_more(worker: Worker) -> None:
@@ -127,6 +164,11 @@ def task_thread(worker: Worker, key: Any) -> Iterator[None]:
 def resize_threads(threads: ThreadPoolExecutor, count: int) -> None:
     """Have so many threads at the most; surplus ones stay, and wait."""
     threads._max_workers = count
+
+
+def set_executor(executor: object) -> None:
+    """Have `distributed.secede` and `distributed.rejoin` act on this object, in this thread."""
+    executor_state.executor = executor
 
 
 def secede(worker: Worker, key: Any, begun: float) -> None:

@@ -14,6 +14,8 @@ from skyward_dask.errors import InstallError
 NAME = "skyward"
 #: Under this name a worker that registers says that it is a node.
 NODE = "skyward-node"
+#: Of the events that nodes log.
+TOPIC = "skyward"
 
 
 class _SchedulerSide:

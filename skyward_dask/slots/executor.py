@@ -23,9 +23,10 @@ from skyward_dask.slots.memory import segments as shared_memory
 from skyward_dask.slots.memory.forms import Form
 from skyward_dask.slots.memory.segments import SHARE_FROM, Segments
 from skyward_dask.slots.output import Sink
-from skyward_dask.slots.pool import Pool, PoolClosed, SlotSnapshot
+from skyward_dask.slots.pool import Pool, PoolClosed
 from skyward_dask.slots.preparation import Preparation, Setting
 from skyward_dask.slots.runs import Request, Run
+from skyward_dask.slots.statistics import SlotStatistics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -221,7 +222,7 @@ class SlotPool(Executor):
         """Wait until one child is ready; raises `SlotStartFailed` if none can be."""
         self._thread.wait_for(self._thread.pool.wait_ready())
 
-    def snapshots(self) -> tuple[SlotSnapshot, ...]:
+    def snapshots(self) -> tuple[SlotStatistics, ...]:
         """The slots as they are; none once the pool has ended."""
         return self._thread.call(self._thread.pool.snapshots, default=())
 

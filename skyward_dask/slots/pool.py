@@ -22,8 +22,6 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, ClassVar
 
-import psutil
-
 from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, SlotStartFailed, TaskTimeout
 from skyward_dask.slots.aside import aside
 from skyward_dask.slots.backoff import Backoff
@@ -39,6 +37,7 @@ from skyward_dask.slots.pickling import dumps, load_exception, unpicklable
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.requests import serve
 from skyward_dask.slots.runs import Run, Verdict
+from skyward_dask.slots.statistics import SlotStatistics, process_usage
 
 #: Seconds that an idle child has to leave by itself: most leave in 50 ms, and what an atexit function
 #: does may take its time.
@@ -64,37 +63,6 @@ class PoolClosed(RuntimeError):
 
 class RunEnded(CancelledError):
     """The run was stopped, or its pool was ended: it has no outcome of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class SlotSnapshot:
-    """One slot at one moment.
-
-    Attributes
-    ----------
-    index : int
-    state : str
-        ``"vacant"`` or a `lifecycle.State` of its child: ``"starting"``, ``"idle"``, ``"busy"``, …
-    pid : int or None
-    task : str or None
-        The key of the task that runs.
-    tasks_done, crashes, kills : int
-        Counted since the pool was made.
-    memory : int
-        Resident bytes of the child's process.
-    cpu : float
-        CPU seconds of the present child.
-    """
-
-    index: int
-    state: str
-    pid: int | None
-    task: str | None
-    tasks_done: int
-    crashes: int
-    kills: int
-    memory: int
-    cpu: float
 
 
 @dataclass(slots=True, eq=False)
@@ -637,10 +605,12 @@ class Pool:
         self._update()
         await waiting
 
-    def snapshots(self) -> tuple[SlotSnapshot, ...]:
-        """The slots as they are."""
+    def snapshots(
+        self, usage: Callable[[int], tuple[int, float]] = process_usage
+    ) -> tuple[SlotStatistics, ...]:
+        """The slots as they are; `usage` is asked for a process's resident bytes and CPU seconds."""
         slots = [slot for slot in self._slots if slot.index < self._size or slot.child is not None]
-        return tuple(map(_snapshot, slots))
+        return tuple(_snapshot(slot, usage) for slot in slots)
 
     def pids(self) -> list[int]:
         """The processes of all children that live."""
@@ -725,9 +695,9 @@ def _failure(child: ChildProcess) -> SlotStartFailed:
     )
 
 
-def _snapshot(slot: _Slot) -> SlotSnapshot:
+def _snapshot(slot: _Slot, usage: Callable[[int], tuple[int, float]]) -> SlotStatistics:
     child = slot.child
-    return SlotSnapshot(
+    return SlotStatistics(
         slot.index,
         child.state.value if child else "vacant",
         child.pid or None if child else None,
@@ -735,17 +705,5 @@ def _snapshot(slot: _Slot) -> SlotSnapshot:
         slot.tasks_done,
         slot.crashes,
         slot.kills,
-        *_usage(child.pid if child else 0),
+        *(usage(child.pid) if child and child.pid else (0, 0.0)),
     )
-
-
-def _usage(pid: int) -> tuple[int, float]:
-    """Resident bytes and CPU seconds of a process; zeros for one that is gone."""
-    if not pid:
-        return 0, 0.0
-    try:
-        process = psutil.Process(pid)
-        times = process.cpu_times()
-        return process.memory_info().rss, times.user + times.system
-    except psutil.Error:
-        return 0, 0.0

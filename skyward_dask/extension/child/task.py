@@ -11,10 +11,8 @@ from time import thread_time, time
 from typing import Any
 
 import dask
-from dask._task_spec import GraphNode
 from dask.base import annotate
 from distributed.metrics import context_meter
-from distributed.threadpoolexecutor import thread_state as executor_state
 from distributed.utils import set_thread_state
 
 from skyward_dask.extension.child.futures import bind_to_a_client, lend_futures
@@ -24,7 +22,7 @@ from skyward_dask.extension.child.worker_facade import ChildWorker, Introduction
 from skyward_dask.extension.generators import refuse_generator
 from skyward_dask.extension.log_records import forward
 from skyward_dask.extension.parcel import seal
-from skyward_dask.extension.private import worker_context
+from skyward_dask.extension.private import GraphNode, set_executor, worker_context
 from skyward_dask.slots.child.forks import forks_end_here
 from skyward_dask.slots.child.link import Link
 
@@ -49,7 +47,7 @@ def start(argument: bytes, link: Link) -> None:
     _here.link, _here.meter = link, Meter()
     _here.worker = ChildWorker(introduction, link)
     worker_context.set(_here.worker)
-    executor_state.executor = _here.worker.executor
+    set_executor(_here.worker.executor)
     bind_to_a_client(_here.worker)
     forward(link, introduction.levels)
     if dask.config.get("distributed.worker.profile.enabled"):

@@ -9,13 +9,13 @@ from typing import Any
 
 from distributed import Client
 from distributed.security import Security
-from distributed.worker import thread_state  # type: ignore[attr-defined]
 from distributed.worker_state_machine import SecedeEvent
 
 from skyward_dask.extension.child.client import ChildClient
 from skyward_dask.extension.child.secede import ChildExecutor
 from skyward_dask.extension.child.transport import ChildTransport
 from skyward_dask.extension.log_records import Levels
+from skyward_dask.extension.private import task_of_thread
 from skyward_dask.slots.child.link import Link
 
 
@@ -113,7 +113,7 @@ class ChildWorker:
 
     def get_current_task(self) -> Any:
         """The key of the task that runs."""
-        return thread_state.key
+        return task_of_thread.key
 
     def log_event(self, topic: Any, msg: Any) -> None:
         """Log an event, as the worker would."""

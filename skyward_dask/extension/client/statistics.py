@@ -14,42 +14,12 @@ from skyward_dask.extension.client.collection_list import Collection, listed
 from skyward_dask.extension.client.tables import Row, as_html, as_text
 from skyward_dask.extension.connection import checked, connected
 from skyward_dask.extension.prefixes import PrefixStatistics, added_up
+from skyward_dask.slots.statistics import SlotStatistics
 
 #: What the tables of `Statistics` show.
 _WORKER = ("worker", "executor", "slots", "busy", "done", "crashes", "kills", "memory", "CPU")
 _PREFIX = ("prefix", "runs", "CPU", "wall", "peak memory", "over limit", "timeouts", "crashes")
 _COLLECTION = ("collection", "kind", "hosts", "size", "waiting", "operations")
-
-
-@dataclass(frozen=True, slots=True)
-class SlotStatistics:
-    """One slot.
-
-    Attributes
-    ----------
-    index : int
-    state : str
-        ``"vacant"``, ``"starting"``, ``"idle"``, ``"busy"``, ``"stopping"`` or ``"killing"``.
-    pid : int or None
-    task : str or None
-        The key of the task that is running there.
-    tasks_done, crashes, kills : int
-        Counted since the worker started.
-    memory : int
-        Resident bytes of its process; 0 for a thread, whose memory is the worker's.
-    cpu : float
-        CPU seconds of its current process; for a thread, of all its tasks.
-    """
-
-    index: int
-    state: str
-    pid: int | None
-    task: str | None
-    tasks_done: int
-    crashes: int
-    kills: int
-    memory: int
-    cpu: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -154,6 +124,10 @@ def statistics(client: Client) -> Statistics:
 
     Notes
     -----
+    Whatever has come to the scheduler counts: a task that has ended, an event of a slot. It asks only nodes
+    where tasks are, or where something has happened since they last reported; the others tell it how they are
+    with Dask's heartbeat, twice a second (in a cluster of hundreds of workers more rarely).
+
     Places are ``child``, ``thread``, ``loop`` and ``worker``; reasons ``plain``, ``p2p``, ``async``,
     ``actor``, ``alias``, ``data``, ``annotated`` and ``other-executor``.
     """
@@ -173,5 +147,5 @@ async def _statistics(client: Client) -> Statistics:
 
 
 def _worker(answer: dict[str, Any]) -> WorkerStatistics:
-    slots = tuple(SlotStatistics(**slot) for slot in answer["slots"])
+    slots = tuple(SlotStatistics(*slot) for slot in answer["slots"])
     return WorkerStatistics(answer["executor"], answer["concurrency"], slots)

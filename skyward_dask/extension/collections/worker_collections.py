@@ -22,7 +22,6 @@ from typing import Any
 from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.utils import sync
-from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.directory_messages import (
@@ -39,6 +38,7 @@ from skyward_dask.extension.collections.links import Links, OnLoop
 from skyward_dask.extension.collections.lookup import destroyed, find_at_scheduler
 from skyward_dask.extension.collections.routes import Routes
 from skyward_dask.extension.collections.switchboard import Switchboard
+from skyward_dask.extension.patches import Patches
 from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.shared.asks import Spec
 from skyward_dask.shared.events import Caller, Close, Forget
@@ -85,11 +85,12 @@ class WorkerCollections(WorkerPlugin):
             on_lost=self._routes.forget_worker,
         )
         self.switchboard = Switchboard(worker.id, worker.loop, self._routes, self._links, self._is_live)
-        self._execute_task = worker.execute
         self._execute_actor = worker.handlers["actor_execute"]
+        self._patches = Patches()
+        private.before_execute(self._patches, worker, self._executes)
+        self._patches.entry(worker.handlers, "actor_execute", self._act)
+        # our own messages are taken as long as the worker lives: one that comes late is no error
         worker.plugins[NAME] = self
-        worker.execute = self._execute  # type: ignore[method-assign]
-        worker.handlers["actor_execute"] = self._act
         worker.handlers["skyward_wire"] = self._links.accept
         for kind, take in _ANSWERED.items():
             worker.handlers[kind.op] = handler(kind, partial(take, self))
@@ -129,7 +130,7 @@ class WorkerCollections(WorkerPlugin):
         if actor is not None:
             return Caller(self._worker.id, f"actor {actor}", place=self._worker.address)
         # a run that had begun when the first one asked for a collection, on a worker without slots of ours
-        key = getattr(thread_state, "key", None) or private.key_of_this_coroutine(self._runs)
+        key = getattr(private.task_of_thread, "key", None) or private.key_of_this_coroutine(self._runs)
         return Caller(self._worker.id, place=self._worker.address) if key is None else self._caller_for(key)
 
     def caller_of(self, run: TaskRun, slot: int | None = None) -> Caller:
@@ -144,10 +145,9 @@ class WorkerCollections(WorkerPlugin):
             raise CancelledError(f"task {key!r} has ended, or was cancelled")
         return Caller(self._worker.id, run, str(key), slot, self._worker.address)
 
-    async def _execute(self, key: Any, **rest: Any) -> Any:
-        """Dask's own, in a context that knows the run: whoever copies it, in whatever thread, is the run."""
+    def _executes(self, key: Any) -> None:
+        """A task's context knows the run: whoever copies it, in whatever thread, is the run."""
         _executing.set((self._worker.id, key, self._runs.get(key, "")))
-        return await self._execute_task(key, **rest)
 
     async def _act(self, actor: Any = None, function: Any = None, **rest: Any) -> Any:
         """Dask's handler, in a context that knows which actor it is for."""
@@ -188,6 +188,7 @@ class WorkerCollections(WorkerPlugin):
 
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes, and its homes end."""
+        self._patches.undo()
         reason = (
             f"the worker at {worker.address} is closing: the collections on it end, and its tasks can't "
             "reach others any more."

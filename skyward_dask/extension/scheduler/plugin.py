@@ -11,9 +11,10 @@ from distributed.protocol.pickle import loads
 from distributed.scheduler import WorkerState, WorkerStatusPlugin
 
 from skyward_dask.extension.batching import Pace
-from skyward_dask.extension.registration import NAME, NODE
+from skyward_dask.extension.registration import NAME, NODE, TOPIC
 from skyward_dask.extension.scheduler.answers import failure
 from skyward_dask.extension.scheduler.directory import Directory
+from skyward_dask.extension.scheduler.reports import Reports
 from skyward_dask.extension.scheduler.retirement import Retirement
 from skyward_dask.extension.scheduler.slot_overrides import SlotOverrides
 
@@ -40,6 +41,8 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         self._retirement = Retirement(scheduler, self.directory)
         self._pace = Pace()
         self._nodes: set[str] = set()
+        self.reports = Reports(scheduler)
+        scheduler.extensions[NAME] = self.reports
         scheduler.handlers["skyward_resize"] = self.resize
         scheduler.handlers["skyward_told"] = self.slots_told
         scheduler.handlers["skyward_slots"] = self.take_slots
@@ -66,11 +69,16 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """A worker is gone, with the homes of collections that it had, and with its tasks."""
         self._nodes.discard(worker)
+        self.reports.forget(worker)
         self.directory.remove_worker(worker)
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """A client is gone, with what it held."""
         self.directory.remove_client(client)
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Something has happened to a slot."""
+        self.reports.events += topic == TOPIC
 
     def restart(self, scheduler: Scheduler) -> None:
         """The cluster restarts, and its collections end."""
@@ -85,6 +93,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     def take_slots(self, worker: str, slots: int, is_node: bool) -> None:
         """A worker says how many slots it has now, and whether they are ours."""
         if worker in self.scheduler.workers:  # it may be gone: then its count is gone with it
+            self.reports.forget(worker)
             self._note_node(worker, is_node)
             self._set_slots(self.scheduler.workers[worker], slots)
 
@@ -174,13 +183,11 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
 
     async def statistics(self) -> dict[str, Any]:
         """What each node has to tell; workers without slots have nothing."""
-        return await self._ask({"op": "skyward_statistics"})
+        return await self.reports.up_to_date(self._nodes)
 
     async def check(self, timeout: float) -> dict[str, Any]:
         """How each node is; workers without slots have nothing to tell."""
-        return await self._ask({"op": "skyward_check", "timeout": timeout})
-
-    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        message = {"op": "skyward_check", "timeout": timeout}
         answers = await self.scheduler.broadcast(msg=message, workers=list(self._nodes), on_error="return")
         # one that is leaving may not answer, or no longer as a node
         return {worker: a for worker, a in answers.items() if isinstance(a, dict) and "slots" in a}

@@ -10,7 +10,6 @@ from functools import partial
 from pickle import PickleBuffer
 from typing import Any
 
-from dask._task_spec import GraphNode
 from dask.base import get_annotations
 from dask.sizeof import sizeof
 from distributed import Reschedule
@@ -21,6 +20,7 @@ from skyward_dask.errors import SerializationError, SlotCrashed, SlotStartFailed
 from skyward_dask.extension.child.task import run_task
 from skyward_dask.extension.dask_errors import called
 from skyward_dask.extension.parcel import type_of
+from skyward_dask.extension.private import GraphNode
 from skyward_dask.extension.task_run import TaskRun
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.worker.console import Console

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dask._task_spec import GraphNode
-
 from skyward_dask.extension.dask_errors import awaited
+from skyward_dask.extension.private import GraphNode
 
 
 class LoopTask(GraphNode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 from distributed import Worker as DaskWorker
@@ -11,10 +12,11 @@ from distributed import Worker as DaskWorker
 from skyward_dask.extension.prefixes import PrefixCounts
 from skyward_dask.extension.worker.routing import Route
 from skyward_dask.extension.worker.thread_slots import ThreadSlots
-from skyward_dask.slots.pool import Pool, SlotSnapshot
+from skyward_dask.slots.pool import Pool
+from skyward_dask.slots.statistics import SlotStatistics
 
 #: Under this name in `worker.extensions`, where it outlives an `uninstall`.
-_NAME = "skyward-tally"
+_NAME = "skyward-counts"
 _COUNTED = ("tasks_done", "crashes", "kills")
 
 
@@ -41,8 +43,8 @@ class Counts:
     @classmethod
     def of(cls, worker: DaskWorker) -> Counts:
         """The worker's own."""
-        tally: Counts = worker.extensions.setdefault(_NAME, cls())
-        return tally
+        counts: Counts = worker.extensions.setdefault(_NAME, cls())
+        return counts
 
     def count(self, route: Route) -> None:
         """A task runs, or has run, there."""
@@ -61,24 +63,28 @@ class Counts:
 
     def leave(self, pool: Pool) -> None:
         """The pool has ended; what its slots have done stays."""
-        slots = pool.snapshots()
+        slots = pool.snapshots(_nothing)
         with self._lock:
             self._pools.discard(pool)
             self._past.update(_counts(slots))
 
-    def slots(self, pool: Pool) -> list[SlotSnapshot]:
+    def slots(self, pool: Pool, usage: Callable[[int], tuple[int, float]]) -> list[SlotStatistics]:
         """The slots of a pool, with what those of the others have done under the same index."""
         with self._lock:
             past = Counter(self._past)
             others = self._pools - {pool}
         for other in others:
-            past.update(_counts(other.snapshots()))
-        return [_plus(slot, past) for slot in pool.snapshots()]
+            past.update(_counts(other.snapshots(_nothing)))
+        return [_plus(slot, past) for slot in pool.snapshots(usage)]
 
 
-def _counts(slots: tuple[SlotSnapshot, ...]) -> dict[tuple[int, str], int]:
+def _nothing(pid: int) -> tuple[int, float]:
+    return 0, 0.0
+
+
+def _counts(slots: tuple[SlotStatistics, ...]) -> dict[tuple[int, str], int]:
     return {(slot.index, name): getattr(slot, name) for slot in slots for name in _COUNTED}
 
 
-def _plus(slot: SlotSnapshot, past: Counter[tuple[int, str]]) -> SlotSnapshot:
+def _plus(slot: SlotStatistics, past: Counter[tuple[int, str]]) -> SlotStatistics:
     return replace(slot, **{name: getattr(slot, name) + past[slot.index, name] for name in _COUNTED})

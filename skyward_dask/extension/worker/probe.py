@@ -10,8 +10,9 @@ from typing import Any
 
 from skyward_dask.extension.child.task import report_in
 from skyward_dask.slots.memory.forms import Form
-from skyward_dask.slots.pool import Pool, RunEnded, SlotSnapshot
+from skyward_dask.slots.pool import Pool, RunEnded
 from skyward_dask.slots.runs import Request, Run
+from skyward_dask.slots.statistics import SlotStatistics
 
 
 class _Muster:
@@ -77,7 +78,7 @@ def _over(run: Run) -> asyncio.Future[None]:
     return over
 
 
-def _verdict(slot: SlotSnapshot, pids: set[int], errors: list[Exception], patience: float) -> str:
+def _verdict(slot: SlotStatistics, pids: set[int], errors: list[Exception], patience: float) -> str:
     if slot.pid in pids:
         return ""
     if errors:

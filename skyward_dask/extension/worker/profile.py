@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import linecache
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from dask.utils import key_split
@@ -20,28 +20,29 @@ from skyward_dask.extension.tracebacks import is_our_line
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
 
 
-class Profiling:
-    """A worker's answer to ``client.call_stack()``, and what is added to its profile. For the worker's loop.
+def add_samples(worker: DaskWorker, key: Any, samples: dict[str, Any]) -> None:
+    """Take what a child has sampled of a task into its worker's profile; on the worker's loop."""
+    prefix = key_split(key)
+    worker.profile_recent = profile.merge(worker.profile_recent, samples)
+    worker.profile_keys[prefix] = profile.merge(worker.profile_keys[prefix], samples)
+
+
+class CallStacks:
+    """A worker's answer to ``client.call_stack()``. For the worker's loop.
 
     Parameters
     ----------
     worker : distributed.Worker
-    runs : callable
-        The runs of tasks in children, by key.
+    runs : mapping
+        The runs of tasks, by key.
     """
 
-    def __init__(self, worker: DaskWorker, runs: Callable[[], Mapping[Any, TaskRun]]) -> None:
+    def __init__(self, worker: DaskWorker, runs: Mapping[Any, TaskRun]) -> None:
         self._worker, self._runs = worker, runs
-
-    def add(self, key: Any, samples: dict[str, Any]) -> None:
-        """Take what a child has sampled of a task."""
-        worker, prefix = self._worker, key_split(key)
-        worker.profile_recent = profile.merge(worker.profile_recent, samples)
-        worker.profile_keys[prefix] = profile.merge(worker.profile_keys[prefix], samples)
 
     async def call_stack(self, keys: Collection[Any] | None = None) -> dict[Any, list[str]]:
         """Where running tasks stand."""
-        runs = {key: run for key, run in self._runs().items() if keys is None or key in keys}
+        runs = {key: run for key, run in self._runs.items() if keys is None or key in keys}
         stacks = self._worker.get_call_stack(keys)
         texts = await asyncio.gather(*(run.look() for run in runs.values()))
         found = {key: frames(text) for key, text in zip(runs, texts, strict=True)}

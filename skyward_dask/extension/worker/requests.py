@@ -25,6 +25,7 @@ from skyward_dask.extension import private
 from skyward_dask.extension.collections.worker_collections import WorkerCollections
 from skyward_dask.extension.log_records import handle
 from skyward_dask.extension.task_run import TaskRun
+from skyward_dask.extension.worker.profile import add_samples
 from skyward_dask.shared.asks import Ask, Pending, Spec
 
 #: What a task may ask of its worker's P2P plugin.
@@ -38,8 +39,6 @@ class Requests:
     ----------
     worker : distributed.Worker
     run : TaskRun
-    on_profile : callable
-        Takes what the child has sampled of the task.
     threads : concurrent.futures.Executor
         For what may block.
 
@@ -49,15 +48,8 @@ class Requests:
         Whether the task was a part of a P2P shuffle.
     """
 
-    def __init__(
-        self,
-        worker: DaskWorker,
-        run: TaskRun,
-        on_profile: Callable[[dict[str, Any]], None],
-        threads: Executor,
-    ) -> None:
+    def __init__(self, worker: DaskWorker, run: TaskRun, threads: Executor) -> None:
         self._run, self._threads = run, threads
-        self._on_profile = on_profile
         self._begun = time()
         self._context = copy_context()  # the task's: metrics go to whoever measures it
         self.shuffled = False
@@ -137,7 +129,7 @@ class Requests:
 
     def profile(self, samples: dict[str, Any] | None) -> None:
         if samples:
-            self._on_profile(samples)
+            add_samples(self._worker, self._run.key, samples)
 
     def log(self, values: dict[str, Any], is_chosen: bool) -> None:
         handle(values, is_chosen)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from dask._task_spec import Alias, DataNode, GraphNode
-
 from skyward_dask.config import Worker
 from skyward_dask.errors import ConfigurationError
+from skyward_dask.extension.private import Alias, DataNode, GraphNode
 
 
 class Place(StrEnum):

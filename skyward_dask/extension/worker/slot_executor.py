@@ -8,15 +8,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
-from skyward_dask.extension.private import run_task_simple
+from distributed import Worker as DaskWorker
+from distributed.threadpoolexecutor import ThreadPoolExecutor as DaskThreads
+
+from skyward_dask.extension import private
+from skyward_dask.extension.dask_errors import called
+from skyward_dask.extension.generators import refuse_generator
+from skyward_dask.extension.private import GraphNode
+from skyward_dask.extension.task_run import TaskRun, current
+from skyward_dask.extension.tracebacks import shortened
+from skyward_dask.extension.worker.child_run import ChildRun, Usage, failed
+from skyward_dask.extension.worker.console import Console
+from skyward_dask.extension.worker.coroutine_task import LoopTask
+from skyward_dask.extension.worker.counts import Counts
+from skyward_dask.extension.worker.pools import Pools
+from skyward_dask.extension.worker.requests import Requests
+from skyward_dask.extension.worker.routing import Place, Reason, Route, limits, route
+from skyward_dask.extension.worker.values import Values
+
+#: Threads for what tasks ask of plugins: such a call may wait for others of its kind, in other slots.
+_REQUESTS = 1000
 
 
 class SlotExecutor(Executor):
-    """The executor of a node's tasks.
+    """The executor of a node's tasks, and the runs that are under way. For the worker's loop.
 
     `Worker.execute` calls ``submit(_run_task_simple, spec, data, scheduler_delay)`` on its loop, in the
     task's own context, for any executor whose class isn't named like a thread pool; and waits for what it
@@ -24,20 +45,130 @@ class SlotExecutor(Executor):
 
     Parameters
     ----------
-    run : callable
-        Takes spec, data and delay, and returns a future of the dict that `_run_task_simple` makes.
-    threads : concurrent.futures.Executor
-        Where plain calls run.
+    worker : distributed.Worker
+    pools : Pools
+        Where children run tasks.
+    threads : distributed.threadpoolexecutor.ThreadPoolExecutor
+        Where threads do, and plain calls.
+    values : Values
+    counts : Counts
+    helpers : concurrent.futures.Executor
+    console : Console
+
+    Attributes
+    ----------
+    runs : dict of TaskRun
+        By key; a run that nobody wants any more is here until it is over.
     """
 
-    def __init__(self, run: Callable[..., Any], threads: Executor) -> None:
-        self._run, self._threads = run, threads
+    def __init__(
+        self,
+        worker: DaskWorker,
+        pools: Pools,
+        threads: DaskThreads,
+        values: Values,
+        counts: Counts,
+        helpers: Executor,
+        console: Console,
+    ) -> None:
+        self._worker, self._pools, self._threads = worker, pools, threads
+        self._values, self._counts = values, counts
+        self._helpers, self._console = helpers, console
+        self._requested = DaskThreads(_REQUESTS, thread_name_prefix="skyward-request")
+        self.runs: dict[Any, TaskRun] = {}
+
+    def transition(self, key: Any, start: str, finish: str) -> None:
+        """What the state machine says of a task: its run begins, is given up, or is over."""
+        if finish == "executing":
+            self.runs[key] = TaskRun(key)
+        elif finish == "released" and start in ("executing", "long-running"):
+            if run := self.runs.get(key):  # it goes on, though nobody wants it any more
+                run.stop()
+        elif finish == "long-running":
+            self._counts.threads.secede(key)
+        elif finish in ("memory", "error", "forgotten"):
+            self.runs.pop(key, None)
+
+    def prepare(self, key: Any) -> None:
+        """A task is about to be executed, in its own context: what no slot is to run needs plain values."""
+        ts = self._worker.state.tasks[key]
+        if ts.run_spec is None:
+            return
+        found = self._route(ts.run_spec)
+        if found.place is Place.LOOP:
+            ts.run_spec = LoopTask.of(ts.run_spec)
+        if found.place is Place.LOOP or found.reason is Reason.OTHER_EXECUTOR:
+            self._counts.count(found)
+            self._values.open(dependency.key for dependency in ts.dependencies)
+            current.set(self.runs.get(key))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Have a task run where it belongs, or a plain call in a thread."""
-        if fn is run_task_simple:
-            return self._run(*args)
-        return self._threads.submit(fn, *args, **kwargs)
+        if fn is not private.run_task_simple:
+            return self._threads.submit(fn, *args, **kwargs)
+        spec, data, delay = args
+        try:
+            return self._run(spec, data, delay)
+        except Exception as error:  # the task's own caller sees it
+            return failed(error, delay)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Nothing: the node ends its slots itself, and `Worker.close` calls this once for each name."""
+
+    def close(self) -> None:
+        """Have no threads for requests any more; the last run is over."""
+        self._requested.shutdown(wait=False)
+
+    # --- where a task runs ------------------------------------------------------------------------------
+
+    def _route(self, spec: GraphNode) -> Route:
+        return route(
+            spec,
+            is_actor=spec.key in self._worker.state.actors,
+            annotation=self._annotations(spec).get("executor"),
+            executor=self._pools.config.kind,
+        )
+
+    def _annotations(self, spec: GraphNode) -> Mapping[str, Any]:
+        return self._worker.state.tasks[spec.key].annotations or {}
+
+    def _run(self, spec: GraphNode, data: Mapping[Any, Any], delay: float) -> Any:
+        found = self._route(spec)
+        own = limits(self._annotations(spec), found)
+        if found.place is not Place.CHILD:
+            call = partial(self._call_here, found, spec)
+            return private.submit_task(self._worker, self._threads, call, spec.key, data, delay)
+        run = self._child_run(found, spec, data, delay)
+        run.start(self._pools.current or self._pools.begin_late(), own.or_of(self._pools.config))
+        return run.future
+
+    def _child_run(self, found: Route, spec: GraphNode, data: Mapping[Any, Any], delay: float) -> ChildRun:
+        task_run = self.runs.get(spec.key) or TaskRun(spec.key)
+        requests = Requests(self._worker, task_run, self._requested)
+
+        def count(usage: Usage) -> None:
+            self._counts.prefixes.add(spec.key, *usage)
+            shuffled = requests.shuffled and found.reason is Reason.PLAIN
+            self._counts.count(Route(Place.CHILD, Reason.P2P if shuffled else found.reason))
+
+        return ChildRun(
+            spec,
+            data,
+            delay,
+            self._worker.address,
+            task_run,
+            requests,
+            self._values,
+            self._console,
+            self._helpers,
+            count,
+        )
+
+    def _call_here(self, found: Route, spec: GraphNode, data: Mapping[Any, Any]) -> Any:
+        """Compute a task in a thread of the worker."""
+        self._counts.count(found)
+        current.set(self.runs.get(spec.key))
+        views = self._values.own_views(found, data, self._pools.config.kind == "process")
+        slot = self._counts.threads.run(spec.key) if found.place is Place.THREAD else nullcontext()
+        with shortened(), slot, self._counts.prefixes.thread(spec.key):
+            return called(spec.key, lambda: refuse_generator(spec(views), spec.key))

@@ -11,7 +11,7 @@ from itertools import count
 from time import thread_time
 from typing import Any
 
-from skyward_dask.slots.pool import SlotSnapshot
+from skyward_dask.slots.statistics import SlotStatistics
 
 
 class ThreadSlots:
@@ -49,14 +49,14 @@ class ThreadSlots:
         with self._lock:
             self._keys = {index: running for index, running in self._keys.items() if running != key}
 
-    def snapshots(self, slots: int) -> list[SlotSnapshot]:
+    def snapshots(self, slots: int) -> list[SlotStatistics]:
         """So many slots as they are, and those above that number whose tasks have yet to end."""
         with self._lock:
             return [self._snapshot(index) for index in range(max([slots, *(n + 1 for n in self._keys)]))]
 
-    def _snapshot(self, index: int) -> SlotSnapshot:
+    def _snapshot(self, index: int) -> SlotStatistics:
         key = self._keys.get(index)
-        return SlotSnapshot(
+        return SlotStatistics(
             index,
             "idle" if key is None else "busy",
             os.getpid(),

@@ -1,0 +1,177 @@
+"""The children of a node: the pool that takes its runs, and those that end with the runs that they have."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from concurrent.futures import Executor
+from dataclasses import replace
+
+import dask
+from distributed import Worker as DaskWorker
+
+from skyward_dask.config import Worker, grace
+from skyward_dask.extension.child.worker_facade import Introduction
+from skyward_dask.extension.log_records import Levels
+from skyward_dask.extension.registration import TOPIC
+from skyward_dask.extension.worker.counts import Counts
+from skyward_dask.extension.worker.task_log import TaskLog
+from skyward_dask.slots.memory.segments import Segments
+from skyward_dask.slots.output import Sink
+from skyward_dask.slots.pool import Pool
+from skyward_dask.slots.preparation import Preparation
+
+
+class Pools:
+    """A node's configuration, and the pools of children that it has led to. For the worker's loop.
+
+    Parameters
+    ----------
+    worker : distributed.Worker
+    counts : Counts
+    pages : Segments or None
+        Shared memory.
+    helpers : concurrent.futures.Executor
+    log : TaskLog
+        Takes what tasks print.
+
+    Attributes
+    ----------
+    config : Worker
+    current : Pool or None
+        What takes runs now; None as long as no task of a node of threads has asked for a process.
+    """
+
+    def __init__(
+        self, worker: DaskWorker, counts: Counts, pages: Segments | None, helpers: Executor, log: TaskLog
+    ) -> None:
+        self._worker, self._counts = worker, counts
+        self._pages, self._helpers, self._log = pages, helpers, log
+        self._own_nthreads: int = worker.state.nthreads
+        self.config = Worker()
+        self.current: Pool | None = None
+        self._all: set[Pool] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    @property
+    def size(self) -> int:
+        """How many slots the node is to have."""
+        return self.config.concurrency or self._own_nthreads
+
+    async def begin(self, config: Worker) -> Pool | None:
+        """Have this configuration from now on; returns the pool that has to be retired.
+
+        A new pool takes the old one's place when its first child is ready.
+
+        Raises
+        ------
+        SlotStartFailed
+            Children can't start; all is as it was.
+        """
+        pool = await self._started(config) if config.kind == "process" else None
+        previous, self.current, self.config = self.current, pool, config
+        return previous
+
+    async def _started(self, config: Worker) -> Pool:
+        pool = self._new(config, eager=True)
+        try:
+            await pool.wait_ready()
+        except BaseException:
+            pool.end()
+            await self._await_closed(pool)
+            raise
+        return pool
+
+    def begin_late(self) -> Pool:
+        """Have a pool on a node of threads, for the first task that asks for a process."""
+        self.current = self._new(self.config, eager=False)
+        return self.current
+
+    def _new(self, config: Worker, eager: bool) -> Pool:
+        preparation = Preparation(
+            config.env,
+            config.pre_import,
+            config.initializer,
+            "skyward_dask.extension.child.task:start",
+            self._introduction(),
+            config.health_check,
+        )
+        pool = Pool(
+            config.concurrency or self._own_nthreads,
+            preparation,
+            self._pages,
+            self._helpers,
+            max_tasks=config.max_tasks_per_child,
+            grace=grace(),
+            eager=eager,
+            sink=Sink(self._log.write, self._log.console.write),
+            on_event=self._log_event,
+        )
+        self._all.add(pool)
+        self._counts.enter(pool)
+        return pool
+
+    def _introduction(self) -> bytes:
+        worker = self._worker
+        return pickle.dumps(
+            Introduction(
+                worker.contact_address or worker.address,
+                worker.name,
+                worker.id,
+                worker.local_directory,
+                worker.scheduler.address,
+                worker.security,
+                dask.config.config,
+                Levels.now(),
+            )
+        )
+
+    def _log_event(self, event: str, slot: int, pid: int) -> None:
+        if not is_closing(self._worker):
+            self._worker.log_event(TOPIC, {"action": event, "slot": slot, "pid": pid})
+
+    def resize(self, slots: int) -> None:
+        """Have so many slots; runs above a lowered number end first."""
+        self.config = replace(self.config, concurrency=slots)
+        if self.current is not None:
+            self.current.resize(slots)
+
+    def renew(self) -> None:
+        """Replace all children, for what they know of the worker is stale."""
+        if self.current is not None:
+            self.current.renew(self._introduction())
+
+    def pids(self) -> list[int]:
+        """The processes of all children."""
+        return [pid for pool in self._all for pid in pool.pids()]
+
+    # --- the end of a pool ----------------------------------------------------------------------------
+
+    def retire(self, pool: Pool | None) -> None:
+        """Close a pool when its last run has ended."""
+        if pool is not None:
+            pool.close()
+            task = asyncio.get_running_loop().create_task(self._await_closed(pool))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def _await_closed(self, pool: Pool) -> None:
+        await pool.wait_closed()
+        self._counts.leave(pool)
+        self._all.discard(pool)
+
+    async def wait_retired(self) -> None:
+        """Wait for the last run of those that were retired."""
+        await asyncio.gather(*self._retiring)
+
+    async def end(self) -> None:
+        """End every child now."""
+        for pool in self._all:
+            pool.end()
+        await asyncio.gather(*(pool.wait_closed() for pool in self._all))
+        await self.wait_retired()
+
+
+def is_closing(worker: DaskWorker) -> bool:
+    """Whether the worker is on its way out."""
+    return worker.status.name in ("closing", "closed", "failed")
