@@ -11,7 +11,8 @@ from distributed import Worker as DaskWorker
 from skyward_dask.extension.prefixes import PrefixCounts
 from skyward_dask.extension.worker.routing import Route
 from skyward_dask.extension.worker.thread_slots import ThreadSlots
-from skyward_dask.slots.pool import Pool, SlotSnapshot
+from skyward_dask.slots.pool import Pool
+from skyward_dask.slots.slot import SlotSnapshot
 
 #: Under this name in `worker.extensions`, where it outlives an `uninstall`.
 _NAME = "skyward-tally"

@@ -11,7 +11,7 @@ from itertools import count
 from time import thread_time
 from typing import Any
 
-from skyward_dask.slots.pool import SlotSnapshot
+from skyward_dask.slots.slot import SlotSnapshot
 
 
 class ThreadSlots:
