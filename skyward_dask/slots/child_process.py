@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
@@ -23,7 +22,7 @@ from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.runs import Run
 from skyward_dask.slots.stacks import Stacks
-from skyward_dask.slots.status_page import STACK_SIGNAL, Page
+from skyward_dask.slots.status_page import STACK_SIGNAL, Limits, Overrun, Page, signal_listener
 from skyward_dask.slots.trees import end_tree
 
 #: Seconds for the tree of a child whose template is gone to go.
@@ -167,6 +166,8 @@ class ChildProcess:
         self._number += 1
         self.run, run.child = run, self
         self.output.begin(run.key)
+        if run.has_limits:
+            self.page.set_limits(Limits(self._number, run.timeout or 0.0, run.memory_limit or 0))
         self.lender.send(self.runs, self._number, run.forms)
 
     def take(self, reply: Frame) -> Form:
@@ -194,12 +195,18 @@ class ChildProcess:
         """Whether the child has begun the run that it has."""
         return self.page.begun == self._number
 
+    def overrun(self) -> Overrun | None:
+        """What its template has found of the run that it has, if that was over a limit."""
+        return self.page.overrun(self._number)
+
     def due(self, timeout: float) -> float:
         """The moment at which the run's time is over: so many seconds after its function was called.
 
-        Its arguments are unpickled before, and what they need is imported: that is not its own time.
+        Its arguments are unpickled before, and what they need is imported; its outcome is sent afterwards.
+        That is not its own time.
         """
-        called = self.page.called if self.has_begun else 0.0
+        is_running = self.has_begun and self.page.ended != self._number
+        called = self.page.called if is_running else 0.0
         return (called or self._loop.time()) + timeout
 
     # --- its end ---------------------------------------------------------------------------------
@@ -241,11 +248,9 @@ class ChildProcess:
                 os.kill(self.pid, number)
 
     def _signal_listener(self) -> None:
-        libc = ctypes.CDLL(None)
-        if self.death is None and self.pid and hasattr(libc, "tgkill"):
-            libc.tgkill(self.pid, self.page.listener, STACK_SIGNAL)
-        else:  # any thread takes it, the task's perhaps
-            self._signal(STACK_SIGNAL)
+        is_there = self.death is None and self.pid != 0
+        if is_there and not signal_listener(self.pid, self.page):
+            self._signal(STACK_SIGNAL)  # any thread takes it, the task's perhaps
 
     def bury(self, code: int | None) -> None:
         """Take note of how the child died; its template has reaped it, or is gone itself."""

@@ -1,15 +1,20 @@
-"""What limits the runs of a pool: their deadlines, and the memory of their processes."""
+"""What limits the runs of a pool: their deadlines, and the memory of their processes.
+
+While the loop is blocked, templates keep them (`child.limit_guard`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from time import monotonic
 
 from skyward_dask.slots.aside import Tasks, aside
 from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.own_memory import own_memory, pause
 from skyward_dask.slots.runs import Run, Verdict
+from skyward_dask.slots.stacks import of_tasks
 
 #: Seconds that a child's listener has to say where a run stands whose time is over: few, as a look that harms
 #: the child is no loss here.
@@ -43,6 +48,16 @@ class Limits:
             self._limited.add(run)
             if len(self._limited) == 1:
                 self._tasks.spawn(self._watch_memory())
+
+    def heed(self, run: Run, child: ChildProcess) -> None:
+        """Take the word of a child's template that its run was over a limit while this loop was blocked."""
+        found = child.overrun() if run.has_limits else None
+        if found is None:
+            return
+        run.stack = run.stack or of_tasks(found.stack)
+        if run.verdict is None:
+            run.verdict, run.peak = Verdict.OUT_OF_MEMORY if found.peak else Verdict.TIMED_OUT, found.peak
+            self._on_verdict(run, child)
 
     def forget(self, run: Run) -> None:
         """The run is over."""
@@ -81,9 +96,11 @@ class Limits:
         """End a run that is over its limit; returns the seconds after which one should look again."""
         limit = run.memory_limit
         assert limit is not None
-        if size > limit and run.child is child and run.verdict is None:
-            run.verdict, run.peak = Verdict.OUT_OF_MEMORY, size
-            self._on_verdict(run, child)
+        if run.child is child:
+            child.page.watched = monotonic()
+            if size > limit and run.verdict is None:
+                run.verdict, run.peak = Verdict.OUT_OF_MEMORY, size
+                self._on_verdict(run, child)
         return pause(limit, size)
 
 

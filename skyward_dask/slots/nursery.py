@@ -92,6 +92,10 @@ class Nursery:
         """Start children with this preparation from now on."""
         self._templates.renew(preparation)
 
+    def guard_limits(self) -> None:
+        """There are runs with limits from now on: templates keep them while this loop is blocked."""
+        self._templates.guard_limits()
+
     def _start_children(self) -> None:
         if not self._to_start:
             return

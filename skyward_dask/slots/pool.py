@@ -144,7 +144,9 @@ class Pool:
         child = self._slots.take_idle()
         child.begin(run)
         child.last = child.last or child.runs_done + 1 == self._max_tasks
-        self._limits.watch(run)
+        if run.has_limits:
+            self._limits.watch(run)
+            self._nursery.guard_limits()
 
     def secede(self, run: Run) -> None:
         """Let the run go on outside its slot, which gets another child."""
@@ -184,6 +186,8 @@ class Pool:
 
     def _answered(self, child: ChildProcess, frame: Frame) -> None:
         run, form = child.run, child.take(frame)
+        if run is not None:
+            self._limits.heed(run, child)
         if run is None or run.verdict in _LIMITS:
             return  # its death says the rest
         request = run.request
@@ -240,9 +244,12 @@ class Pool:
 
     def _buried(self, child: ChildProcess) -> None:
         """A child is dead, with all that it started; or it couldn't be started."""
+        run = child.run
+        if run is not None:
+            self._limits.heed(run, child)
         failure = self._slots.buried(child)
-        if child.run is not None:
-            self._lost(child.run, child)
+        if run is not None:
+            self._lost(run, child)
         child.close()
         if failure is not None:
             self._queue.fail(lambda: SlotStartFailed(*failure.args))

@@ -130,6 +130,10 @@ class TemplateProcess:
         self._control.send(Frame(Kind.FORK, self._numbers, command, (), child.descriptors()))
         return self._numbers
 
+    def guard_limits(self) -> None:
+        """Have it look at the limits of its children's runs from now on."""
+        self._control.send(Frame(Kind.GUARD, 0))
+
     def hear_last_words(self) -> None:
         """Take what it said before it was lost."""
         self._control.drain()

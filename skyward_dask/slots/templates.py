@@ -58,6 +58,7 @@ class Templates:
         self._all: set[TemplateProcess] = set()
         self._lost_in_a_row = 0
         self._ending = Tasks(on_end)
+        self._guard_limits = False
 
     @property
     def are_gone(self) -> bool:
@@ -80,9 +81,18 @@ class Templates:
             except (OSError, ValueError) as error:  # the latter: an environment that no process can have
                 raise SlotStartFailed(f"no process can be started for a pool: {error!r}") from error
             self._present = template
+            if self._guard_limits:
+                template.guard_limits()
             self._all.add(template)
             self._loop.call_later(PATIENCE, self._look_after, template, self._loop.time() + START_LIMIT)
         return self._present
+
+    def guard_limits(self) -> None:
+        """Have templates look at the limits of runs."""
+        if not self._guard_limits:
+            self._guard_limits = True
+            for template in self._all:
+                template.guard_limits()
 
     def renew(self, preparation: Preparation) -> None:
         """Start children with this preparation from now on."""

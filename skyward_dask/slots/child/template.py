@@ -7,8 +7,9 @@
 
 It has imported what the children need, and has one thread: so a fork takes milliseconds and is sound. It
 is the *guardian* too: a subreaper, to which the orphans of dead children come, whatever sessions they have
-made. When the worker is gone it kills until nothing is left. Where forking is not sound, the same process
-starts children by exec and guards them just as well.
+made; and it keeps the limits of runs while the worker's loop is blocked. When the worker is gone it kills
+until nothing is left. Where forking is not sound, the same process starts children by exec and guards them
+just as well.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 
 from skyward_dask.slots.channel import Channel, ChannelClosed
 from skyward_dask.slots.child import process
+from skyward_dask.slots.child.limit_guard import LimitGuard
 from skyward_dask.slots.child.prompt import print_promptly
 from skyward_dask.slots.child.randomness import Generators
 from skyward_dask.slots.features import Feature, available
@@ -64,6 +66,7 @@ class _Template:
         self._control = control
         self._generators = Generators()
         self._children: set[int] = set()
+        self._guard = LimitGuard()
         self._woken, self._wake = os.pipe()
         for fd in (self._woken, self._wake):
             os.set_blocking(fd, False)
@@ -82,7 +85,7 @@ class _Template:
             path, modules = self._control.receive().envelope
             self._control.send(Kind.READY, 0, (_prepare(path, modules, self._generators),))
             while True:
-                ready = {fd for fd, _ in self._poll.poll()}
+                ready = {fd for fd, _ in self._poll.poll(self._guard.pause)}
                 if self._woken in ready:
                     self._reap()
                 if self._watched[0] in ready:
@@ -90,13 +93,18 @@ class _Template:
                         return be_child
                 elif len(ready - {self._woken}):
                     break  # the worker's pidfd
+                self._guard.look()
         end_descendants(os.getpid(), _LAST_PATIENCE)
         os._exit(0)
 
     def _listen(self) -> Callable[[], None] | None:
         """Do what the worker has said, all of it: what was read along with another wakes nobody."""
         while True:
-            be_child = self._fork(self._control.receive())
+            frame, be_child = self._control.receive(), None
+            if frame.kind is Kind.GUARD:
+                self._guard.begin()
+            else:
+                be_child = self._fork(frame)
             if be_child is not None or not self._control.has_frame:
                 return be_child
 
@@ -109,10 +117,12 @@ class _Template:
         if pid == 0:
             (command,) = frame.envelope
             return self._in_child(command, list(frame.descriptors))
-        for fd in frame.descriptors:
+        runs, answers, page, *output = frame.descriptors
+        for fd in (runs, answers, *output, *([page] if pid < 0 else [])):
             os.close(fd)
         if pid > 0:
             self._children.add(pid)
+            self._guard.add(pid, page)
             self._report_fork(frame.number, pid)
         return None
 
@@ -129,6 +139,7 @@ class _Template:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._control.close()
+        self._guard.close()
         for fd in (*self._watched[1:], self._wake):
             os.close(fd)
         *own, stdout, stderr = descriptors
@@ -155,6 +166,7 @@ class _Template:
         """End what a dead child has left behind, then tell how it died."""
         # what a living child has started is under that child: what is here was the dead one's
         self._children.discard(pid)
+        self._guard.remove(pid)
         if not has_tracker(os.getpid(), self._children):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)  # before it is reaped: until then nobody else has its number
