@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: Seconds of a loop's turn that one child may have, however much it sends or writes: it goes on in the next.
+TURN = 0.001
 #: Helper threads of a pool: enough that one large value doesn't keep the next one waiting.
 HELPERS = 4
 
