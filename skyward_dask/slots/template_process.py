@@ -100,7 +100,8 @@ class TemplateProcess:
         self._control = LoopChannel(loop, control, lambda frame: on_frame(self, frame), lambda: on_end(self))
         self._control.listen()
         self.output.listen()
-        self._control.send(Frame(Kind.PREPARE, 0, (preparation.path(), preparation.imports())))
+        own = preparation.path(), preparation.imports(), preparation.backend
+        self._control.send(Frame(Kind.PREPARE, 0, own, [preparation.backend_argument]))
 
     def _start(self, control: int) -> subprocess.Popen[bytes]:
         code = (_PROGRAM % "template").format(arguments=f"{control}, {os.getpid()}")

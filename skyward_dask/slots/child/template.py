@@ -82,8 +82,7 @@ class _Template:
     def serve(self) -> Callable[[], None] | None:
         """Do what the worker says; returns in a child, with what it has to do, and at the end."""
         with suppress(ChannelClosed):
-            path, modules = self._control.receive().envelope
-            self._control.send(Kind.READY, 0, (_prepare(path, modules, self._generators),))
+            self._control.send(Kind.READY, 0, (_prepare(self._control.receive(), self._generators),))
             while True:
                 ready = {fd for fd, _ in self._poll.poll(self._guard.pause)}
                 if self._woken in ready:
@@ -187,8 +186,9 @@ def _dead_child() -> int | None:
     return None
 
 
-def _prepare(path: list[str], modules: list[str] | None, generators: Generators) -> bool:
-    """Import for the children to come, unless they can't share it; returns whether they can be forked."""
+def _prepare(frame: Frame, generators: Generators) -> bool:
+    """Make ready what the children to come can share; returns whether they can be forked."""
+    path, modules, backend = frame.envelope
     if modules is None or not available(Feature.FORK):
         return False
     sys.path[:] = path
@@ -197,6 +197,9 @@ def _prepare(path: list[str], modules: list[str] | None, generators: Generators)
             # a child imports it again, and then its slot says what is wrong
             with suppress(Exception):
                 import_module(module)
+        if backend:
+            with suppress(Exception):  # likewise
+                import_module(backend.partition(":")[0]).prepare(bytes(frame.parts[0]))
     gc.freeze()  # what lives now stays shared: no collection of a child writes to it
     return not _native_threads() - _HARMLESS
 
