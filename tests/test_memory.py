@@ -19,8 +19,8 @@ from distributed.utils_test import gen_cluster
 import skyward_dask as sky
 from skyward_dask.extension.parcel import SEAL_FROM, Parcel
 from skyward_dask.extension.worker.node import Node
-from skyward_dask.slots.limits import own_memory
 from skyward_dask.slots.memory import segments
+from skyward_dask.slots.own_memory import own_memory
 
 MIB = 1 << 20
 

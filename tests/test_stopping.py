@@ -7,10 +7,12 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dask
+import numpy as np
 import psutil
 import pytest
 from distributed import Client, secede
@@ -241,6 +243,56 @@ def test_a_task_that_takes_too_much_memory(shared_client: Client, tmp_path: Path
     assert error.limit == 150 * MIB < error.peak
     assert (tmp_path / "log").read_text() == "xx"
     assert kept.result() == list(range(1000)) and shared_client.run(os.getpid) == before
+
+
+async def _block_the_loop(started: str, release: str) -> None:
+    Path(started).write_text("blocked")
+    Path(release).read_text()
+
+
+def _work(started: str, go: str, work: Callable[[], Any]) -> Any:
+    Path(started).write_text(str(os.getpid()))
+    Path(go).read_text()
+    return work()
+
+
+@pytest.fixture
+def fifos(tmp_path: Path) -> dict[str, str]:
+    names = {name: str(tmp_path / name) for name in ("started", "go", "go too", "release")}
+    for name in names.values():
+        os.mkfifo(name)
+    return names
+
+
+@pytest.mark.parametrize("work", [_forever, _leak])
+def test_limits_hold_while_the_loop_is_blocked(
+    shared_client: Client, fifos: dict[str, str], work: Callable[[], None]
+) -> None:
+    """By a user's coroutine: a process is gone before the loop lives again, and its task gets its error.
+
+    A task that ended in time has its result, though that waits for the loop until its time would be over.
+    """
+    before, started = kills(shared_client), fifos["started"]
+    limits: dict[str, Any] = {"timeout": "2.5 s"} if work is _forever else {"memory_limit": "150 MiB"}
+    with sky.options(**limits):
+        over = shared_client.submit(_work, started, fifos["go"], work)
+        pid = hear(started)
+        in_time = shared_client.submit(_work, started, fifos["go too"], partial(np.ones, MIB))
+        hear(started)
+    shared_client.run(_block_the_loop, started, fifos["release"], wait=False)
+    assert Path(started).read_text() == "blocked"
+    Path(fifos["go"]).write_text("")
+    Path(fifos["go too"]).write_text("")
+    gone(pid)
+    Path(fifos["release"]).write_text("")
+    error = over.exception()
+    if work is _forever:
+        assert isinstance(error, sky.TaskTimeout) and "_forever" in error.stack
+    else:
+        assert isinstance(error, sky.SlotOutOfMemory) and error.limit == 150 * MIB < error.peak
+    assert len(in_time.result()) == MIB
+    assert kills(shared_client) == before + 1
+    assert shared_client.submit(abs, -1, pure=False).result() == 1
 
 
 def test_limits_for_threads_are_an_error(shared_client: Client) -> None:

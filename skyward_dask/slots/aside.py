@@ -1,14 +1,16 @@
-"""Calls that may take longer than a loop has time for."""
+"""What a loop has no time to wait for: calls in helper threads, and coroutines."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: Seconds of a loop's turn that one child may have, however much it sends or writes: it goes on in the next.
+TURN = 0.001
 #: Helper threads of a pool: enough that one large value doesn't keep the next one waiting.
 HELPERS = 4
 
@@ -20,3 +22,28 @@ async def aside(helpers: Executor, function: Callable[..., T], *args: object) ->
     except RuntimeError:
         return function(*args)
     return await call
+
+
+class Tasks:
+    """Coroutines that nobody waits for: they are kept until they are done."""
+
+    def __init__(self, when_done: Callable[[], object] = lambda: None) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._when_done = when_done
+
+    def __bool__(self) -> bool:
+        return bool(self._tasks)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._when_done()
+
+    async def wait(self) -> None:
+        """Wait until all are done."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)

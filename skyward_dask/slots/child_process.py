@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
@@ -22,18 +21,10 @@ from skyward_dask.slots.memory.segments import Segments
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.runs import Run
-from skyward_dask.slots.status_page import STACK_SIGNAL, Page
+from skyward_dask.slots.stacks import Stacks
+from skyward_dask.slots.status_page import STACK_SIGNAL, Limits, Overrun, Page, signal_listener
 from skyward_dask.slots.trees import end_tree
 
-#: Seconds that a child's listener has to get the GIL, so that it can say where its threads stand: on a busy
-#: machine that may take a while, and in a task that lets go of it, it comes in time.
-_LOOK_PATIENCE = 2.0
-#: Seconds for faulthandler to write stacks from a signal's handler: that takes a millisecond.
-_SIGNAL_PATIENCE = 0.2
-#: Seconds between two looks whether it has; without another word so long, what it wrote is complete.
-_PAUSE = 0.005
-#: What faulthandler says of the child's own thread, which is of no interest to a task's user.
-_LISTENER = " in _listen\n"
 #: Seconds for the tree of a child whose template is gone to go.
 _TREE_PATIENCE = 1.0
 
@@ -75,6 +66,8 @@ class ChildProcess:
         It is not to have another run.
     is_healthy : bool
         What its health check said after its last run.
+    stacks : Stacks
+        Where its threads stand.
     failure : SlotStartFailed or None
         Why it couldn't be started.
     orphaned : bool
@@ -97,7 +90,7 @@ class ChildProcess:
         self.lender = Lender(segments)
         self.failure: SlotStartFailed | None = None
         self.state = State.STARTING
-        self.last = self.orphaned = self.doomed = self._closed = False
+        self.last = self.orphaned = self.doomed = False
         self.is_healthy = True
         self.run: Run | None = None
         self.runs_done = self.pid = 0
@@ -106,13 +99,12 @@ class ChildProcess:
         self._timers: list[asyncio.TimerHandle] = []
         self._number = 0
         self.page = Page()
-        self._told = self.page.written()  # what faulthandler wrote before was asked for
-        self._looking, self._looks = asyncio.Lock(), 0
         self.output = Output(loop, sink)
         ours, self._theirs = socket.socketpair()
         answers, self._answered = socket.socketpair()
         self.runs = LoopChannel(loop, ours, partial(on_frame, self), partial(on_end, self))
         self.answers = LoopChannel(loop, answers, take_nothing, do_nothing)
+        self.stacks = Stacks(self.page, self.answers, self._signal_listener)
 
     def apply(self, event: Event) -> tuple[Command, ...]:
         """Take an event; returns what to do about it."""
@@ -174,6 +166,8 @@ class ChildProcess:
         self._number += 1
         self.run, run.child = run, self
         self.output.begin(run.key)
+        if run.has_limits:
+            self.page.set_limits(Limits(self._number, run.timeout or 0.0, run.memory_limit or 0))
         self.lender.send(self.runs, self._number, run.forms)
 
     def take(self, reply: Frame) -> Form:
@@ -184,10 +178,13 @@ class ChildProcess:
             self.lender.forget()
         return self.lender.collect(sizes, reply.parts)
 
-    def answer(self, number: int, done: bool, parts: Sequence[Part]) -> None:
-        """Answer a request of the task; one without a number only tells something."""
-        if number:
-            self.answers.send(Frame(Kind.ANSWER, number, (done,), parts))
+    def part(self) -> None:
+        """It has its run no more."""
+        run, self.run = self.run, None
+        assert run is not None
+        run.child = None
+        run.cancel_deadline()
+        self.runs_done += 1
 
     def is_asking(self, run: int) -> bool:
         """Whether a request is one of the run that it has: a thread may outlive the run that started it."""
@@ -198,15 +195,34 @@ class ChildProcess:
         """Whether the child has begun the run that it has."""
         return self.page.begun == self._number
 
+    def overrun(self) -> Overrun | None:
+        """What its template has found of the run that it has, if that was over a limit."""
+        return self.page.overrun(self._number)
+
     def due(self, timeout: float) -> float:
         """The moment at which the run's time is over: so many seconds after its function was called.
 
-        Its arguments are unpickled before, and what they need is imported: that is not its own time.
+        Its arguments are unpickled before, and what they need is imported; its outcome is sent afterwards.
+        That is not its own time.
         """
-        called = self.page.called if self.has_begun else 0.0
+        is_running = self.has_begun and self.page.ended != self._number
+        called = self.page.called if is_running else 0.0
         return (called or self._loop.time()) + timeout
 
     # --- its end ---------------------------------------------------------------------------------
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it will not have another run."""
+        return self.last or self.state in (State.STOPPING, State.KILLING)
+
+    def start_failure(self) -> SlotStartFailed:
+        """Why it was never ready."""
+        return self.failure or SlotStartFailed(
+            f"the process of slot {self.slot} ended before it was ready: its pre_import or its initializer "
+            "may have failed, or the machine may be short of memory or processes.",
+            self.death.stderr if self.death else "",
+        )
 
     def interrupt(self) -> None:
         """Have KeyboardInterrupt raised in the run that it has."""
@@ -231,57 +247,10 @@ class ChildProcess:
             else:
                 os.kill(self.pid, number)
 
-    async def look(self, patience: float = _LOOK_PATIENCE) -> str:
-        """Where all its threads stand; empty if it doesn't say in time.
-
-        Its listener says it, with the GIL: that disturbs no call of the task, and no frame changes while it
-        is read (without the GIL a process that recurses crashed after ten looks). If it doesn't get the GIL
-        in so many seconds, it says it from a signal's handler: the task is in C code, most probably, and its
-        frames stand still.
-        """
-        async with self._looking:
-            self._looks += 1
-            self.answers.send(Frame(Kind.LOOK, self._looks))
-            if await self._until(lambda: self.page.looked >= self._looks, patience):
-                text = self.page.told_stacks()
-            else:
-                text = await self._look_by_signal()
-        return "\n\n".join(part for part in text.split("\n\n") if _LISTENER not in part)
-
-    async def _look_by_signal(self) -> str:
-        if self._closed or not self.page.listener:
-            return ""
-        since = at = self.page.written()
-        self._signal_listener()
-
-        def is_told() -> bool:
-            nonlocal at
-            before, at = at, self.page.written()
-            return at == before and at > since
-
-        told = await self._until(is_told, _SIGNAL_PATIENCE)
-        self._told = at
-        return self.page.stack(since) if told else ""
-
-    async def _until(self, condition: Callable[[], bool], patience: float) -> bool:
-        """Whether a condition comes true in time, for a child that is still there."""
-        deadline = self._loop.time() + patience
-        while not self._closed and self._loop.time() < deadline:
-            if condition():
-                return True
-            await asyncio.sleep(_PAUSE)
-        return False
-
     def _signal_listener(self) -> None:
-        libc = ctypes.CDLL(None)
-        if self.death is None and self.pid and hasattr(libc, "tgkill"):
-            libc.tgkill(self.pid, self.page.listener, STACK_SIGNAL)
-        else:  # any thread takes it, the task's perhaps
-            self._signal(STACK_SIGNAL)
-
-    def close_gently(self) -> None:
-        """Let an idle child leave by itself, as a program does."""
-        self.runs.finish()
+        is_there = self.death is None and self.pid != 0
+        if is_there and not signal_listener(self.pid, self.page):
+            self._signal(STACK_SIGNAL)  # any thread takes it, the task's perhaps
 
     def bury(self, code: int | None) -> None:
         """Take note of how the child died; its template has reaped it, or is gone itself."""
@@ -290,14 +259,15 @@ class ChildProcess:
         self._close_theirs()
         self.output.close()
         name = _signal_name(-code) if code is not None and code < 0 else None
-        self.death = Death(None if name else code, name, self.page.last_words(self._told), self.output.tail())
+        stack = self.page.last_words(self.stacks.told)
+        self.death = Death(None if name else code, name, stack, self.output.tail())
         if self.pidfd is not None:
             self._loop.remove_reader(self.pidfd)
             os.close(self.pidfd)
 
     def close(self) -> None:
         """Close what is left, when it is buried and nobody has it."""
-        self._closed = True
+        self.stacks.close()
         self.lender.close()
         self.runs.close()
         self.answers.close()

@@ -8,22 +8,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from skyward_dask.slots.aside import HELPERS
 from skyward_dask.slots.memory import segments as shared_memory
 from skyward_dask.slots.memory.forms import Form
-from skyward_dask.slots.memory.segments import SHARE_FROM, Segments
+from skyward_dask.slots.memory.segments import SHARE_FROM
+from skyward_dask.slots.outcomes import PoolClosed
 from skyward_dask.slots.output import Sink
-from skyward_dask.slots.pool import Pool, PoolClosed
+from skyward_dask.slots.pool import Pool
+from skyward_dask.slots.pool_thread import PoolThread
 from skyward_dask.slots.preparation import Preparation, Setting
 from skyward_dask.slots.runs import Request, Run
 from skyward_dask.slots.statistics import SlotStatistics
@@ -35,9 +35,6 @@ T = TypeVar("T")
 _SMALL = (str, bytes, bytearray)
 _PLAIN = (int, float, complex, bool, type(None))
 _SHORT = 16 * 1024
-#: Seconds between two looks whether the loop's thread is still there: what it was asked in its last moment
-#: is never answered.
-_LOOK = 1.0
 
 
 def _ignore(*args: object) -> None:
@@ -123,7 +120,7 @@ class SlotPool(Executor):
             Pool, slots, preparation, segments, helpers, max_tasks=max_tasks, grace=grace, eager=eager,
             sink=Sink(on_output, on_text), on_event=on_event,
         )  # fmt: skip
-        self._thread = _PoolThread(make, helpers, segments)
+        self._thread = PoolThread(make, helpers, segments)
         self._runs: WeakKeyDictionary[Future[Any], Run] = WeakKeyDictionary()
         self._closing = threading.Lock()
         self._is_closed = False
@@ -263,68 +260,6 @@ class SlotPool(Executor):
             self._thread.join()
 
 
-class _PoolThread:
-    """A pool, and the thread that its loop has until it has ended. Knows no `SlotPool`: that may be dropped.
-
-    Attributes
-    ----------
-    pool : Pool
-    helpers : concurrent.futures.Executor
-    """
-
-    def __init__(
-        self, make: Callable[[], Pool], helpers: ThreadPoolExecutor, segments: Segments | None
-    ) -> None:
-        self.helpers, self._segments = helpers, segments
-        made: Future[Pool] = Future()
-        self._thread = threading.Thread(
-            target=asyncio.run, args=(self._live(make, made),), name="skyward-pool", daemon=True
-        )
-        self._thread.start()
-        self.pool = made.result()
-
-    async def _live(self, make: Callable[[], Pool], made: Future[Pool]) -> None:
-        self._loop = asyncio.get_running_loop()
-        try:
-            pool = make()
-        except BaseException as error:  # whoever makes the pool sees it
-            made.set_exception(error)
-            return
-        made.set_result(pool)
-        await pool.wait_closed()
-        self.helpers.shutdown()
-        if self._segments is not None:
-            self._segments.close()
-
-    def post(self, function: Callable[..., object], *args: object) -> None:
-        """Have a function called on the loop; nothing is left to be done if that has ended."""
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(function, *args)
-
-    def call(self, function: Callable[..., T], *args: object, default: T | None = None) -> T:
-        """Call a function on the loop, and wait for what it returns; the default if that has ended."""
-        if threading.current_thread() is self._thread:
-            return function(*args)
-        outcome: Future[T] = Future()
-        self.post(_call, outcome, function, args)
-        return self._result(outcome, default)
-
-    def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Wait for a coroutine on the loop."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def _result(self, outcome: Future[T], default: T | None) -> T:
-        while not wait([outcome], timeout=_LOOK).done:
-            if not self._thread.is_alive():
-                return cast(T, default)
-        return outcome.result()
-
-    def join(self) -> None:
-        """Wait until the pool has ended."""
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-
-
 #: Those that are closed when the interpreter exits, as `concurrent.futures` does with its own.
 _open_pools: WeakSet[SlotPool] = WeakSet()
 
@@ -340,13 +275,6 @@ threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # as `concur
 def _check_size(slots: int) -> None:
     if slots < 1:
         raise ValueError(f"a pool needs at least one slot, not {slots}")
-
-
-def _call(outcome: Future[T], function: Callable[..., T], args: tuple[Any, ...]) -> None:
-    try:
-        outcome.set_result(function(*args))
-    except BaseException as error:  # whoever waits for the outcome sees it
-        outcome.set_exception(error)
 
 
 def _may_begin(future: Future[Any]) -> bool:

@@ -41,6 +41,7 @@ class Kind(IntEnum):
     FAILED = 12
     EXITED = 13
     LOOK = 14
+    GUARD = 15
 
 
 _KINDS = {kind.value: kind for kind in Kind}

@@ -1,68 +1,108 @@
-"""How much memory of its own a child has, with all that it started, and when to look again."""
+"""What limits the runs of a pool: their deadlines, and the memory of their processes.
+
+While the loop is blocked, templates keep them (`child.limit_guard`).
+"""
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
-from pathlib import Path
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from time import monotonic
 
-from skyward_dask.slots.trees import descendants
+from skyward_dask.slots.aside import Tasks, aside
+from skyward_dask.slots.child_process import ChildProcess
+from skyward_dask.slots.own_memory import own_memory, pause
+from skyward_dask.slots.runs import Run, Verdict
+from skyward_dask.slots.stacks import of_tasks
 
-#: Bytes per second that a process may take at the most: huge pages touched for the first time (measured:
-#: 10 GB/s, ordinary ones 2 GB/s). So a limit is overshot by little more than one look takes.
-_FASTEST = 10e9
-#: Seconds between two looks: no shorter, for a look costs 0.1 ms; no longer, for there may be several
-#: processes that grow.
-_SHORTEST, _LONGEST = 0.005, 0.1
-_OWN = ("RssAnon:", "VmSwap:")
-_SHARED = "RssShmem:"
-#: Bytes of shared pages from which one looks whose they are: that costs a millisecond.
-_LOOK_FROM = 1 << 20
-#: A mapping's line in ``smaps``: its permissions, of which the last says that others see what is written, and
-#: what is mapped.
-_MAPPING = re.compile(r"^[0-9a-f]+-[0-9a-f]+ ...(?P<kind>.) \S+ \S+ \d+ *(?P<name>.*)$", re.MULTILINE)
-_PSS = re.compile(r"^Pss: +(\d+) kB$", re.MULTILINE)
-#: Memory that has no file on a disk behind it: the kernel's names for it.
-_IN_MEMORY = ("/memfd:", "/dev/shm/", "/dev/zero", "/SYSV", "/run/shm/")
-#: The pool's own, whose pages are its worker's: inputs, and the results that are being written.
-OURS = "/memfd:skyward-"
+#: Seconds that a child's listener has to say where a run stands whose time is over: few, as a look that harms
+#: the child is no loss here.
+_HASTE = 0.3
 
 
-def own_memory(pid: int) -> int:
-    """Bytes of anonymous and written pages of a process and of its descendants.
+class Limits:
+    """Gives the verdict on runs that are over a limit. For the pool's loop.
 
-    Shared memory counts as far as it is mapped, each page once; what a task leaves in a file of /dev/shm
-    without mapping it isn't seen, and neither are pages of the pool's segments.
+    Parameters
+    ----------
+    helpers : concurrent.futures.Executor
+        They look at processes.
+    tasks : Tasks
+    on_verdict : callable
+        Takes a run that is to be ended, and the child that has it.
     """
-    return sum(_own_pages(process) for process in (pid, *descendants(pid)))
+
+    def __init__(
+        self, helpers: Executor, tasks: Tasks, on_verdict: Callable[[Run, ChildProcess], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._helpers, self._tasks, self._on_verdict = helpers, tasks, on_verdict
+        self._limited: set[Run] = set()  # in memory
+
+    def watch(self, run: Run) -> None:
+        """A child has the run now."""
+        if run.timeout is not None:
+            run.deadline = self._loop.call_later(run.timeout, self._time_out, run)
+        if run.memory_limit is not None:
+            self._limited.add(run)
+            if len(self._limited) == 1:
+                self._tasks.spawn(self._watch_memory())
+
+    def heed(self, run: Run, child: ChildProcess) -> None:
+        """Take the word of a child's template that its run was over a limit while this loop was blocked."""
+        found = child.overrun() if run.has_limits else None
+        if found is None:
+            return
+        run.stack = run.stack or of_tasks(found.stack)
+        if run.verdict is None:
+            run.verdict, run.peak = Verdict.OUT_OF_MEMORY if found.peak else Verdict.TIMED_OUT, found.peak
+            self._on_verdict(run, child)
+
+    def forget(self, run: Run) -> None:
+        """The run is over."""
+        self._limited.discard(run)
+
+    # --- time --------------------------------------------------------------------------------------
+
+    def _time_out(self, run: Run) -> None:
+        child, timeout = run.child, run.timeout
+        assert child is not None and timeout is not None
+        if (due := child.due(timeout)) > self._loop.time():
+            run.deadline = self._loop.call_at(due, self._time_out, run)
+        elif run.verdict is None:
+            run.verdict = Verdict.TIMED_OUT  # first: whatever the look does to the task, its result is void
+            self._tasks.spawn(self._look_and_end(run, child))
+
+    async def _look_and_end(self, run: Run, child: ChildProcess) -> None:
+        run.stack = await child.stacks.look(_HASTE)
+        if run.child is child:
+            self._on_verdict(run, child)
+
+    # --- memory ------------------------------------------------------------------------------------
+
+    async def _watch_memory(self) -> None:
+        """Look at all runs that have a limit, as long as there are any."""
+        while self._limited:
+            looked = {run: run.child for run in self._limited if run.child is not None}
+            used = await aside(self._helpers, _measured, [child.pid for child in looked.values()])
+            shortest = 1.0
+            for (run, child), size in zip(looked.items(), used, strict=True):
+                shortest = min(shortest, self._judge_memory(run, child, size))
+            self._limited = {run for run in self._limited if not run.is_over and run.verdict is None}
+            await asyncio.sleep(shortest)
+
+    def _judge_memory(self, run: Run, child: ChildProcess, size: int) -> float:
+        """End a run that is over its limit; returns the seconds after which one should look again."""
+        limit = run.memory_limit
+        assert limit is not None
+        if run.child is child:
+            child.page.watched = monotonic()
+            if size > limit and run.verdict is None:
+                run.verdict, run.peak = Verdict.OUT_OF_MEMORY, size
+                self._on_verdict(run, child)
+        return pause(limit, size)
 
 
-def _own_pages(pid: int) -> int:
-    with suppress(OSError, ValueError):  # it is gone, or there is no such file here
-        found = {line.split()[0]: int(line.split()[1]) * 1024 for line in _status(pid) if line.endswith("kB")}
-        own = sum(found.get(name, 0) for name in _OWN)
-        return own + (_shared_pages(pid) if found.get(_SHARED, 0) >= _LOOK_FROM else 0)
-    return 0
-
-
-def _status(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/status").read_text().splitlines()
-
-
-def _shared_pages(pid: int) -> int:
-    """Bytes of shared memory that is not the pool's; who maps a page with others has a part of it."""
-    text = Path(f"/proc/{pid}/smaps").read_text()
-    mappings = list(_MAPPING.finditer(text))
-    ends = [mapping.start() for mapping in mappings[1:]] + [len(text)]
-    total = 0
-    for mapping, end in zip(mappings, ends, strict=True):
-        name = mapping["name"]
-        if mapping["kind"] == "s" and name.startswith(_IN_MEMORY) and not name.startswith(OURS):
-            size = _PSS.search(text, mapping.end(), end)
-            total += int(size[1]) * 1024 if size else 0
-    return total
-
-
-def pause(limit: int, used: int) -> float:
-    """Seconds that a process with so many bytes can't be over its limit for."""
-    return min(_LONGEST, max(_SHORTEST, (limit - used) / _FASTEST))
+def _measured(pids: list[int]) -> list[int]:
+    return list(map(own_memory, pids))

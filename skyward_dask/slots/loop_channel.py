@@ -10,12 +10,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from skyward_dask.slots.aside import TURN
 from skyward_dask.slots.channel import ANCILLARY, descriptors_in, drop_sent, send_some
 from skyward_dask.slots.framing import Frame, FrameReader, Part, pack
-
-#: Reads in one turn of the loop, of up to 64 KiB each or of what is left of a large part: a peer that sends
-#: without end leaves others their turn.
-_READS = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +54,7 @@ class LoopChannel:
         self._reader = FrameReader()
         self._descriptors: list[int] = []
         self._outgoing: deque[_Outgoing] = deque()
-        self._ended = False
+        self._ended = self._has_more = False
         sock.setblocking(False)
 
     def listen(self) -> None:
@@ -107,14 +104,32 @@ class LoopChannel:
             self._outgoing.popleft().close()
 
     def _readable(self) -> None:
-        for _ in range(_READS):
-            if self._ended or not self._read():
-                return
+        if not self._reader.frames:  # else these have yet to have their turn
+            self._take_some()
+
+    def _take_some(self) -> None:
+        """Take what has come, for as long as others can wait."""
+        end = self._loop.time() + TURN
+        while self._take_next() and self._loop.time() < end:
+            pass
+        if self._reader.frames and not self._ended:
+            self._loop.call_soon(self._take_some)
 
     def drain(self) -> None:
         """Take all that has come, of a peer that is dead: what it said before counts."""
-        while not self._ended and self._read():
+        self._has_more = True
+        while self._take_next():
             pass
+
+    def _take_next(self) -> bool:
+        """Give one frame, or read some; returns whether there may be more."""
+        if self._ended:
+            return False
+        if self._reader.frames:
+            self._give(self._reader.frames.popleft())
+        else:
+            self._has_more = self._read()
+        return self._has_more or bool(self._reader.frames)
 
     def _read(self) -> bool:
         """Take what one read gives; returns whether there may be more."""
@@ -131,8 +146,6 @@ class LoopChannel:
         if carried:
             self._descriptors += descriptors_in(carried)
         self._reader.received(size)
-        while self._reader.frames and not self._ended:
-            self._give(self._reader.frames.popleft())
         return size == len(target)
 
     def _give(self, frame: Frame) -> None:

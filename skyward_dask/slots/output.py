@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from skyward_dask.slots.aside import TURN
+
 #: Bytes taken from a pipe in one turn of the loop, so that a child that floods its pipe leaves others theirs.
 _READ = 16 * 1024
 #: Reads at the end of a run: as much as a pipe holds, and some of what others write to it meanwhile.
@@ -17,6 +19,8 @@ _READS = 16
 #: A line without an end is passed on when it has grown to so many characters (arbitrary, well above a log
 #: line), or after so many seconds: soon, for who watches a progress bar, and no record for each of its steps.
 _LONGEST_LINE = 64 * 1024
+#: Lines that wait at most to be passed on: those of many runs that print without end. Arbitrary, some 10 MB.
+_MOST_WAITING = 100_000
 PATIENCE = 0.5
 #: Lines of stderr that a crash is reported with: about a traceback's worth.
 _TAIL = 30
@@ -56,6 +60,8 @@ class Output:
         decoder = codecs.getincrementaldecoder("utf-8")
         self._decoders = {stream: decoder("backslashreplace") for stream in self._partial}
         self._passing_on: asyncio.TimerHandle | None = None
+        self._waiting: deque[tuple[str, str, str]] = deque()  # lines that wait for the loop's next turn
+        self._is_emitting = False
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self.writers: dict[str, int] = {}
         for stream in ("stdout", "stderr"):
@@ -90,6 +96,8 @@ class Output:
             self._feed(stream, b"", final=True)
         self._pass_on()
         self._key = ""
+        if self._waiting:
+            self._emit_some(_MOST_WAITING)
 
     def tail(self) -> str:
         return "\n".join(self._tail)
@@ -98,6 +106,7 @@ class Output:
         """Take what is there and close; a pipe may be held open by others, so its end is not waited for."""
         self.close_writers()
         self.end()
+        self._emit_some(0)
         for fd in self._pipes:
             self._loop.remove_reader(fd)
             self._poll.unregister(fd)
@@ -105,9 +114,12 @@ class Output:
         self._pipes.clear()
 
     def _readable(self, fd: int) -> None:
+        if self._waiting:
+            return  # who writes faster than lines are passed on waits for that, and nobody else does
         self._read(fd)
+        self._emit_some(_MOST_WAITING)
         if self._passing_on is None and any(self._partial.values()):
-            self._passing_on = self._loop.call_later(PATIENCE, self._pass_on)
+            self._passing_on = self._loop.call_later(PATIENCE, self._pass_on_late)
 
     def _read(self, fd: int) -> bool:
         """Take what one read gives; returns whether there may be more."""
@@ -129,7 +141,7 @@ class Output:
             lines, rest = [*lines, rest], ""
         self._partial[stream] = rest
         for line in lines:
-            self._emit(stream, line)
+            self._add(stream, line)
 
     def _pass_on(self) -> None:
         """Take what there is of lines without an end for lines."""
@@ -139,10 +151,27 @@ class Output:
         for stream, rest in self._partial.items():
             self._partial[stream] = ""
             if rest.strip("\r"):
-                self._emit(stream, rest)
+                self._add(stream, rest)
 
-    def _emit(self, stream: str, line: str) -> None:
+    def _pass_on_late(self) -> None:
+        self._pass_on()
+        self._emit_some(_MOST_WAITING)
+
+    def _add(self, stream: str, line: str) -> None:
         shown = line.rstrip("\r").rpartition("\r")[2]
         if stream == "stderr":
             self._tail.append(shown)
-        self._sink.line(self._key, stream, shown)
+        self._waiting.append((self._key, stream, shown))
+
+    def _emit_some(self, most: int) -> None:
+        """Pass lines on, for as long as others can wait, and until so few are left."""
+        end = self._loop.time() + TURN
+        while self._waiting and (self._loop.time() < end or len(self._waiting) > most):
+            self._sink.line(*self._waiting.popleft())
+        if self._waiting and not self._is_emitting:
+            self._is_emitting = True
+            self._loop.call_soon(self._emit_more)
+
+    def _emit_more(self) -> None:
+        self._is_emitting = False
+        self._emit_some(_MOST_WAITING)

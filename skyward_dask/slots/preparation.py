@@ -43,7 +43,9 @@ class Preparation:
     initializer : callable, optional
         Called last, without arguments.
     backend : str
-        ``"module:function"``, called first with `backend_argument` and the child's `Link`.
+        ``"module:function"``, called first with `backend_argument` and the child's `Link`. Before, a function
+        ``prepare`` of the module, if there is one, is called with the argument in the process that forks the
+        children: what it makes, they share.
     backend_argument : bytes
         Opaque here.
     health_check : callable, optional

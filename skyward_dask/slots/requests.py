@@ -1,18 +1,20 @@
-"""What a task asks of its worker: a numbered frame from its child, and the answer to it.
+"""What a child asks of its worker: a numbered frame, and the answer to it.
 
-What is asked is carried out on the pool's loop, by `Request.serve`; what takes its time is a future there,
-and is answered later.
+What a task asks is carried out on the pool's loop, by `Request.serve`; what takes its time is a future there,
+and is answered later. Shared memory for a result is found in a helper thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import CancelledError, Future
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 from typing import Any
 
+from skyward_dask.slots.aside import aside
 from skyward_dask.slots.child_process import ChildProcess
-from skyward_dask.slots.framing import Frame
+from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.pickling import dump_exception, dumps, loads, unpicklable
 
 
@@ -21,7 +23,7 @@ def serve(child: ChildProcess, frame: Frame) -> None:
     try:
         value = _carry_out(child, frame)
     except Exception as error:  # it is the task's to see
-        child.answer(frame.number, False, dump_exception(error))
+        _answer(child, frame.number, False, dump_exception(error))
         return
     if isinstance(value, Future) and not value.done():
         value = asyncio.wrap_future(value)
@@ -44,20 +46,36 @@ def _carry_out(child: ChildProcess, frame: Frame) -> Any:
     return request.serve(name, args, kwargs)
 
 
+def _answer(child: ChildProcess, number: int, done: bool, parts: Sequence[Part]) -> None:
+    if number:  # else it was only told
+        child.answers.send(Frame(Kind.ANSWER, number, (done,), parts))
+
+
 def _answer_with(child: ChildProcess, number: int, value: object) -> None:
     try:
         done, parts = True, dumps(value)
     except Exception as error:
         done, parts = False, dump_exception(unpicklable([("the worker's answer", value)], error))
-    child.answer(number, done, parts)
+    _answer(child, number, done, parts)
 
 
 def _answer_with_outcome(
     child: ChildProcess, number: int, outcome: Future[Any] | asyncio.Future[Any]
 ) -> None:
     if outcome.cancelled():
-        child.answer(number, False, dump_exception(CancelledError()))
+        _answer(child, number, False, dump_exception(CancelledError()))
     elif (error := outcome.exception()) is not None:
-        child.answer(number, False, dump_exception(error))
+        _answer(child, number, False, dump_exception(error))
     else:
         _answer_with(child, number, outcome.result())
+
+
+async def grant(child: ChildProcess, frame: Frame, helpers: Executor) -> None:
+    """Give a child the shared memory that its result needs."""
+    # housekeeping may hold the lock of the shared memory for as long as pages take to go
+    try:
+        taken = await aside(helpers, child.lender.allocate, frame.envelope)
+    except Exception as error:  # the task's: the child raises it
+        child.lender.refuse(child.runs, frame.number, error)
+    else:
+        child.lender.grant(child.runs, frame.number, taken)

@@ -155,6 +155,11 @@ class Run:
         self._subscribers: list[Callable[[Run], None]] = []
 
     @property
+    def has_limits(self) -> bool:
+        """Whether it is ended at some time, or with so much memory."""
+        return self.timeout is not None or self.memory_limit is not None
+
+    @property
     def is_over(self) -> bool:
         """Whether it has its outcome: then no verdict is given any more."""
         return self.outcome is not None

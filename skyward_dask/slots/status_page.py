@@ -1,19 +1,22 @@
-"""What a child and its worker share: the run that has begun, when its function was called, the run to be
-stopped, faulthandler's stacks.
+"""What a child, its worker and its template share: where the child's run stands, the run to be stopped, its
+limits and whether it was found over them, faulthandler's stacks.
 
-One memfd for each child (an unlinked file where there is none). Its first page is mapped at both ends and
-holds a few numbers, so that neither a full socket nor a held GIL stands between the two; faulthandler writes
+One memfd for each child (an unlinked file where there is none). Its first page is mapped by all three and
+holds a few numbers, so that neither a full socket nor a held GIL stands between them; faulthandler writes
 behind it, at the descriptor's offset.
 """
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import mmap
 import os
 import signal
 import struct
 import tempfile
+from dataclasses import dataclass
+from time import monotonic
 
 from skyward_dask.slots.features import Feature, available
 
@@ -23,7 +26,11 @@ STACK_SIGNAL: int = signal.SIGRTMIN + 3 if hasattr(signal, "SIGRTMIN") else sign
 _SIZE = mmap.PAGESIZE
 _NUMBER = struct.Struct("<Q")
 _MOMENT = struct.Struct("<d")
-_BEGUN, _STOP, _CALLED, _LISTENER, _LOOK, _LOOK_BEGIN, _LOOK_END = range(0, 7 * _NUMBER.size, _NUMBER.size)
+_LIMITS = struct.Struct("<QdQ")
+_OVERRUN = struct.Struct("<QQQQ")
+# places in the page; of each, one process writes and the others read
+_BEGUN, _STOP, _CALLED, _ENDED, _LISTENER, _LOOK, _LOOK_BEGIN, _LOOK_END, _WATCHED = range(0, 72, 8)
+_LIMITED, _CONDEMNED = 128, 192
 #: Bytes of a stack that are read at the most: some fifty threads' worth.
 _STACK_LIMIT = 64 * 1024
 #: Bytes of stacks after which they are written from the start again: arbitrary, some hundred looks' worth.
@@ -37,8 +44,25 @@ def _unnamed_file() -> int:
         return os.dup(file.fileno())
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Those of a run: its number, seconds, bytes; 0: none."""
+
+    run: int
+    timeout: float
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """What a template has found of a run over a limit: bytes, or 0 if its time was over; where it stood."""
+
+    peak: int
+    stack: str
+
+
 class Page:
-    """What one end writes and the other reads, even after the child's death.
+    """What one process writes and the others read, even after the child's death.
 
     Parameters
     ----------
@@ -80,6 +104,15 @@ class Page:
         _MOMENT.pack_into(self._map, _CALLED, moment)
 
     @property
+    def ended(self) -> int:
+        """The number of the run that last came to its outcome, which is yet to be sent."""
+        return self._get(_ENDED)
+
+    @ended.setter
+    def ended(self, number: int) -> None:
+        self._set(_ENDED, number)
+
+    @property
     def stop(self) -> int:
         """The number of the run that is to stop; 0 for none."""
         return self._get(_STOP)
@@ -96,6 +129,44 @@ class Page:
     @listener.setter
     def listener(self, thread: int) -> None:
         self._set(_LISTENER, thread)
+
+    # --- limits: the worker's, or else the template's to keep ----------------------------------------
+
+    def set_limits(self, limits: Limits) -> None:
+        """A run is about to be sent that has limits."""
+        self.watched = monotonic()
+        _LIMITS.pack_into(self._map, _LIMITED, limits.run, limits.timeout, limits.memory)
+
+    def limits(self) -> Limits | None:
+        """Those of the run that is under way."""
+        limits = Limits(*_LIMITS.unpack_from(self._map, _LIMITED))
+        return limits if limits.run == self.begun and limits.run != self.ended else None
+
+    @property
+    def watched(self) -> float:
+        """When the worker last looked at the memory of the run; by the clock of `time.monotonic`."""
+        moment: float = _MOMENT.unpack_from(self._map, _WATCHED)[0]
+        return moment
+
+    @watched.setter
+    def watched(self, moment: float) -> None:
+        _MOMENT.pack_into(self._map, _WATCHED, moment)
+
+    def condemn(self, peak: int) -> None:
+        """The run that the child has begun is over a limit: with so many bytes, or 0 if it is its time."""
+        _OVERRUN.pack_into(self._map, _CONDEMNED, self.begun, peak, 0, 0)
+
+    def add_stacks(self, begin: int, end: int) -> None:
+        """Where it stood then."""
+        number, peak, _, _ = _OVERRUN.unpack_from(self._map, _CONDEMNED)
+        _OVERRUN.pack_into(self._map, _CONDEMNED, number, peak, begin, end)
+
+    def overrun(self, number: int) -> Overrun | None:
+        """What has been found of the run of that number, if it was condemned."""
+        condemned, peak, begin, end = _OVERRUN.unpack_from(self._map, _CONDEMNED)
+        return Overrun(peak, self._text(begin, end)) if condemned == number else None
+
+    # --- stacks --------------------------------------------------------------------------------------
 
     @property
     def looked(self) -> int:
@@ -138,3 +209,12 @@ class Page:
     def close(self) -> None:
         self._map.close()
         os.close(self.fd)
+
+
+def signal_listener(pid: int, page: Page) -> bool:
+    """Have faulthandler write all stacks from a handler in a child's listener; False: that can't be."""
+    libc = ctypes.CDLL(None)
+    if not page.listener or not hasattr(libc, "tgkill"):
+        return False
+    libc.tgkill(pid, page.listener, STACK_SIGNAL)
+    return True

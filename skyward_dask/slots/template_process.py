@@ -100,7 +100,8 @@ class TemplateProcess:
         self._control = LoopChannel(loop, control, lambda frame: on_frame(self, frame), lambda: on_end(self))
         self._control.listen()
         self.output.listen()
-        self._control.send(Frame(Kind.PREPARE, 0, (preparation.path(), preparation.imports())))
+        own = preparation.path(), preparation.imports(), preparation.backend
+        self._control.send(Frame(Kind.PREPARE, 0, own, [preparation.backend_argument]))
 
     def _start(self, control: int) -> subprocess.Popen[bytes]:
         code = (_PROGRAM % "template").format(arguments=f"{control}, {os.getpid()}")
@@ -129,6 +130,10 @@ class TemplateProcess:
         command = (None if self._forks else by_exec,)
         self._control.send(Frame(Kind.FORK, self._numbers, command, (), child.descriptors()))
         return self._numbers
+
+    def guard_limits(self) -> None:
+        """Have it look at the limits of its children's runs from now on."""
+        self._control.send(Frame(Kind.GUARD, 0))
 
     def hear_last_words(self) -> None:
         """Take what it said before it was lost."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -63,6 +64,37 @@ def test_a_message_that_is_cut_short_leaves_no_descriptor() -> None:
     channel.close()
     assert os.read(reader, 1) == b""  # nobody holds the other end
     os.close(reader)
+
+
+def test_a_peer_that_sends_without_end_has_its_turn_only() -> None:
+    """Others have theirs after some of its frames; all of them come, in order."""
+
+    async def talk() -> None:
+        loop = asyncio.get_running_loop()
+        left, right = socket.socketpair()
+        heard: list[int] = []
+        turns: list[int] = []
+        ended = asyncio.Event()
+
+        def hear(frame: Frame) -> None:
+            heard.append(frame.number)
+            if len(heard) == 1:
+                loop.call_soon(lambda: turns.append(len(heard)))
+            end = time.perf_counter() + 100e-6
+            while time.perf_counter() < end:
+                pass
+
+        ours = LoopChannel(loop, left, hear, ended.set)
+        theirs = Channel(right)
+        for number in range(200):
+            theirs.send(Kind.REQUEST, number, ())
+        theirs.close()
+        ours.listen()
+        await ended.wait()
+        assert heard == list(range(200)) and turns[0] < 100
+        ours.close()
+
+    asyncio.run(talk())
 
 
 def test_a_loop_waits_for_no_reader() -> None:

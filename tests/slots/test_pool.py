@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import faulthandler
 import multiprocessing
@@ -25,6 +26,7 @@ import psutil
 import pytest
 
 from skyward_dask.errors import SerializationError, SlotCrashed, SlotStartFailed
+from skyward_dask.slots.aside import HELPERS
 from skyward_dask.slots.executor import SlotPool
 from skyward_dask.slots.runs import Request
 from tests.sizes import size, sized
@@ -623,15 +625,38 @@ def test_whatever_stands_for_stdout_costs_no_result(error: type[BaseException]) 
 
 
 def test_a_flood_of_output_blocks_nobody() -> None:
-    """A task may print far more than a pipe holds."""
-    count = [0]
+    """A task may print far more than a pipe holds: others have their turn after some lines; all are seen."""
+    count = 0
+    turns: list[int] = []
 
     def sink(key: str, stream: str, line: str) -> None:
-        count[0] += 1
+        nonlocal count
+        count += 1
+        if count == 1:
+            asyncio.get_running_loop().call_soon(lambda: turns.append(count))
+        end = time.perf_counter() + 5e-6
+        while time.perf_counter() < end:
+            pass
 
     with SlotPool(1, on_output=sink) as pool:
-        pool.submit(lambda: [print("x" * 99) for _ in range(20_000)] and None).result()
-    assert count[0] == 20_000
+        pool.submit(lambda: print("\n" * 69_999)).result()
+    assert count == 70_000 and turns[0] < 1000
+
+
+def test_many_slots_need_no_threads() -> None:
+    """64 of them start, run, become two, and end, as two do."""
+    started = threading.Semaphore(0)
+    before = psutil.Process().num_threads()
+    with SlotPool(64, on_event=lambda event, *_: event == "start" and started.release()) as pool:
+        for _ in range(64):
+            assert started.acquire(timeout=60)
+        assert list(pool.map(abs, range(-200, 0))) == list(range(200, 0, -1))
+        assert {slot.state for slot in pool.snapshots()} == {"idle"}
+        assert psutil.Process().num_threads() <= before + 1 + HELPERS
+        pool.resize(2)
+        while len(pool.snapshots()) > 2:
+            time.sleep(0.01)
+        assert pool.submit(pow, 2, 3).result() == 8
 
 
 # --- ending -----------------------------------------------------------------------------------------------

@@ -305,7 +305,7 @@ def test_no_room_fails_that_task_alone(pool: SlotPool, monkeypatch: pytest.Monke
     """As an argument and as a result; the slot works on."""
     assert pool.submit(np.ones, 10).result().sum() == 10
     before = {slot.pid for slot in pool.snapshots()}
-    monkeypatch.setattr(segments.room, "available", lambda: 0)
+    monkeypatch.setattr(segments.headroom, "available", lambda: 0)
     with pytest.raises(SharedMemoryError, match="aren't available"):
         pool.submit(np.ones, 16 * MIB).result()
     with pytest.raises(SharedMemoryError, match="aren't available"):

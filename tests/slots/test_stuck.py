@@ -86,7 +86,7 @@ def test_a_child_that_is_stopped_while_it_starts(tmp_path: Path, monkeypatch: py
     (tmp_path / "stops.py").write_text(_STOPS)
     flag = tmp_path / "stops.py.flag"
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("skyward_dask.slots.nursery.PATIENCE", 1.0)
+    monkeypatch.setattr("skyward_dask.slots.templates.PATIENCE", 1.0)
     failed = threading.Event()
     with SlotPool(
         2,
@@ -113,7 +113,7 @@ def say_and_wait(name: str) -> None:
 
 def test_a_stopped_template_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it has a death to report and a child to start, the other slot's time-outs hold."""
-    monkeypatch.setattr("skyward_dask.slots.nursery.PATIENCE", 2.0)
+    monkeypatch.setattr("skyward_dask.slots.templates.PATIENCE", 2.0)
     said = tmp_path / "said"
     os.mkfifo(said)
     was_stopped: list[bool] = []
@@ -144,8 +144,8 @@ def test_a_start_that_hangs_fails(where: str, tmp_path: Path, monkeypatch: pytes
     """After its time, and says so; none of its calls waits for ever."""
     (tmp_path / "hangs.py").write_text("import time; time.sleep(1000)")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("skyward_dask.slots.nursery.PATIENCE", 0.1)
-    monkeypatch.setattr("skyward_dask.slots.nursery.START_LIMIT", 1.0)
+    monkeypatch.setattr("skyward_dask.slots.templates.PATIENCE", 0.1)
+    monkeypatch.setattr("skyward_dask.slots.templates.START_LIMIT", 1.0)
     options: dict[str, Any] = {"initializer": hang} if where == "initializer" else {"pre_import": ("hangs",)}
     with SlotPool(1, **options) as pool, pytest.raises(SlotStartFailed, match=r"1 s.*hang"):
         pool.run(Request("k", pow, (2, 3)))

@@ -31,6 +31,7 @@ from skyward_dask.slots.child.link import Link
 class _Here:
     """The façade and the link of this process: there is one worker to a child."""
 
+    prepared: tuple[bytes, Introduction] | None = None
     worker: ChildWorker = field(init=False)
     link: Link = field(init=False)
     sampler: Sampler | None = None
@@ -40,10 +41,19 @@ class _Here:
 _here = _Here()
 
 
-def start(argument: bytes, link: Link) -> None:
-    """Introduce the worker; called once in each child, before its first import of the user's."""
+def prepare(argument: bytes) -> None:
+    """Take the worker's configuration over, before children are forked: they share its memory."""
     introduction: Introduction = pickle.loads(argument)
     dask.config.update(dask.config.config, introduction.config)
+    _here.prepared = argument, introduction
+
+
+def start(argument: bytes, link: Link) -> None:
+    """Introduce the worker; called once in each child, before its first import of the user's."""
+    if _here.prepared is None or _here.prepared[0] != argument:
+        prepare(argument)
+    assert _here.prepared is not None
+    introduction = _here.prepared[1]
     _here.link, _here.meter = link, Meter()
     _here.worker = ChildWorker(introduction, link)
     worker_context.set(_here.worker)

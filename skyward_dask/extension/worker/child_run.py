@@ -29,7 +29,8 @@ from skyward_dask.extension.worker.routing import Limits
 from skyward_dask.extension.worker.values import Values
 from skyward_dask.slots.aside import aside
 from skyward_dask.slots.memory.forms import Form
-from skyward_dask.slots.pool import Pool, PoolClosed, RunEnded
+from skyward_dask.slots.outcomes import PoolClosed, RunEnded
+from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Request, Run
 
 #: CPU seconds, seconds, bytes at the peak, and the error that a run has ended with.

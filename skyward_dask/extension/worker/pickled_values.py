@@ -14,7 +14,8 @@ from typing import Any
 
 from skyward_dask.slots.framing import Part
 from skyward_dask.slots.memory.forms import Form, Piece, form_of
-from skyward_dask.slots.memory.segments import Range, Segments
+from skyward_dask.slots.memory.segment import Range
+from skyward_dask.slots.memory.segments import Segments
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 from skyward_dask.extension.child.task import report_in
 from skyward_dask.slots.memory.forms import Form
-from skyward_dask.slots.pool import Pool, RunEnded
+from skyward_dask.slots.outcomes import RunEnded
+from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Request, Run
 from skyward_dask.slots.statistics import SlotStatistics
 

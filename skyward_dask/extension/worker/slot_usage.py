@@ -21,7 +21,7 @@ from skyward_dask.extension import private
 from skyward_dask.extension.patches import Patches
 from skyward_dask.extension.worker.shared_memory import SharedMemory
 from skyward_dask.slots.aside import aside
-from skyward_dask.slots.limits import own_memory
+from skyward_dask.slots.own_memory import own_memory
 from skyward_dask.slots.statistics import process_usage
 
 #: Seconds for which a look is good: as often as Dask's monitor and its heartbeat want one.

@@ -59,10 +59,16 @@ class Server:
         self.page.called = 0.0
         self.page.begun = frame.number
         (kind, sizes, parts), is_healthy = self._run(frame)
-        flush()
+        if kind is Kind.ERROR:
+            self._end(frame.number)
         envelope = (link.report, sizes, is_healthy, self.exchange.is_short)
         self.runs.send(kind, frame.number, () if envelope == _ALL_IS_WELL else envelope, parts)
         link.report = ()
+
+    def _end(self, number: int) -> None:
+        """The run has its outcome, and no limits any more: what remains is to send that."""
+        flush()
+        self.page.ended = number
 
     def _run(self, frame: Frame) -> tuple[_Outcome, bool]:
         """Carry a run out; an interrupt that comes anywhere in here ends the process."""
@@ -116,4 +122,5 @@ class Server:
             parts = dumps(value)
         except Exception as error:
             raise unpicklable([("the result", value)], error) from error
+        self._end(frame.number)
         return self.exchange.result(parts, frame.number)

@@ -7,8 +7,9 @@
 
 It has imported what the children need, and has one thread: so a fork takes milliseconds and is sound. It
 is the *guardian* too: a subreaper, to which the orphans of dead children come, whatever sessions they have
-made. When the worker is gone it kills until nothing is left. Where forking is not sound, the same process
-starts children by exec and guards them just as well.
+made; and it keeps the limits of runs while the worker's loop is blocked. When the worker is gone it kills
+until nothing is left. Where forking is not sound, the same process starts children by exec and guards them
+just as well.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 
 from skyward_dask.slots.channel import Channel, ChannelClosed
 from skyward_dask.slots.child import process
+from skyward_dask.slots.child.limit_guard import LimitGuard
 from skyward_dask.slots.child.prompt import print_promptly
 from skyward_dask.slots.child.randomness import Generators
 from skyward_dask.slots.features import Feature, available
@@ -64,6 +66,7 @@ class _Template:
         self._control = control
         self._generators = Generators()
         self._children: set[int] = set()
+        self._guard = LimitGuard()
         self._woken, self._wake = os.pipe()
         for fd in (self._woken, self._wake):
             os.set_blocking(fd, False)
@@ -79,10 +82,9 @@ class _Template:
     def serve(self) -> Callable[[], None] | None:
         """Do what the worker says; returns in a child, with what it has to do, and at the end."""
         with suppress(ChannelClosed):
-            path, modules = self._control.receive().envelope
-            self._control.send(Kind.READY, 0, (_prepare(path, modules, self._generators),))
+            self._control.send(Kind.READY, 0, (_prepare(self._control.receive(), self._generators),))
             while True:
-                ready = {fd for fd, _ in self._poll.poll()}
+                ready = {fd for fd, _ in self._poll.poll(self._guard.pause)}
                 if self._woken in ready:
                     self._reap()
                 if self._watched[0] in ready:
@@ -90,13 +92,18 @@ class _Template:
                         return be_child
                 elif len(ready - {self._woken}):
                     break  # the worker's pidfd
+                self._guard.look()
         end_descendants(os.getpid(), _LAST_PATIENCE)
         os._exit(0)
 
     def _listen(self) -> Callable[[], None] | None:
         """Do what the worker has said, all of it: what was read along with another wakes nobody."""
         while True:
-            be_child = self._fork(self._control.receive())
+            frame, be_child = self._control.receive(), None
+            if frame.kind is Kind.GUARD:
+                self._guard.begin()
+            else:
+                be_child = self._fork(frame)
             if be_child is not None or not self._control.has_frame:
                 return be_child
 
@@ -109,10 +116,12 @@ class _Template:
         if pid == 0:
             (command,) = frame.envelope
             return self._in_child(command, list(frame.descriptors))
-        for fd in frame.descriptors:
+        runs, answers, page, *output = frame.descriptors
+        for fd in (runs, answers, *output, *([page] if pid < 0 else [])):
             os.close(fd)
         if pid > 0:
             self._children.add(pid)
+            self._guard.add(pid, page)
             self._report_fork(frame.number, pid)
         return None
 
@@ -129,6 +138,7 @@ class _Template:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._control.close()
+        self._guard.close()
         for fd in (*self._watched[1:], self._wake):
             os.close(fd)
         *own, stdout, stderr = descriptors
@@ -155,6 +165,7 @@ class _Template:
         """End what a dead child has left behind, then tell how it died."""
         # what a living child has started is under that child: what is here was the dead one's
         self._children.discard(pid)
+        self._guard.remove(pid)
         if not has_tracker(os.getpid(), self._children):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)  # before it is reaped: until then nobody else has its number
@@ -175,8 +186,9 @@ def _dead_child() -> int | None:
     return None
 
 
-def _prepare(path: list[str], modules: list[str] | None, generators: Generators) -> bool:
-    """Import for the children to come, unless they can't share it; returns whether they can be forked."""
+def _prepare(frame: Frame, generators: Generators) -> bool:
+    """Make ready what the children to come can share; returns whether they can be forked."""
+    path, modules, backend = frame.envelope
     if modules is None or not available(Feature.FORK):
         return False
     sys.path[:] = path
@@ -185,6 +197,9 @@ def _prepare(path: list[str], modules: list[str] | None, generators: Generators)
             # a child imports it again, and then its slot says what is wrong
             with suppress(Exception):
                 import_module(module)
+        if backend:
+            with suppress(Exception):  # likewise
+                import_module(backend.partition(":")[0]).prepare(bytes(frame.parts[0]))
     gc.freeze()  # what lives now stays shared: no collection of a child writes to it
     return not _native_threads() - _HARMLESS
 

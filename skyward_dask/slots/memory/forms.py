@@ -12,7 +12,8 @@ from typing import Any
 
 from skyward_dask.slots.framing import Part
 from skyward_dask.slots.memory.mappings import address, is_clean
-from skyward_dask.slots.memory.segments import Range, Segments
+from skyward_dask.slots.memory.segment import Range
+from skyward_dask.slots.memory.segments import Segments
 from skyward_dask.slots.pickling import dumps, loads, unloadable
 
 #: Bytes of a stream that take a millisecond to be unpickled, if they are many small objects.

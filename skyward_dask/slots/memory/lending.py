@@ -23,7 +23,8 @@ from skyward_dask.slots.loop_channel import LoopChannel
 from skyward_dask.slots.memory.borrowing import Borrower, Layout, Place
 from skyward_dask.slots.memory.forms import Form, Piece
 from skyward_dask.slots.memory.leases import lease
-from skyward_dask.slots.memory.segments import Range, Segment, Segments
+from skyward_dask.slots.memory.segment import Range, Segment
+from skyward_dask.slots.memory.segments import Segments
 from skyward_dask.slots.pickling import dump_exception, loads
 
 

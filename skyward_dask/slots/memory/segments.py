@@ -14,16 +14,12 @@ been taken for a second, when there are too many, or when the worker is short of
 
 from __future__ import annotations
 
-import fcntl
-import mmap
 import os
 import queue
 import threading
 import time
 import weakref
-from bisect import bisect_right, insort
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from skyward_dask.errors import SharedMemoryError
@@ -31,15 +27,8 @@ from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.memory import headroom
 from skyward_dask.slots.memory.extents import Extents
 from skyward_dask.slots.memory.leases import is_leased, lease
-from skyward_dask.slots.memory.mappings import (
-    address,
-    forget_writes,
-    map_private,
-    punch,
-    rounded,
-    view,
-    write_all,
-)
+from skyward_dask.slots.memory.mappings import forget_writes, punch, rounded
+from skyward_dask.slots.memory.segment import Range, Segment, memfd
 
 #: Bytes from which shared memory is faster than the socket, its round trip for a range included.
 SHARE_FROM = 256 * 1024
@@ -56,73 +45,6 @@ _UNCHECKED = 16 << 20
 _RESERVE = 64 << 20
 #: Ranges in quarantine that one allocation looks at: their number can't slow it down.
 _LOOKS = 64
-
-_MFD_NOEXEC_SEAL = 0x8  # Linux 6.3; where it is unknown the call fails
-
-
-class Range:
-    """Bytes of a segment that are in use as long as this object lives.
-
-    Attributes
-    ----------
-    segment : Segment
-    start, size : int
-        In bytes, whole pages.
-    warm : bool
-        It had pages when it was given out.
-    """
-
-    __slots__ = ("__weakref__", "segment", "size", "start", "warm")
-
-    def __init__(self, segment: Segment, start: int, size: int, warm: bool) -> None:
-        self.segment = segment
-        self.start = start
-        self.size = size
-        self.warm = warm
-
-    def view(self, start: int, size: int) -> memoryview:
-        """Writable bytes at an offset of the segment; what is written is seen in this process only."""
-        return view(self.segment.map, start, size, keep=self)
-
-    def write(self, data: memoryview) -> None:
-        """Fill the range from its beginning, for all to see; other threads run meanwhile."""
-        write_all(self.segment.fd, self.start, data)
-
-
-@dataclass(slots=True, weakref_slot=True, eq=False)
-class Segment:
-    """One memfd, mapped privately in the worker."""
-
-    number: int
-    fd: int
-    size: int
-    map: mmap.mmap
-    base: int
-    starts: list[int] = field(default_factory=list)
-    ranges: dict[int, weakref.ref[Range]] = field(default_factory=dict)
-
-    @classmethod
-    def create(cls, number: int, size: int) -> Segment:
-        fd = _memfd()
-        try:
-            os.ftruncate(fd, size)
-            _seal(fd)
-            mapping = map_private(fd, size)
-        except BaseException:
-            os.close(fd)
-            raise
-        segment = cls(number, fd, size, mapping, address(mapping))
-        weakref.finalize(segment, os.close, fd).atexit = False
-        return segment
-
-    def find(self, where: int, size: int) -> Range | None:
-        """The range that holds these bytes of the worker's memory."""
-        start = where - self.base
-        position = bisect_right(self.starts, start)
-        if not 0 <= start < self.size or not position:
-            return None
-        found = self.ranges[self.starts[position - 1]]()
-        return found if found and start + size <= found.start + found.size else None
 
 
 class Segments:
@@ -218,10 +140,7 @@ class Segments:
 
     def _give(self, place: tuple[int, int], size: int, warm: bool) -> Range:
         number, start = place
-        segment = self._segments[number]
-        given = Range(segment, start, size, warm)
-        insort(segment.starts, start)
-        segment.ranges[start] = weakref.ref(given)
+        given = self._segments[number].give(start, size, warm)
         weakref.finalize(given, self._drop, number, start, size).atexit = False
         return given
 
@@ -276,7 +195,7 @@ class Segments:
         segment = self._segments[number]
         if not is_leased(segment.fd, start, size):
             punch(segment.fd, start, size)
-        del segment.ranges[start]
+        segment.take_back(start)
         if not segment.ranges:
             del self._segments[number]
 
@@ -293,8 +212,7 @@ class Segments:
     def _take_back(self, extent: tuple[int, int, int]) -> None:
         number, start, size = extent
         segment = self._segments[number]
-        del segment.ranges[start]
-        del segment.starts[bisect_right(segment.starts, start) - 1]
+        segment.take_back(start)
         forget_writes(segment.map, start, size)
         if is_leased(segment.fd, start, size):
             self._quarantine.append(extent)
@@ -359,7 +277,7 @@ def is_supported() -> bool:
     if not available(Feature.MEMFD):
         return False
     try:
-        fd = _memfd()
+        fd = memfd()
     except (AttributeError, OSError):
         return False
     try:
@@ -369,16 +287,3 @@ def is_supported() -> bool:
     finally:
         os.close(fd)
     return True
-
-
-def _memfd() -> int:
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        return os.memfd_create("skyward-segment", flags | _MFD_NOEXEC_SEAL)
-    except OSError:
-        return os.memfd_create("skyward-segment", flags)
-
-
-def _seal(fd: int) -> None:
-    """Nobody may truncate it: reading what was cut off would kill the reader."""
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)

@@ -1,0 +1,33 @@
+"""What a run comes to that has no value and no error of its own."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+
+from skyward_dask.errors import SlotCrashed, SlotOutOfMemory, TaskTimeout
+from skyward_dask.slots.child_process import ChildProcess
+from skyward_dask.slots.runs import Run, Verdict
+
+
+class PoolClosed(RuntimeError):
+    """The pool is shut down and takes no more calls."""
+
+
+class RunEnded(CancelledError):
+    """The run was stopped, or its pool was ended: it has no outcome of its own."""
+
+
+def error_of(run: Run, child: ChildProcess) -> BaseException:
+    """How a run ended on which a verdict was given, or whose child has died."""
+    if run.verdict is Verdict.TIMED_OUT:
+        assert run.timeout is not None
+        return TaskTimeout(run.key, run.timeout, run.stack)
+    if run.verdict in (Verdict.STOPPED, Verdict.POOL_ENDED):
+        return RunEnded(f"{run.key}: {run.verdict.value}")
+    death = child.death
+    assert death is not None
+    crash = SlotCrashed(run.key, child.pid, death.exitcode, death.signal, death.stack, death.stderr)
+    if run.verdict is Verdict.OUT_OF_MEMORY:
+        assert run.memory_limit is not None
+        return SlotOutOfMemory(crash, run.memory_limit, run.peak)
+    return crash

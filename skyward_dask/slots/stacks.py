@@ -1,0 +1,96 @@
+"""Where the threads of a child stand, asked from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from skyward_dask.slots.framing import Frame, Kind
+from skyward_dask.slots.loop_channel import LoopChannel, do_nothing
+from skyward_dask.slots.status_page import Page
+
+#: Seconds that a child's listener has to get the GIL, so that it can say where its threads stand: on a busy
+#: machine that may take a while, and in a task that lets go of it, it comes in time.
+_PATIENCE = 2.0
+#: Seconds for faulthandler to write stacks from a signal's handler: that takes a millisecond.
+_SIGNAL_PATIENCE = 0.2
+#: Seconds between two looks whether it has; without another word so long, what it wrote is complete.
+_PAUSE = 0.005
+#: What faulthandler says of the child's own thread, which is of no interest to a task's user.
+_LISTENER = " in _listen\n"
+
+
+class Stacks:
+    """Asks a child where its threads stand. For the pool's loop.
+
+    Parameters
+    ----------
+    page : Page
+    answers : LoopChannel
+        To the child's listener.
+    signal_listener : callable
+        Sends the listener's thread the signal at which faulthandler writes stacks.
+
+    Attributes
+    ----------
+    told : int
+        How far into the page's file faulthandler has written what was asked for.
+    """
+
+    def __init__(self, page: Page, answers: LoopChannel, signal_listener: Callable[[], None]) -> None:
+        self._page, self._answers, self._signal_listener = page, answers, signal_listener
+        self.told = page.written()
+        self._asking, self._asked = asyncio.Lock(), 0
+        self._closed = False
+
+    async def look(self, patience: float = _PATIENCE) -> str:
+        """Where all threads of the child stand; empty if it doesn't say in time.
+
+        Its listener says it, with the GIL: that disturbs no call of the task, and no frame changes while it
+        is read (without the GIL a process that recurses crashed after ten looks). If it doesn't get the GIL
+        in so many seconds, it says it from a signal's handler: the task is in C code, most probably, and its
+        frames stand still.
+        """
+        async with self._asking:
+            self._asked += 1
+            self._answers.send(Frame(Kind.LOOK, self._asked))
+            if await self._until(lambda: self._page.looked >= self._asked, patience):
+                text = self._page.told_stacks()
+            else:
+                text = await self._look_by_signal()
+        return of_tasks(text)
+
+    async def _look_by_signal(self) -> str:
+        if self._closed or not self._page.listener:
+            return ""
+        since = at = self._page.written()
+        self._signal_listener()
+
+        def is_told() -> bool:
+            nonlocal at
+            before, at = at, self._page.written()
+            return at == before and at > since
+
+        told = await self._until(is_told, _SIGNAL_PATIENCE)
+        self.told = at
+        return self._page.stack(since) if told else ""
+
+    async def _until(self, condition: Callable[[], bool], patience: float) -> bool:
+        """Whether a condition comes true in time, for a child that is still there."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while not self._closed and loop.time() < deadline:
+            if condition():
+                return True
+            await asyncio.sleep(_PAUSE)
+        return False
+
+    def close(self) -> None:
+        """There is nothing to be seen any more."""
+        self._closed = True
+        self._signal_listener = do_nothing  # it refers to who has us: without the circle all goes at once
+
+
+def of_tasks(stacks: str) -> str:
+    """Stacks without that of the child's own thread."""
+    return "\n\n".join(part for part in stacks.split("\n\n") if _LISTENER not in part)
