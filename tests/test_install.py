@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster, Nanny, Scheduler, Security, Worker, get_client
-from distributed.utils_test import gen_cluster
+from distributed.utils_test import captured_logger, gen_cluster
 
 import skyward_dask as sky
 from skyward_dask.extension.worker.node import Node
@@ -152,6 +153,18 @@ async def test_a_worker_that_cannot_have_its_slots_does_not_join(s: Scheduler) -
         await Worker(s.address, plugins={sky.SkywardPlugin(BROKEN)})
     assert "no_such_module_of_ours" in str(caught.value.__cause__)
     assert not s.workers
+
+
+@gen_cluster(nthreads=[])
+async def test_a_worker_that_cannot_have_processes_does_not_stay(s: Scheduler) -> None:
+    """Nothing of the user's was to run in them, so it may have joined before that was known."""
+    with pytest.MonkeyPatch.context() as patch, captured_logger("skyward_dask") as log:
+        patch.setattr(sys, "executable", "/no/such/python")
+        worker = await Worker(s.address, plugins={sky.SkywardPlugin(PROCESS)})
+        await worker.finished()
+    while s.workers:
+        await asyncio.sleep(0.01)
+    assert "no process can be started for a pool" in log.getvalue()
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
+from collections.abc import Coroutine
 from concurrent.futures import Executor
 from dataclasses import replace
+from typing import Any
 
 import dask
 from distributed import Worker as DaskWorker
 
 from skyward_dask.config import Worker, grace
+from skyward_dask.errors import SlotStartFailed
 from skyward_dask.extension.child.worker_facade import Introduction
 from skyward_dask.extension.log_records import Levels
+from skyward_dask.extension.private import is_registered
 from skyward_dask.extension.registration import TOPIC
 from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.task_log import TaskLog
@@ -20,6 +25,8 @@ from skyward_dask.slots.memory.segments import Segments
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.preparation import Preparation
+
+logger = logging.getLogger(__name__)
 
 
 class Pools:
@@ -51,7 +58,7 @@ class Pools:
         self.config = Worker()
         self.current: Pool | None = None
         self._all: set[Pool] = set()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._watching: set[asyncio.Task[None]] = set()
 
     @property
     def size(self) -> int:
@@ -74,6 +81,10 @@ class Pools:
 
     async def _started(self, config: Worker) -> Pool:
         pool = self._new(config, eager=True)
+        if not (is_registered(self._worker) or config.env or config.pre_import or config.initializer):
+            # imports take over a second, and nothing of the user's can fail: meanwhile the worker may join
+            self._watch(self._close_unless_it_starts(pool))
+            return pool
         try:
             await pool.wait_ready()
         except BaseException:
@@ -81,6 +92,16 @@ class Pools:
             await self._await_closed(pool)
             raise
         return pool
+
+    async def _close_unless_it_starts(self, pool: Pool) -> None:
+        try:
+            await pool.wait_ready()
+        except asyncio.CancelledError:
+            return  # the pool was ended first
+        except SlotStartFailed:
+            if pool is self.current and not is_closing(self._worker):
+                logger.exception("This worker's slots can't start, and it closes")
+                self._worker.loop.add_callback(self._worker.close, reason="skyward-setup-failed")
 
     def begin_late(self) -> Pool:
         """Have a pool on a node of threads, for the first task that asks for a process."""
@@ -151,9 +172,12 @@ class Pools:
         """Close a pool when its last run has ended."""
         if pool is not None:
             pool.close()
-            task = asyncio.get_running_loop().create_task(self._await_closed(pool))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._watch(self._await_closed(pool))
+
+    def _watch(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
 
     async def _await_closed(self, pool: Pool) -> None:
         await pool.wait_closed()
@@ -162,7 +186,7 @@ class Pools:
 
     async def wait_retired(self) -> None:
         """Wait for the last run of those that were retired."""
-        await asyncio.gather(*self._retiring)
+        await asyncio.gather(*self._watching)
 
     async def end(self) -> None:
         """End every child now."""

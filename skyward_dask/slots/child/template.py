@@ -192,6 +192,7 @@ def _prepare(frame: Frame, generators: Generators) -> bool:
     if modules is None or not available(Feature.FORK):
         return False
     sys.path[:] = path
+    gc.disable()  # the imports leave hardly anything to be collected, and take a fifth longer with it
     with generators.noted():
         for module in modules:
             # a child imports it again, and then its slot says what is wrong
@@ -201,6 +202,7 @@ def _prepare(frame: Frame, generators: Generators) -> bool:
             with suppress(Exception):  # likewise
                 import_module(backend.partition(":")[0]).prepare(bytes(frame.parts[0]))
     gc.freeze()  # what lives now stays shared: no collection of a child writes to it
+    gc.enable()
     return not _native_threads() - _HARMLESS
 
 
