@@ -206,6 +206,22 @@ def test_bad_options_end_the_command(launch: Launch, door: str, options: list[st
     assert process.returncode == 2 and valid in stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--scheduler-file", "s.json", "--executor", "process"],
+        ["--scheduler-file", "s.json", "--executor=process"],
+        ["--executor", "process", "tcp://127.0.0.1:1"],
+    ],
+)
+def test_options_before_the_address_are_refused(launch: Launch, words: list[str]) -> None:
+    """`dask worker` takes the first of them for the address; the message says what to write."""
+    process = launch(*DASK, "worker", "--preload", "skyward_dask", *words)
+    _, stderr = process.communicate(timeout=60)
+    last = stderr.splitlines()[-1]
+    assert process.returncode == 2 and "took --executor" in last and "use dask-worker" in last
+
+
 @pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
 @pytest.mark.parametrize(
     "env",
@@ -222,15 +238,22 @@ def test_bad_configuration_ends_the_worker(
     process = launch(*DASK, "worker", address, "--no-dashboard", nanny, **env)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1 and "banana" in stderr and "'process'" in stderr
+    # a nanny's process doesn't know us, if only the configuration names us
+    assert nanny == "--nanny" or "banana" in stderr.splitlines()[-1]
     with Client(address) as client:
         assert not client.nthreads()
 
 
-@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
-def test_slots_that_cannot_start_end_the_worker(launch: Launch, address: str, nanny: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "nanny"),
+    [([*DASK, "worker"], "--nanny"), ([*DASK, "worker"], "--no-nanny"), (DASK_WORKER, "--nanny")],
+)
+def test_slots_that_cannot_start_end_the_worker(
+    launch: Launch, address: str, command: list[str], nanny: str
+) -> None:
     """With the child's stderr, and no traceback of Dask's below it."""
-    options = ["--executor", "process", "--pre-import", "no_such_module"]
-    process = launch(*DASK_WORKER, address, "--no-dashboard", nanny, *options)
+    options = ["--preload", "skyward_dask", "--executor", "process", "--pre-import", "no_such_module"]
+    process = launch(*command, address, "--no-dashboard", nanny, *options)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'no_such_module'"

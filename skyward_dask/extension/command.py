@@ -8,8 +8,7 @@ import click
 import dask
 from distributed.cli import dask_worker
 
-from skyward_dask.errors import SkywardError
-from skyward_dask.extension.preload import OPTIONS, check, given
+from skyward_dask.extension.preload import OPTIONS, check, end_with_the_reason, given
 
 _US = "skyward_dask"
 
@@ -26,19 +25,13 @@ def _preloads(kwargs: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return [_US, *others], [[], *([arguments] * len(others))]
 
 
-def _reason(error: BaseException | None) -> str:
-    """Why a worker couldn't start, if that was ours to say."""
-    while error is not None and not isinstance(error, SkywardError):
-        error = error.__cause__
-    return str(error or "")
-
-
 launch: Any = dask_worker.main.callback
 
 
 def _run(**kwargs: Any) -> None:
     options = {option.name: kwargs.pop(option.name) for option in OPTIONS if option.name}
     check(options)
+    end_with_the_reason()
     settings = {f"skyward.worker.{name.replace('_', '-')}": value for name, value in given(options).items()}
     kwargs["preload"], kwargs["preload_argv"] = _preloads(kwargs)
     if options["concurrency"] and not kwargs["nthreads"]:
@@ -46,12 +39,7 @@ def _run(**kwargs: Any) -> None:
         kwargs["nthreads"] = options["concurrency"]
     # a nanny hands this process's configuration to its worker
     with dask.config.set(settings):
-        try:
-            launch(**kwargs)
-        except RuntimeError as error:
-            if not (reason := _reason(error)):
-                raise
-            raise click.ClickException(reason) from error
+        launch(**kwargs)
 
 
 main = click.Command(

@@ -6,6 +6,7 @@ here: a plugin is set up right before the worker registers, and its failure ends
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NoReturn
 
 import click
@@ -14,7 +15,7 @@ from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from skyward_dask.config import EXECUTORS, Worker
-from skyward_dask.errors import ConfigurationError
+from skyward_dask.errors import ConfigurationError, SkywardError
 from skyward_dask.extension import private
 from skyward_dask.extension.scheduler.plugin import attach
 from skyward_dask.extension.worker.plugin import NAME, SkywardPlugin
@@ -49,8 +50,10 @@ class PreloadCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.info_name = ctx.info_name or "dask worker ADDRESS --preload skyward_dask"
+        _check_address()
         rest = super().parse_args(ctx, args)
         check(ctx.params)
+        end_with_the_reason()
         return rest
 
     def make_context(
@@ -81,6 +84,33 @@ def check(options: dict[str, Any]) -> None:
         raise click.UsageError(str(error)) from error
 
 
+def _check_address() -> None:
+    """Refuse an option in the address's place: `dask worker` has taken the first word that it doesn't know."""
+    context = click.get_current_context(silent=True)
+    address = context.params.get("scheduler") if context is not None else None
+    if str(address).startswith("-"):
+        raise click.UsageError(
+            f"dask worker took {address} for the scheduler's address, which must come before a preload's "
+            "options. With --scheduler-file, or with an address from the configuration, use dask-worker, "
+            "which accepts these options anywhere, or set skyward.worker in Dask's configuration."
+        )
+
+
+def end_with_the_reason() -> None:
+    """If the command that runs in this thread fails for a reason of ours, have that be its last words."""
+    if (context := click.get_current_context(silent=True)) is not None:
+        context.call_on_close(_raise_reason)
+
+
+def _raise_reason() -> None:
+    """Have click show the reason, not the traceback of Dask's own error around it."""
+    failure = reason = sys.exc_info()[1]
+    while reason is not None and not isinstance(reason, SkywardError):
+        reason = reason.__cause__
+    if isinstance(failure, RuntimeError) and reason is not None:
+        raise click.ClickException(str(reason)) from failure
+
+
 class Refusal(WorkerPlugin):
     """In the place of a plugin that can't be made: it ends the worker and says why."""
 
@@ -109,6 +139,7 @@ def _setup(server: object, refusal: str = "", **options: Any) -> None:
         # a plugin that was given to the worker itself wins over a preload
         if not any(isinstance(plugin, SkywardPlugin) for plugin in private.pending_plugins(server)):
             private.add_pending_plugin(server, _plugin(options, refusal))
+            end_with_the_reason()
     else:
         raise ConfigurationError(
             f"skyward_dask can be preloaded by a worker or a scheduler, not by a {type(server).__name__}."
