@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import wraps
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
 import dask.config
 import yaml
@@ -38,15 +40,40 @@ def _load_defaults() -> None:
 
 _load_defaults()
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 EXECUTORS = ("auto", "thread", "process")
 Kind = Literal["thread", "process"]
 #: No process has an address space of so many bytes.
 _MOST_BYTES = 2**63
 
 
+def takes_only(instead: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Have a function refuse arguments that it doesn't take, and say what to write instead."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        name = function.__qualname__.removesuffix(".__init__")
+        known = [parameter.name for parameter in signature(function).parameters.values()]
+        takes = ", ".join(parameter for parameter in known if parameter != "self")
+
+        @wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+            if unknown := ", ".join(key for key in kwargs if key not in known):
+                raise ConfigurationError(f"{name} has no argument {unknown}; it takes {takes}. {instead}")
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
 @dataclass(frozen=True, init=False)
 class Worker:
     """The configuration of a node: how many task slots it has, and of which kind.
+
+    What isn't given has the defaults below, whatever Dask's configuration says: `Worker.from_config` reads
+    that.
 
     Parameters
     ----------
@@ -94,6 +121,7 @@ class Worker:
     health_check: Callable[[], object] | None = None
 
     # written out, as it takes more types than it keeps
+    @takes_only("The number of slots, threads or processes, is concurrency.")
     def __init__(
         self,
         concurrency: int | None = None,

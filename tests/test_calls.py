@@ -105,6 +105,19 @@ def test_mistakes(mistake: Callable[[], object], instead: str) -> None:
         mistake()
 
 
+def test_a_functions_own_timeout() -> None:
+    """Each of its calls has it, unless it is given another one; it is pickled with the function."""
+
+    @sky.function(timeout="2s")
+    def waits(n: int) -> int:
+        return n
+
+    call = pickle.loads(cloudpickle.dumps(waits))(5)
+    assert (call.timeout, call.with_timeout(1).timeout, call.function.local(5)) == (2.0, 1.0, 5)
+    with pytest.raises(sky.ConfigurationError, match="not 'soon'"):
+        sky.function(timeout="soon")
+
+
 def test_what_can_be_called() -> None:
     """Builtins without a signature, callable objects, and what decorators have made of a function."""
 

@@ -91,6 +91,29 @@ def test_what_is_invalid_is_refused(fields: dict[str, Any], names: str) -> None:
         sky.Worker(**fields)
 
 
+@pytest.mark.parametrize(
+    ("mistake", "instead"),
+    [
+        (
+            lambda: sky.Worker(nthreads=4),
+            "Worker has no argument nthreads; it takes concurrency, exec",
+        ),
+        (lambda: sky.install(None, executor="process"), r"install\(client, Worker\(executor='process'"),
+        (lambda: sky.resize(None, slots=8), "takes client, concurrency, workers"),
+        (lambda: sky.SkywardPlugin(concurrency=4), r"SkywardPlugin\(Worker\("),
+        (lambda: sky.Compute(n_workers=2), r"no argument n_workers; it takes nodes, worker, cluster"),
+        (lambda: sky.Compute(1, executor="process"), r"Compute\(worker=Worker\("),
+        (lambda: sky.options(retries=3), r"no argument retries; .* dask\.annotate"),
+        (lambda: sky.function(retries=3), r"submit\(f, x, retries"),
+        (lambda: sky.gather(timeout=3), r"gather\(\.\.\.\)\.with_timeout"),
+    ],
+)
+def test_arguments_that_do_not_exist(mistake: Any, instead: str) -> None:
+    """The message says which do, and what to write."""
+    with pytest.raises(sky.ConfigurationError, match=instead):
+        mistake()
+
+
 def test_configuration() -> None:
     """The namespace `skyward.worker`; what is given beats it."""
     settings = {

@@ -85,7 +85,7 @@ def check(options: dict[str, Any]) -> None:
 
 
 def _check_address() -> None:
-    """Refuse an option in the address's place: `dask worker` has taken the first word that it doesn't know."""
+    """Refuse an option in the place of the address, which is the first word that Dask doesn't know."""
     context = click.get_current_context(silent=True)
     address = context.params.get("scheduler") if context is not None else None
     if str(address).startswith("-"):

@@ -9,12 +9,13 @@ from typing import Any
 from distributed import Client
 from distributed.protocol.pickle import dumps, loads
 
-from skyward_dask.config import Worker
+from skyward_dask.config import Worker, takes_only
 from skyward_dask.errors import ConfigurationError, InstallError
 from skyward_dask.extension.connection import checked, connected
 from skyward_dask.extension.worker.plugin import Removal, SkywardPlugin
 
 
+@takes_only("Slots are configured by a Worker: install(client, Worker(executor='process', concurrency=4)).")
 def install(client: Client, worker: Worker | None = None) -> None:
     """Give every worker of the cluster these slots, those that join later too.
 
@@ -48,6 +49,7 @@ def install(client: Client, worker: Worker | None = None) -> None:
     return checked(client).sync(_install, client, SkywardPlugin(worker))  # type: ignore[no-any-return]  # or an awaitable
 
 
+@takes_only("Only the number of slots changes; install changes the rest.")
 def resize(client: Client, concurrency: int, workers: Iterable[str] | None = None) -> None:
     """Change the number of slots; their kind stays the same.
 

@@ -8,13 +8,14 @@ from typing import Literal
 
 from dask.base import annotate
 
-from skyward_dask.config import parse_memory_limit, parse_timeout
+from skyward_dask.config import parse_memory_limit, parse_timeout, takes_only
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension.client.limits_support import require_slots
 
 _EXECUTORS = ("thread", "process")
 
 
+@takes_only("Dask's own annotations, such as retries or priority, are set by dask.annotate.")
 @contextmanager
 def options(
     *,

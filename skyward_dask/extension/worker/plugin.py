@@ -12,7 +12,7 @@ from distributed import Status
 from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from skyward_dask.config import Worker, check_worker
+from skyward_dask.config import Worker, check_worker, takes_only
 from skyward_dask.errors import SerializationError
 from skyward_dask.extension.private import is_registering
 from skyward_dask.extension.worker.node import Node
@@ -44,6 +44,7 @@ class SkywardPlugin(WorkerPlugin):
 
     name = NAME
 
+    @takes_only("Slots are configured by a Worker: SkywardPlugin(Worker(executor='process')).")
     def __init__(self, worker: Worker | None = None) -> None:
         if worker is not None:
             check_worker(worker)
