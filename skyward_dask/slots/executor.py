@@ -175,11 +175,12 @@ class SlotPool(Executor):
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
+        **more: Any,
     ) -> Iterator[T]:
         """As `concurrent.futures.Executor.map`; each call is a call of its own, whatever the `chunksize`."""
         if chunksize < 1:
             raise ValueError(f"chunksize must be at least 1, not {chunksize}")
-        return super().map(fn, *iterables, timeout=timeout)
+        return super().map(fn, *iterables, timeout=timeout, **more)  # Python 3.14 knows `buffersize`
 
     def stop(self, future: Future[Any]) -> bool:
         """Cancel a call that waits, or stop one that runs: its result is a CancelledError.
