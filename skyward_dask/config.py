@@ -1,4 +1,4 @@
-"""`Worker`: what a node's slots are, from Python, from the command line or from Dask's configuration."""
+"""`Worker`: how a node's slots are configured, in Python, on the command line or in Dask's configuration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from skyward_dask.slots.preparation import Setting
 
 _DEFAULTS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "skyward.yaml").read_text())
-#: What may stand in each section of the configuration.
+#: The settings of each section of the configuration.
 _SECTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"skyward": _DEFAULTS["skyward"]}
     | {f"skyward.{name}": settings for name, settings in _DEFAULTS["skyward"].items()}
@@ -34,7 +34,7 @@ def _load_defaults() -> None:
     dask.config.update_defaults(_DEFAULTS)
     for name, value in configured.items():
         if value is not None and not isinstance(value, Mapping):
-            # Dask has replaced it in silence; `Worker.from_config` says what is wrong with it
+            # Dask has silently replaced it; `Worker.from_config` says what is wrong with it
             dask.config.set({name: value})
 
 
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 EXECUTORS = ("auto", "thread", "process")
 Kind = Literal["thread", "process"]
-#: No process has an address space of so many bytes.
+#: No process has such a large address space.
 _MOST_BYTES = 2**63
 
 
@@ -72,8 +72,8 @@ def takes_only(instead: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 class Worker:
     """The configuration of a node: how many task slots it has, and of which kind.
 
-    What isn't given has the defaults below, whatever Dask's configuration says: `Worker.from_config` reads
-    that.
+    Fields that aren't given have the defaults below, whatever Dask's configuration says; `Worker.from_config`
+    reads that.
 
     Parameters
     ----------
@@ -82,16 +82,16 @@ class Worker:
     executor : str
         ``"thread"``, ``"process"``, or ``"auto"``, which means ``"thread"``.
     timeout : float or str, optional
-        Wall time of one task, from the call of its function: seconds, or text such as ``"30s"``.
+        Time limit of one task (wall time from the call of its function): seconds, or text such as ``"30s"``.
     memory_limit : int or str, optional
-        Bytes, or text such as ``"2GiB"``, of a slot's own: anonymous and written pages of its process and of
-        what that started. A slot over it is killed, and its task gets `SlotOutOfMemory`.
+        Bytes, or text such as ``"2GiB"``, for each slot: anonymous and written pages of its process and of
+        the processes that it started. A slot above it is killed, and its task gets `SlotOutOfMemory`.
     max_tasks_per_child : int, optional
-        A slot's process is replaced after so many tasks; 1: a fresh process for each task.
+        A slot's process is replaced after this many tasks; 1: a fresh process for each task.
     initializer : callable, optional
         Called once, without arguments, in each slot's process before its first task.
     pre_import : iterable of str
-        Modules that a slot's process has imported before its first task.
+        Modules that a slot's process imports before its first task.
     env : mapping of str to str or callable
         Environment of the slots' processes, set before their first import. ``"{slot}"`` in a value is the
         slot's index; a function as a value is called with that index.
@@ -120,7 +120,7 @@ class Worker:
     env: Mapping[str, Setting] = field(default_factory=dict)
     health_check: Callable[[], object] | None = None
 
-    # written out, as it takes more types than it keeps
+    # written out, as it accepts more types than the fields have
     @takes_only("The number of slots, threads or processes, is concurrency.")
     def __init__(
         self,
@@ -163,7 +163,7 @@ class Worker:
 
     @property
     def kind(self) -> Kind:
-        """What a slot is: ``"thread"`` or ``"process"``."""
+        """The kind of slots: ``"thread"`` or ``"process"``."""
         return "process" if self.executor == "process" else "thread"
 
     def __hash__(self) -> int:
@@ -201,10 +201,10 @@ def _plain(key: object) -> str:
 
 
 def _check_sections() -> None:
-    """Refuse what nobody would read: unknown sections and settings, and plain values for sections."""
+    """Refuse what would be ignored: unknown sections and settings, and plain values for sections."""
     if misspelt := [key for key in dask.config.config if _plain(key).startswith("skyward_")]:
         raise ConfigurationError(
-            f"Dask's configuration has {', '.join(misspelt)}, which nobody reads: the section is called "
+            f"Dask's configuration has {', '.join(misspelt)}, which would be ignored: the section is called "
             "skyward, and environment variables have two underscores between levels, as in "
             "DASK_SKYWARD__WORKER__EXECUTOR."
         )
@@ -220,7 +220,7 @@ def _check_sections() -> None:
 
 
 def _meant(unknown: list[str]) -> str:
-    """Where settings belong that stand in the wrong section."""
+    """Where settings belong that are in the wrong section."""
     names = set(map(_plain, unknown))
     found = [
         f"{section}.{name}" for section, known in _SECTIONS.items() for name in known if _plain(name) in names
@@ -275,7 +275,7 @@ def _function(name: str, value: Callable[[], object] | None) -> Callable[[], obj
 
 
 def parsed(parse: Callable[[Any], float], value: object) -> float:
-    """What Dask's parser makes of a value; ValueError if that is nothing, or made of nothing."""
+    """What Dask's parser makes of a value; ValueError if it can't parse it, or if the value is empty."""
     if value is None or isinstance(value, bool) or not str(value).strip():  # Dask: empty text is one byte
         raise ValueError
     try:
@@ -311,17 +311,17 @@ def parse_memory_limit(value: Any) -> int | None:
 
 
 def grace() -> float:
-    """Seconds between the interruption of a task that is stopped and its kill (``skyward.worker.grace``)."""
+    """Seconds that an interrupted task may take to end before it is killed (``skyward.worker.grace``)."""
     return _seconds("skyward.worker.grace", "500ms")
 
 
 def staleness() -> float:
-    """Seconds by which an answer may be old with eventual consistency (``skyward.collections.staleness``)."""
+    """How many seconds old an answer may be with eventual consistency (``skyward.collections.staleness``)."""
     return _seconds("skyward.collections.staleness", "100ms")
 
 
 def worker_timeout() -> float:
-    """Seconds that a new collection waits for a running worker (``skyward.collections.worker-timeout``)."""
+    """Seconds for which creating a collection waits for a worker (``skyward.collections.worker-timeout``)."""
     return _seconds("skyward.collections.worker-timeout", "30s")
 
 

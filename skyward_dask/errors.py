@@ -1,6 +1,6 @@
 """The package's exceptions: one tree under `SkywardError`, each of which can be pickled.
 
-Every message says what happened, why it may have, and what to do.
+Every message says what happened, what the cause may be, and what to do.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class SkywardError(Exception):
         return f"{type(self).__name__}({next(iter(str(self).splitlines()), '')!r})"
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...], dict[str, Any]]:
-        # without it tblib, which pickles errors for Dask, builds those that are MemoryErrors too by
-        # `MemoryError.__new__`, and that refuses
+        # without it, tblib, which pickles errors for Dask, creates those that are MemoryErrors too with
+        # `MemoryError.__new__`, which refuses them
         return type(self), self.args, vars(self)
 
 
@@ -55,7 +55,7 @@ class OperatorError(SkywardError, TypeError):
 
 
 class SerializationError(SkywardError, TypeError):
-    """A value can't go from one process to another; the message says which, and why."""
+    """A value can't be sent to another process; the message says which one, and why."""
 
 
 class SharedMemoryError(SkywardError, MemoryError):
@@ -67,11 +67,11 @@ class CollectionConflict(SkywardError, ValueError):
 
 
 class CollectionLost(SkywardError, RuntimeError):
-    """The contents of a collection are lost: its worker is gone, or the collection has ended."""
+    """The contents of a collection are lost: its worker is gone, or it was destroyed."""
 
 
 class NoWorkers(SkywardError, RuntimeError):
-    """No worker can take a new collection: none is running, or all refuse it; the message says why."""
+    """No worker can host a new collection: none is running, or all refuse it; the message says why."""
 
 
 class LockError(SkywardError, RuntimeError):
@@ -86,10 +86,10 @@ class StreamsNotSupported(SkywardError, TypeError):
     """A task returned a generator."""
 
 
-#: Why a forked process is refused.
+#: Why a forked process can't use collections.
 FORKED = (
-    "this process is a fork of one that uses collections, and has no connection of its own: use them where "
-    "it comes from, or make a dask.distributed.Client here and give client=."
+    "this process was forked from one that uses collections, and has no connection of its own: use them in "
+    "that one, or create a dask.distributed.Client here and pass it as client=."
 )
 
 
@@ -165,7 +165,7 @@ class SlotCrashed(SkywardError, RuntimeError):
         elif self.exitcode is not None:
             how = f"ended with exit code {self.exitcode}"
         else:
-            how = "ended, with an exit code that nobody saw"
+            how = "ended with an unknown exit code"
         return (
             f"process {self.pid} of the slot that ran task {self.key!r}{_on(self.worker)} {how}. The task "
             "may have called sys.exit or os._exit, crashed in native code, or been killed. Other tasks are "
@@ -180,7 +180,7 @@ class SlotOutOfMemory(SlotCrashed, MemoryError):
     Attributes
     ----------
     limit, peak : int
-        In bytes: what was allowed, and what the task had.
+        In bytes: the limit, and what the task had allocated.
     """
 
     def __init__(self, crash: SlotCrashed, limit: int, peak: int) -> None:
@@ -208,7 +208,7 @@ class TaskTimeout(SkywardError, TimeoutError):
     seconds : float
         The timeout.
     stack : str
-        Where its threads stood, as faulthandler writes it; empty if the process didn't say.
+        The stacks of its threads, as faulthandler writes them; empty if the process didn't answer.
     worker : str or None
         The address of the slot's worker; None for a pool without Dask.
     """
@@ -235,7 +235,6 @@ def _on(worker: str | None) -> str:
     return f" on {worker}" if worker else ""
 
 
-for (
-    _name
-) in __all__:  # raised before anybody has asked the package for them, they are shown as users know them
+# tracebacks show the public names, even if nobody has imported them from the package yet
+for _name in __all__:
     globals()[_name].__module__ = "skyward_dask"
