@@ -223,7 +223,7 @@ class TaskTimeout(SkywardError, TimeoutError):
         self.stack = stack
 
     def __str__(self) -> str:
-        where = f"\nIt stood at:\n{self.stack.rstrip()}" if self.stack else ""
+        where = f"\nIts stack was:\n{self.stack.rstrip()}" if self.stack else ""
         return (
             f"task {self.key!r} ran longer than its timeout of {self.seconds:g} s and was ended"
             f"{_on(self.worker)}. Other tasks are not affected. Give it more time (Worker(timeout=...), "

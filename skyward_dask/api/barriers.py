@@ -73,7 +73,7 @@ class Barrier(Handle):
     abort, abort_async = both(_abort)
 
     def _reset(self) -> Steps[None]:
-        """Mend the barrier: those who wait get `BrokenBarrierError`, and the next ones start anew."""
+        """Mend the barrier: those who wait get `BrokenBarrierError`, and the next ones start again."""
         yield Ask("reset")
 
     reset, reset_async = both(_reset)

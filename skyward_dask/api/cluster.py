@@ -79,7 +79,7 @@ class Compute(Target):
 
     def __enter__(self) -> Compute:
         if self._session is not None:
-            raise OperatorError("this Compute is open already: make another one for a second block.")
+            raise OperatorError("this Compute is already open: create another one for a second block.")
         with shortened():
             self._session = open_session(self._nodes, self._worker, self._cluster)
         return self

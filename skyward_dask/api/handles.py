@@ -94,7 +94,7 @@ def refuse_on_loop(handle: Handle, operation: str, instead: str) -> None:
     """Raise, where waiting would stop the loop that brings the answer."""
     if transport(handle).is_on_loop():
         raise OperatorError(
-            f"{operation} of {handle!r} waits, and would stop the event loop that runs in this thread: use "
+            f"{operation} of {handle!r} waits, and would block the event loop that runs in this thread: use "
             f"`{instead}`."
         )
 

@@ -27,8 +27,8 @@ def not_an_exception(error: BaseException, key: object) -> SkywardError:
     """What a client raises in the place of an error that it can't; to be raised where none is handled."""
     shorten(error)
     instead = SkywardError(
-        f"task {key!r} raised {error!r}, which is not an Exception: event loops and threads take it for an "
-        "order to themselves. Have the task raise a subclass of Exception."
+        f"task {key!r} raised {error!r}, which is not an Exception: event loops and threads take it as a "
+        "request to stop. Have the task raise a subclass of Exception."
     )
     if not isinstance(error, BaseExceptionGroup):  # which Dask can't carry
         instead.__cause__ = error

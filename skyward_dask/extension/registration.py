@@ -44,6 +44,6 @@ async def introduce(scheduler: Any) -> None:
         await scheduler.register_scheduler_plugin(plugin=dumps(_SchedulerSide()), name=NAME, idempotent=True)
     except (ImportError, ValueError) as error:
         raise InstallError(
-            f"the scheduler can't have its side of skyward_dask: {error!r}. Install skyward_dask (the same "
+            f"skyward_dask can't be set up on the scheduler: {error!r}. Install skyward_dask (the same "
             "version) in the scheduler's environment; distributed.scheduler.pickle must be true there."
         ) from error

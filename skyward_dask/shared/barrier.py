@@ -67,6 +67,6 @@ class BarrierState(State):
 
 def _broken() -> BrokenBarrierError:
     return BrokenBarrierError(
-        "the barrier is broken: a party's time-out was over, or somebody called abort() or reset(). After "
-        "reset() it can be used again."
+        "the barrier is broken: a party timed out, or somebody called abort() or reset(). After reset() it "
+        "can be used again."
     )

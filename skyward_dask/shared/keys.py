@@ -76,8 +76,8 @@ def pack(value: object) -> bytes:
         return bytes(cloudpickle.dumps(value, protocol=5))
     except Exception as error:
         raise SerializationError(
-            f"a value of type {type(value).__qualname__!r} can't be put into a collection, for it can't be "
-            f"pickled: {error!r}"
+            f"a value of type {type(value).__qualname__!r} can't be put into a collection, because it can't "
+            f"be pickled: {error!r}"
         ) from error
 
 
@@ -88,7 +88,7 @@ def unpack(data: bytes) -> Any:
     except Exception as error:
         raise SerializationError(
             f"a value in a collection can't be unpickled here: {error!r}. Its module may be missing in this "
-            "process, or its class can't be built again from its pickle."
+            "process, or its class can't be recreated from its pickle."
         ) from error
 
 

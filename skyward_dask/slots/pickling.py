@@ -63,8 +63,8 @@ def unpicklable(what: Iterable[tuple[str, object]], error: BaseException) -> Ser
 def unloadable(what: str, where: str, parts: Sequence[Part], error: BaseException) -> SerializationError:
     """The error of something that can't be unpickled: it names what couldn't be built."""
     return SerializationError(
-        f"{what} can't be unpickled {where}, at {_culprit(parts)}: {error!r}. "
-        "A module may be missing there, or the class can't be built again from its pickle."
+        f"{what} can't be unpickled {where}, at {_culprit(parts)}: {error!r}. A module may be missing there, "
+        "or the class can't be recreated from its pickle."
     )
 
 

@@ -41,7 +41,7 @@ def _carry_out(child: ChildProcess, frame: Frame) -> Any:
     if request is None or not child.is_asking(number):
         raise RuntimeError(f"{name} needs the worker, and the task that asked has ended")
     if request.serve is None:
-        raise RuntimeError(f"{name} needs a worker, and nobody here serves it")
+        raise RuntimeError(f"{name} needs a worker, and there is none here")
     args, kwargs = loads(frame.parts)
     return request.serve(name, args, kwargs)
 

@@ -147,5 +147,5 @@ class ChildClient:
 def _refuse(*args: object, **kwargs: object) -> NoReturn:
     raise WorkerUnreachable(
         "this process was forked by a task, and a client doesn't survive a fork: its loop and connections "
-        "are the task's own process's. Ask there, or make a distributed.Client here."
+        "belong to the task's own process. Use it there, or create a distributed.Client here."
     )

@@ -49,6 +49,6 @@ class ChildTransport:
         if not self._link.run:
             raise OperatorError(
                 f"{spec.kind} {spec.name!r} is used in a slot's process while no task runs there, by a "
-                "thread that has outlived its task or by an initializer: nobody would own what it takes. Use "
-                "it in a task."
+                "thread that has outlived its task or by an initializer: what it takes would have no owner. "
+                "Use it in a task."
             )

@@ -55,7 +55,7 @@ def options(
     """
     if executor not in (None, *_EXECUTORS):
         raise ConfigurationError(
-            f"executor must be 'thread' or 'process', not {executor!r}. Executors of your own go by "
+            f"executor must be 'thread' or 'process', not {executor!r}. For executors of your own, use "
             "dask.annotate(executor=...)."
         )
     given = {
@@ -71,7 +71,7 @@ def options(
     if executor == "thread" and len(given) > 1:
         raise ConfigurationError(
             "timeout and memory_limit need a process slot, and executor='thread' asks for a thread, which "
-            "can't be ended."
+            "can't be stopped."
         )
     if len(given) > (executor is not None):
         require_slots()

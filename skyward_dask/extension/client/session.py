@@ -177,7 +177,8 @@ def _connected(cluster: Any) -> Client:
         client.close()  # or the end of the interpreter waits for it for a minute
         if isinstance(error, ValueError):
             raise ConfigurationError(
-                f"cluster={cluster!r} is not the address of a scheduler: {error}. One is 'tcp://10.0.0.5:8786'."
+                f"cluster={cluster!r} is not the address of a scheduler: {error}. A valid one is "
+                "'tcp://10.0.0.5:8786'."
             ) from None
         raise
     return client

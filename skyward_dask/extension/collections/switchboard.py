@@ -291,7 +291,7 @@ def _lost(spec: Spec, route: Route) -> CollectionLost:
     return CollectionLost(
         f"{spec.kind} {spec.name!r} lives on {workers}, and the connection was lost while an operation was "
         "on its way: it may have taken effect. If the worker is gone, what the collection held is gone too: "
-        "destroy() it, and fill it anew."
+        "destroy() it, and fill it again."
     )
 
 

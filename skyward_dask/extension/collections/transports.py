@@ -188,8 +188,8 @@ def _current_client() -> Client:
         here = "in this thread, which is in no task's context" if private.has_workers() else "here"
         raise ConfigurationError(
             f"a collection lives in a cluster, and there is none {here}: call it in a task (in a thread of "
-            "its own: by asyncio.to_thread, or contextvars.copy_context().run), make a "
-            "dask.distributed.Client, open a skyward_dask.Compute, or give client=."
+            "the task's: with asyncio.to_thread or contextvars.copy_context().run), create a "
+            "dask.distributed.Client, open a skyward_dask.Compute, or pass client=."
         ) from None
     return client
 
@@ -206,7 +206,8 @@ def _of_client(client: Client) -> ClientTransport:
 def _refuse_without_owner(spec: Spec, ask: Ask) -> None:
     if ask.binds:
         raise OperatorError(
-            f"{spec.kind} {spec.name!r} is asked for what somebody has to own, in a thread or a coroutine of "
-            "a worker that belongs to no task: it would never be given back. Start it in its task's context, "
-            "with asyncio.to_thread or contextvars.copy_context().run, or call in the task itself."
+            f"{spec.kind} {spec.name!r} is used in a thread or a coroutine of a worker that doesn't belong "
+            "to a task, so what it takes would have no owner and would never be released. Start it in its "
+            "task's context, with asyncio.to_thread or contextvars.copy_context().run, or call it in the "
+            "task itself."
         )

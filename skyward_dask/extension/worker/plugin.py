@@ -73,7 +73,7 @@ class SkywardPlugin(WorkerPlugin):
         except BaseException:
             await node.refuse(self)
             if is_registering(worker):
-                logger.exception("This worker can't have the slots that its cluster has, and closes")
+                logger.exception("This worker can't set up its cluster's slots, and closes")
                 # paused, it computes nothing until it is gone; Dask itself ignores what a setup raises here
                 worker.status = Status.paused
                 worker.loop.add_callback(worker.close, reason="skyward-setup-failed")
@@ -91,7 +91,7 @@ def _pickled(name: str, value: object) -> bytes:
     except Exception as error:
         raise SerializationError(
             f"the worker's {name} can't be pickled: {error!r}. It may hold a lock, a connection or an open "
-            "file: make such things in the function, when it is called."
+            "file: create such things inside the function."
         ) from error
     return pickled
 

@@ -68,8 +68,8 @@ def limits(annotations: Mapping[str, Any], route: Route) -> Limits:
     found = Limits(annotations.get("skyward_timeout"), annotations.get("skyward_memory_limit"))
     if route.place is Place.THREAD and found != Limits():
         raise ConfigurationError(
-            "a task with a timeout or a memory_limit of its own has come to a thread slot, and a thread "
-            "can't be ended: give the node process slots, or the task executor='process'."
+            "a task with its own timeout or memory_limit was sent to a thread slot, and a thread can't be "
+            "stopped: use process slots, or give the task executor='process'."
         )
     return found
 

@@ -105,8 +105,8 @@ class Exchange:
             limit, _ = getrlimit(RLIMIT_NOFILE)
             raise SharedMemoryError(
                 f"the {what} of a task can't be shared with its slot's process, which has all of its {limit} "
-                "descriptors in use: a task may have left files or sockets open. Close them, raise the limit "
-                "(ulimit -n), or have processes replaced now and then (max_tasks_per_child)."
+                "descriptors in use: a task may have left files or sockets open. Close them, raise the "
+                "limit (ulimit -n), or have processes replaced regularly (max_tasks_per_child)."
             )
         if frame.descriptors:
             self._was_short = False

@@ -93,13 +93,14 @@ class Link:
     def _check_open(self, name: str) -> None:
         if self.is_forked:
             raise WorkerUnreachable(
-                f"{name!r} was asked of the worker in a process that a task forked: only the task's own "
-                "process can reach the worker. Ask there, and hand the answer to the processes that it forks."
+                f"{name!r} needs the worker, and was called in a process that a task forked: only the task's "
+                "own process can reach the worker. Call it there, and pass the result to the forked "
+                "processes."
             )
         if not self.run:
             raise WorkerUnreachable(
-                f"{name!r} was asked of the worker in a thread that has outlived its task: the worker can be "
-                "reached only while a task runs. Wait for the thread in the task."
+                f"{name!r} needs the worker, and was called in a thread that has outlived its task: the "
+                "worker can be reached only while a task runs. Wait for the thread in the task."
             )
 
     def answer(self, frame: Frame) -> None:

@@ -153,7 +153,8 @@ class Segments:
             self._cool()
             raise SharedMemoryError(
                 f"{size:,} bytes of shared memory aren't available: {free:,} are left on this machine or in "
-                "its control group. Let tasks return less at a time, or drop results that nobody needs."
+                "its control group. Let tasks return less at a time, or drop results that are no longer "
+                "needed."
             )
         self._unchecked = 0
 
