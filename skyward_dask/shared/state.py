@@ -45,7 +45,7 @@ class State:
         Parameters
         ----------
         expired : bool
-            Its time-out is over; else its caller is gone, or has been interrupted.
+            Its timeout is over; else its caller is gone, or has been interrupted.
         """
         return None
 

@@ -49,7 +49,7 @@ class Transport(Protocol):
         """The answer to a question that binds has come to who asked; said just before they have it."""
 
     def withdraw(self, pending: Pending, expired: bool) -> None:
-        """Who asked gives it up; if the time-out is over, they take an answer that is on its way."""
+        """Who asked gives it up; if the timeout is over, they take an answer that is on its way."""
 
     def destroy(self, spec: Spec) -> Future[None]:
         """End the collection; doesn't wait."""

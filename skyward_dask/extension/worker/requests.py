@@ -112,7 +112,7 @@ class Requests:
             WorkerCollections.of(self._worker).switchboard.took(pending)
 
     def withdraw(self, call_id: tuple[str, int], expired: bool) -> None:
-        """The task gives a call up; if its time-out is over, it takes an answer that is on its way."""
+        """The task gives a call up; if its timeout is over, it takes an answer that is on its way."""
         pending = self._asks.get(call_id) if expired else self._asks.pop(call_id, None)
         if pending is not None:
             WorkerCollections.of(self._worker).switchboard.withdraw(pending, expired)
