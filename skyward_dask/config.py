@@ -50,18 +50,22 @@ _MOST_BYTES = 2**63
 
 
 def takes_only(instead: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Have a function refuse arguments that it doesn't take, and say what to write instead."""
+    """Have a function refuse arguments that don't fit, and say what to write instead."""
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        name = function.__qualname__.removesuffix(".__init__")
-        known = [parameter.name for parameter in signature(function).parameters.values()]
-        takes = ", ".join(parameter for parameter in known if parameter != "self")
+        name, known = function.__qualname__.removesuffix(".__init__"), signature(function)
+        takes = ", ".join(parameter for parameter in known.parameters if parameter != "self")
 
         @wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> T:
-            if unknown := ", ".join(key for key in kwargs if key not in known):
-                raise ConfigurationError(f"{name} has no argument {unknown}; it takes {takes}. {instead}")
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except TypeError:  # only now, as binding takes its time
+                try:
+                    known.bind(*args, **kwargs)
+                except TypeError as error:
+                    raise ConfigurationError(f"{name}: {error}; it takes {takes}. {instead}") from None
+                raise
 
         return checked
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import cloudpickle
 import pytest
@@ -88,6 +89,7 @@ CLOSED = sky.Compute()
         (lambda: sky.gather([double(1)]), r"not a list: unpack it, gather\(\*calls\)"),
         (lambda: sky.gather(double(n) for n in range(3)), "not a generator: unpack it"),
         (lambda: sky.gather(double(1) & double(2)), r"not a Group: write gather\(f\(x\), g\(y\)\)"),
+        (lambda: sky.gather(Future()), r"not a Future: `client\.gather"),
         (lambda: sky.gather(plain(1)), r"not an int\. Decorate f with @skyward_dask\.function"),
         (lambda: double(double(1)), r"double\(1\) is an argument of double, and hasn't run"),
         (lambda: double(x=[double(1)]), "is an argument of double"),

@@ -260,6 +260,15 @@ def test_actors_are_built_in_the_worker(shared_client: Client) -> None:
     assert actor.add(3).result()[0] == 5
 
 
+def test_a_call_that_was_not_run_is_refused(shared_client: Client) -> None:
+    """`client.submit` of a `sky.function` would return the call; the error says what to submit."""
+    double = sky.function(lambda n: 2 * n)
+    for executor in ("thread", "process"):
+        with sky.options(executor=executor), pytest.raises(sky.OperatorError, match=r"Submit f\.local"):
+            shared_client.submit(double, 2, pure=False).result()
+    assert shared_client.submit(double.local, 2).result() == 4
+
+
 def test_a_generator_is_refused_by_name(shared_client: Client) -> None:
     """Until streams exist."""
 

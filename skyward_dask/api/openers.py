@@ -15,6 +15,7 @@ from skyward_dask.api.handles import MOST, checked_count
 from skyward_dask.api.locks import Lock
 from skyward_dask.api.queues import Queue
 from skyward_dask.api.sets import Set
+from skyward_dask.config import takes_only
 from skyward_dask.errors import ConfigurationError
 
 Consistency = Literal["strong", "eventual"]
@@ -23,6 +24,7 @@ _CONSISTENCIES = ("strong", "eventual")
 _MOST_SHARDS = 1000
 
 
+@takes_only("A dict is created empty: fill it with update().")
 def dict(
     name: str, *, shards: int | None = None, consistency: Consistency | None = None, client: Any = None
 ) -> Dict[Any, Any]:
@@ -58,6 +60,7 @@ def dict(
     )
 
 
+@takes_only("A set is created empty: fill it with update().")
 def set(
     name: str, *, shards: int | None = None, consistency: Consistency | None = None, client: Any = None
 ) -> Set[Any]:
@@ -81,6 +84,7 @@ def set(
     return Set(name, client, shards=_count("shards", shards, _MOST_SHARDS), consistency=_checked(consistency))
 
 
+@takes_only("A counter starts at 0; reset(value) sets it.")
 def counter(name: str, *, consistency: Consistency | None = None, client: Any = None) -> Counter:
     """An integer that all tasks and clients of a cluster share.
 
@@ -101,6 +105,7 @@ def counter(name: str, *, consistency: Consistency | None = None, client: Any = 
     return Counter(name, client, consistency=_checked(consistency))
 
 
+@takes_only("The name of a collection is text, and client a dask.distributed.Client.")
 def queue(name: str, maxsize: int | None = None, *, client: Any = None) -> Queue[Any]:
     """A queue that all tasks and clients of a cluster share.
 
@@ -123,6 +128,7 @@ def queue(name: str, maxsize: int | None = None, *, client: Any = None) -> Queue
     return Queue(name, client, maxsize=_count("maxsize", maxsize))
 
 
+@takes_only("n is the number of parties.")
 def barrier(name: str, n: int, *, client: Any = None) -> Barrier:
     """A barrier at which `n` tasks or clients of a cluster meet.
 
@@ -146,6 +152,7 @@ def barrier(name: str, n: int, *, client: Any = None) -> Barrier:
     return Barrier(name, client, parties=checked_count("n", n))
 
 
+@takes_only("A time limit is given to acquire(timeout=...).")
 def lock(name: str, *, client: Any = None) -> Lock:
     """A lock that tasks and clients of a cluster share.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from distributed import Client
 
+from skyward_dask.config import parse_timeout, takes_only
 from skyward_dask.extension.client.tables import as_html
 from skyward_dask.extension.connection import checked, connected
 
@@ -78,14 +79,15 @@ class Check:
         return self.problems or ("all is well",)
 
 
-def check(client: Client, timeout: float = _PATIENCE) -> Check:
+@takes_only("A Dask cluster object has a client: check(Client(cluster)).")
+def check(client: Client, timeout: float | str = _PATIENCE) -> Check:
     """Compare versions, look at what each worker's platform offers, and run one task in each process slot.
 
     Parameters
     ----------
     client : distributed.Client
-    timeout : float
-        Seconds to wait for a busy slot before it is skipped.
+    timeout : float or str
+        How long to wait for a busy slot before it is skipped: seconds, or text such as ``"5s"``.
 
     Returns
     -------
@@ -98,7 +100,7 @@ def check(client: Client, timeout: float = _PATIENCE) -> Check:
     tcp://10.0.0.5:40331: process, 4 slots; fork memfd pidfd subreaper
     all is well
     """
-    return checked(client).sync(_check, client, timeout)  # type: ignore[no-any-return]  # or an awaitable
+    return checked(client).sync(_check, client, parse_timeout(timeout) or _PATIENCE)  # type: ignore[no-any-return]  # or an awaitable
 
 
 async def _check(client: Client, timeout: float) -> Check:
