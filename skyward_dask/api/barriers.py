@@ -19,14 +19,14 @@ class Barrier(Handle):
         Raises
         ------
         BrokenBarrierError
-            The barrier is broken, or breaks during the wait. It breaks, for all, when anybody's `timeout` (in
-            seconds) is over.
+            The barrier is broken, or breaks during the wait. It breaks for everybody when any party's
+            `timeout` (in seconds) is over.
         """
         try:
             index: int = yield Ask("wait", binds=True, timeout=checked_timeout(timeout))
         except Withdrawn:
             raise BrokenBarrierError(
-                f"not all parties of {self!r} came in {timeout} s: the barrier is broken for all until "
+                f"not all parties of {self!r} arrived in {timeout} s: the barrier is broken for all until "
                 "somebody calls reset()."
             ) from None
         return index
@@ -67,13 +67,13 @@ class Barrier(Handle):
         return self._get_broken()
 
     def _abort(self) -> Steps[None]:
-        """Break the barrier: those who wait, and those who come, get `BrokenBarrierError`."""
+        """Break the barrier: those who wait, and those who arrive later, get `BrokenBarrierError`."""
         yield Ask("abort")
 
     abort, abort_async = both(_abort)
 
     def _reset(self) -> Steps[None]:
-        """Mend the barrier: those who wait get `BrokenBarrierError`, and the next ones start again."""
+        """Restore the barrier: those who wait get `BrokenBarrierError`, and the next ones start afresh."""
         yield Ask("reset")
 
     reset, reset_async = both(_reset)

@@ -134,19 +134,19 @@ class Compute(Target):
     # --- calls ------------------------------------------------------------------------------------
 
     def is_on_loop(self) -> bool:
-        """Whether this thread runs the loop that brings the results."""
+        """Whether this thread runs the loop that delivers the results."""
         return self._open.is_on_loop()
 
     def start(self, call: Call[T]) -> Future[T]:
-        """Send one call; ``call > compute`` does it."""
+        """Send one call, as ``call > compute`` does."""
         return self._open.start(call)
 
     def run(self, calls: Sequence[Call[Any]]) -> list[Any]:
-        """Run calls at once and wait for their results; ``>>`` does it."""
+        """Run calls at once and wait for their results, as ``>>`` does."""
         return self._open.run(calls)
 
     def stream(self, calls: Sequence[Call[Any]], ordered: bool) -> Iterator[Any]:
-        """Run calls at once and give results one by one; ``gather(..., stream=True) >>`` does it."""
+        """Run calls at once and yield results one by one, as ``gather(..., stream=True) >>`` does."""
         return self._open.stream(calls, ordered)
 
     def __repr__(self) -> str:

@@ -35,7 +35,7 @@ _computing: ContextVar[tuple[_Computation, ...]] = ContextVar("skyward_computing
 
 
 class _Computation:
-    """A value that a function of the user's computes: whoever copies its context is told from other callers.
+    """A value that a user's function is computing: callers in a copy of its context are part of that.
 
     Not by the owner: a client's threads have one, and wait for each other.
     """
@@ -53,7 +53,7 @@ class _Computation:
         _computing.set((*self._outer, self))
 
     def __exit__(self, *error: object) -> None:
-        self._has_ended = True  # for what the function has left running
+        self._has_ended = True  # for threads and tasks that the function has left running
         _computing.set(self._outer)
 
 
@@ -176,7 +176,7 @@ class Dict(Handle, MutableMapping[K, V]):
             found = yield self._ask("look", key)
             if found is None or unpack(found[1]) != expected:
                 return False
-            # compared here, where its type is known; put if nobody has put another meanwhile
+            # compared here, where its type is known; set only if nobody has set another one meanwhile
             if (yield self._ask("replace", key, found[0], pack(value))):
                 return True
 

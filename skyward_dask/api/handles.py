@@ -1,7 +1,7 @@
-"""Handles: what a program holds of a collection. They can be pickled, and do no I/O before they are used.
+"""Handles: how a program refers to collections. They can be pickled, and do no I/O before they are used.
 
-An operation is written once, as a generator that yields what it asks the collection's homes and is sent the
-answers. `both` makes two methods of it: one that blocks, and its twin for an event loop.
+An operation is written once, as a generator that yields requests to the collection's homes and is sent the
+answers. `both` turns it into two methods: one that blocks, and its twin for an event loop.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ T = TypeVar("T")
 P = ParamSpec("P")
 H = TypeVar("H", bound="Handle")
 
-#: What an operation yields: a question, several at once, or something that a function of the user's gave.
+#: What an operation yields: a request, several at once, or something that a user's function returned.
 Step = Ask | Sequence[Ask] | Awaitable[Any]
 Steps = Generator[Step, Any, T]
-#: Characters of a name at the most.
+#: The most characters that a name may have.
 _LONGEST_NAME = 200
-#: Of anything that is counted: what fits 64 bits, as messages of Dask's must.
+#: The greatest number of anything: it has to fit into 64 bits, as Dask's messages require.
 MOST = 2**63 - 1
 
 
@@ -41,7 +41,7 @@ class Handle:
     client : distributed.Client, optional
         The client whose cluster it is in; defaults to the cluster of the calling task, or of the current
         client.
-        What a task takes is the task's, whichever client is named.
+        What a task takes belongs to the task, whichever client is named.
     **options
         The options that were given.
     """
@@ -83,7 +83,7 @@ def _unpickled(cls: type[H], spec: Spec) -> H:
 
 
 def transport(handle: Handle) -> Transport:
-    """How the handle asks from here; a client that it has found once stays its own."""
+    """The handle's transport from here; a client that it has found once stays its client."""
     way = find_transport(handle._client)
     if isinstance(way, ClientTransport):
         handle._client = way.client
@@ -91,7 +91,7 @@ def transport(handle: Handle) -> Transport:
 
 
 def refuse_on_loop(handle: Handle, operation: str, instead: str) -> None:
-    """Raise, where waiting would stop the loop that brings the answer."""
+    """Raise if waiting would block the loop that delivers the answer."""
     if transport(handle).is_on_loop():
         raise OperatorError(
             f"{operation} of {handle!r} waits, and would block the event loop that runs in this thread: use "
@@ -100,7 +100,7 @@ def refuse_on_loop(handle: Handle, operation: str, instead: str) -> None:
 
 
 def one(ask: Ask) -> Steps[Any]:
-    """An operation that is one question, whose answer is its value."""
+    """An operation that is one request, whose answer is its value."""
     return (yield ask)
 
 
@@ -117,7 +117,7 @@ def both(
     steps : callable
         Its name is an underscore and the operation's.
     blocking : str
-        Name of the blocking method, where it is another one: ``"__getitem__"``.
+        Name of the blocking method, if it differs: ``"__getitem__"``.
     """
     name = steps.__name__.lstrip("_")
     own, twin = blocking or name, f"{name}_async"
@@ -131,7 +131,7 @@ def both(
     async def wait_async(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await _run_async(self, steps(self, *args, **kwargs))
 
-    # help() shows what the user gets, and not what drives it
+    # help() shows what the user gets, not the generator
     signature = inspect.signature(steps)
     returned = signature.return_annotation.removeprefix("Steps[").removesuffix("]")
     shown = signature.replace(return_annotation=returned)
@@ -165,7 +165,7 @@ async def _drive(handle: Handle, steps: Steps[T], answer: Answering) -> T:
 
 def _run(handle: Handle, steps: Steps[T]) -> T:
     try:
-        # its answers block, and never await: so it needs no loop
+        # its answers block and never await, so it needs no loop
         _drive(handle, steps, _answer).send(None)
     except StopIteration as stop:
         value: T = stop.value

@@ -25,7 +25,7 @@ class Holder:
     since : float
         Seconds since the epoch, by the clock of the lock's host.
     fence : int
-        The number of its acquisition.
+        The number of this acquisition.
     """
 
     task: str | None
@@ -53,7 +53,7 @@ class Lock(Handle):
         Returns
         -------
         bool
-            Whether the caller has it now.
+            Whether the caller holds it now.
         """
         if not blocking:
             if timeout != -1:
@@ -99,8 +99,8 @@ class Lock(Handle):
     def _fence(self) -> Steps[int]:
         """The number of the last acquisition.
 
-        It grows with each acquisition and no number comes twice, whatever happens to the lock. Store it with
-        what the lock guards, and refuse what carries a lower one.
+        It grows with each acquisition and is never used twice, whatever happens to the lock. Store it with
+        what the lock guards, and refuse writes with a lower one.
         """
         return one(Ask("fence", reads=True))
 

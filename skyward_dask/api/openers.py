@@ -1,7 +1,7 @@
-"""The six openers: each returns a handle on the collection of that name, whoever created it.
+"""The six openers: each returns a handle to the collection of that name, whoever created it.
 
 A handle does no I/O; its first operation creates the collection, if there is none. `None` for an option
-means: whatever the collection has, and the default for a new one.
+means: as the collection has it, or the default for a new one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from skyward_dask.errors import ConfigurationError
 
 Consistency = Literal["strong", "eventual"]
 _CONSISTENCIES = ("strong", "eventual")
-#: A thousand are made in a second, and meanwhile the scheduler has time for others; more workers are rare.
+#: A thousand are created in a second, during which the scheduler can serve others; more workers are rare.
 _MOST_SHARDS = 1000
 
 
@@ -41,7 +41,7 @@ def dict(
         ``"strong"``, or ``"eventual"``: then reads may be up to ``skyward.collections.staleness`` (100 ms)
         old, except for what the same process has written.
     client : distributed.Client, optional
-        The client whose cluster is meant; defaults to the cluster of the calling task, of the enclosing
+        The client of the cluster to use; defaults to the cluster of the calling task, of the enclosing
         `Compute`, or of the current client.
 
     Returns

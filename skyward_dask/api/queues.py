@@ -39,7 +39,7 @@ class Queue(Handle, Generic[T]):
     put_nowait, put_nowait_async = both(_put_nowait)
 
     def _put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> Steps[None]:
-        """Add items in their order, in one round trip; those that don't fit wait for room.
+        """Add items in order, in one round trip; those that don't fit wait for room.
 
         Raises
         ------
@@ -65,7 +65,7 @@ class Queue(Handle, Generic[T]):
         Raises
         ------
         queue.Empty
-            None arrived within `timeout` seconds, or there was none with ``block=False``.
+            No item arrived within `timeout` seconds, or there was none with ``block=False``.
         """
         return (yield from self._get_many(1, block, timeout))[0]
 
@@ -92,13 +92,13 @@ class Queue(Handle, Generic[T]):
         try:
             taken = yield Ask(operation, (most,), binds=True, timeout=seconds)
         except Withdrawn:
-            raise queue.Empty(f"nothing came in {timeout} s") from None
+            raise queue.Empty(f"no item arrived in {timeout} s") from None
         items: list[T] = []
         for number, item in enumerate(taken):
             try:
                 items.append(unpack(item))
             except SerializationError:
-                # those before it are the caller's; alone, it is the one that the error is about
+                # the caller gets those before it; if there are none, the error is about this one
                 if rest := taken[number or 1 :]:
                     yield Ask("put_back", (rest,))
                 if not number:

@@ -21,7 +21,7 @@ class Set(Handle, MutableSet[T]):
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Any]) -> Any:
-        return set(it)  # what set operations give is an ordinary set
+        return set(it)  # set operations return ordinary sets
 
     def _ask(self, operation: str, member: object, reads: bool = False) -> Ask:
         packed = pack_key(member)
@@ -31,7 +31,7 @@ class Set(Handle, MutableSet[T]):
         """Add a member, and return whether it was new: claiming work is one call."""
         return one(self._ask("add", value))
 
-    if TYPE_CHECKING:  # MutableSet's gives nothing
+    if TYPE_CHECKING:  # MutableSet's returns None
 
         def add(self, value: T) -> bool: ...  # type: ignore[override]
         async def add_async(self, value: T) -> bool: ...

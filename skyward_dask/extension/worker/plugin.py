@@ -20,7 +20,7 @@ from skyward_dask.extension.worker.node import Node
 logger = logging.getLogger(__name__)
 
 NAME = "skyward"
-#: Fields of a `Worker` that are functions of the user's, or may hold some.
+#: Fields of a `Worker` that are, or may contain, the user's functions.
 _FUNCTIONS = ("initializer", "env", "health_check")
 
 
@@ -49,11 +49,11 @@ class SkywardPlugin(WorkerPlugin):
         if worker is not None:
             check_worker(worker)
         given = Worker.from_config() if worker is None else worker
-        # these stay pickled: the scheduler reads the rest, and may lack the user's modules
+        # these stay pickled: the scheduler only reads the rest, and may lack the user's modules
         functions = {name: getattr(given, name) for name in _FUNCTIONS}
         self._functions = {name: _pickled(name, f) for name, f in functions.items() if f not in (None, {})}
         self._worker = replace(given, initializer=None, env={}, health_check=None)
-        # tells two plugins with the same slots apart: the later one makes a `resize` in between void
+        # tells two plugins with the same slots apart: the later one overrides a `resize` in between
         self._token = uuid4().hex
 
     @property
@@ -66,7 +66,7 @@ class SkywardPlugin(WorkerPlugin):
         return self._worker.concurrency
 
     async def setup(self, worker: DaskWorker) -> None:
-        """Have the worker's node take this configuration over; if it can't, nothing has changed."""
+        """Have the worker's node adopt this configuration; if it can't, nothing changes."""
         node = Node.of(worker) or Node(worker)
         try:
             await node.adopt(self, self.worker)
@@ -74,7 +74,7 @@ class SkywardPlugin(WorkerPlugin):
             await node.refuse(self)
             if is_registering(worker):
                 logger.exception("This worker can't set up its cluster's slots, and closes")
-                # paused, it computes nothing until it is gone; Dask itself ignores what a setup raises here
+                # while paused, it runs no task until it is gone; Dask ignores exceptions of a setup here
                 worker.status = Status.paused
                 worker.loop.add_callback(worker.close, reason="skyward-setup-failed")
             raise

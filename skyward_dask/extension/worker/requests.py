@@ -91,7 +91,7 @@ class Requests:
     # --- collections ---------------------------------------------------------------------------------
 
     def collection(self, spec: Spec, ask: Ask, call_id: tuple[str, int]) -> Pending:
-        """Ask a collection in the name of the run."""
+        """Send a request to a collection on behalf of the run."""
         self._asked = True
         collections = WorkerCollections.of(self._worker)
         caller = collections.caller_of(self._run, self._run.slot)
@@ -112,7 +112,7 @@ class Requests:
             WorkerCollections.of(self._worker).switchboard.took(pending)
 
     def withdraw(self, call_id: tuple[str, int], expired: bool) -> None:
-        """The task gives a call up; if its timeout is over, it takes an answer that is on its way."""
+        """The task gives up a call; if its timeout is over, it still takes an answer that is on its way."""
         pending = self._asks.get(call_id) if expired else self._asks.pop(call_id, None)
         if pending is not None:
             WorkerCollections.of(self._worker).switchboard.withdraw(pending, expired)
@@ -171,7 +171,7 @@ class Requests:
         return self._worker.update_data(dict(data))
 
     def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call what may block in a thread that is the task's in Dask's eyes."""
+        """Call what may block, in a thread that Dask takes for the task's."""
 
         def call() -> Any:
             with private.task_thread(self._worker, self._run.key):

@@ -44,13 +44,13 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a task may take, by its own annotations; None: what its node says."""
+    """A task's limits according to its own annotations; None: its node's apply."""
 
     timeout: float | None = None
     memory_limit: int | None = None
 
     def or_of(self, config: Worker) -> Limits:
-        """The same, with the node's where the task has none."""
+        """The same, with the node's limits where the task has none."""
         return Limits(self.timeout or config.timeout, self.memory_limit or config.memory_limit)
 
 

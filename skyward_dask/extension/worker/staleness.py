@@ -1,4 +1,4 @@
-"""When children are stale: their worker's process has changed in what tasks can see of it.
+"""When children are out of date: something in their worker's process that tasks can see has changed.
 
 A child has its worker's modules, ``sys.path``, environment, directory and configuration as they were when it
 started. What changes them comes to the worker as one of a few messages; after each of these, if something
@@ -54,7 +54,7 @@ class Watch:
         self._seen = snapshot()
 
     def begin(self, patches: Patches) -> None:
-        """Stand before the handlers of these messages."""
+        """Wrap the handlers of these messages."""
         handlers = self._worker.handlers
         for name in _MESSAGES:
             patches.entry(handlers, name, self._watched(name, handlers[name]))

@@ -1,4 +1,4 @@
-"""Memory that dropped results had goes back to the system: Dask's "unmanaged memory".
+"""Give the memory of dropped results back to the system: Dask's "unmanaged memory".
 
 The C library keeps what is freed between things that live, small arrays above all. `malloc_trim` gives whole
 free pages back. It takes up to half a second, of a helper thread, once much has been released and nothing
@@ -16,7 +16,7 @@ from skyward_dask.slots.aside import aside
 
 #: Released bytes from which it is worth the time: a part of what an idle worker has.
 _MUCH = 32 << 20
-#: Seconds without a release after which a worker is taken for idle; longer than the pause between two tasks.
+#: Seconds without a release after which a worker is considered idle; longer than the pause between two tasks.
 _IDLE = 0.5
 
 
