@@ -155,9 +155,9 @@ class TemplateProcess:
         end_marked(f"{_MARK}={self._mark}".encode(), _TREE_PATIENCE)
 
     def wait(self) -> None:
-        """Wait until it has ended, as it was told to; one that was stopped is killed."""
+        """Wait until it has ended as it was told to; one that was stopped, or still imports, is killed."""
         try:
-            self._popen.wait(_END_PATIENCE)
+            self._popen.wait(_END_PATIENCE if self.ready else 0)
         except subprocess.TimeoutExpired:
             self.kill()
 
