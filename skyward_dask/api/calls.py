@@ -18,9 +18,10 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from skyward_dask.api.targets import Target, described, target_of, waiting_target
-from skyward_dask.config import parse_timeout
+from skyward_dask.config import parse_timeout, takes_only
 from skyward_dask.errors import OperatorError
 from skyward_dask.extension.tracebacks import shortened
+from skyward_dask.extension.unrun import NotRun
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,13 +32,13 @@ Ts = TypeVarTuple("Ts")
 class Function(Generic[P, T]):
     """A function whose calls are values: see `function`."""
 
-    def __init__(self, inner: Callable[P, T]) -> None:
-        self._inner = inner
+    def __init__(self, inner: Callable[P, T], timeout: float | None = None) -> None:
+        self._inner, self._timeout = inner, timeout
         functools.update_wrapper(self, inner)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
         self._check(args, kwargs)
-        return Call(self, args, kwargs)
+        return Call(self, args, kwargs, self._timeout)
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the function here, as an ordinary one."""
@@ -60,7 +61,7 @@ class Function(Generic[P, T]):
     @functools.cached_property
     def _signature(self) -> inspect.Signature | None:
         try:
-            # not that of what a decorator has wrapped: it may take other arguments
+            # not that of a function that a decorator has wrapped: it may take other arguments
             return inspect.signature(self._inner, follow_wrapped=False)
         except (TypeError, ValueError):  # some builtins have none
             return None
@@ -87,12 +88,12 @@ class Function(Generic[P, T]):
         __rrshift__ = __lt__ = __rmatmul__ = __rand__ = _refuse
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        # by reference like any function of a module: the module's name stands for this object, not for the
-        # inner function, which therefore can't be pickled by reference itself
+        # by reference, like any function of a module: its name there refers to this object, not to the inner
+        # function, which therefore can't be pickled by reference itself
         module, name = (getattr(self._inner, each, "") for each in ("__module__", "__qualname__"))
         if module != "__main__" and _found(module, name) is self:
             return name
-        return Function, (self._inner,)
+        return Function, (self._inner, self._timeout)
 
 
 def _found(module: str, name: str) -> object:
@@ -102,17 +103,27 @@ def _found(module: str, name: str) -> object:
         return None
 
 
-def function(inner: Callable[P, T]) -> Function[P, T]:
+@overload
+def function(inner: Callable[P, T], *, timeout: float | str | None = None) -> Function[P, T]: ...
+@overload
+def function(*, timeout: float | str | None = None) -> Callable[[Callable[P, T]], Function[P, T]]: ...
+@takes_only(
+    "Other limits are set by skyward_dask.options; retries, by compute.client.submit(f, x, retries=...)."
+)
+def function(inner: Any = None, *, timeout: float | str | None = None) -> Any:
     """Make a function whose calls are values.
 
     Parameters
     ----------
     inner : callable
+    timeout : float or str, optional
+        Seconds, or text such as ``"30s"``, for each call; needs process slots. `Call.with_timeout` overrides
+        it for one call.
 
     Returns
     -------
     Function
-        ``f(x)`` runs nothing and is a `Call`; ``f.local(x)`` runs it here.
+        ``f(x)`` runs nothing and is a `Call`; ``f.local(x)`` runs it here. Without `inner`, a decorator.
 
     Examples
     --------
@@ -124,9 +135,12 @@ def function(inner: Callable[P, T]) -> Function[P, T]:
     >>> double.local(4)
     8
     """
+    seconds = parse_timeout(timeout)
+    if inner is None:
+        return functools.partial(function, timeout=seconds)
     if not callable(inner):
         raise OperatorError(f"skyward_dask.function takes a function, not {described(inner)}.")
-    return Function(inner)
+    return Function(inner, seconds)
 
 
 def _uncalled(function: Function[..., Any]) -> OperatorError:
@@ -134,8 +148,8 @@ def _uncalled(function: Function[..., Any]) -> OperatorError:
     return OperatorError(f"{name} is a function, and operators take its calls: write {name}(...).")
 
 
-class Unrun:
-    """A call, or several: operators make something of it, and mistakes with them are told here."""
+class Unrun(NotRun):
+    """A call, or several: mistakes with operators are reported here."""
 
     __slots__ = ()
 
@@ -147,7 +161,7 @@ class Unrun:
             )
 
         def _reversed(self, other: object) -> NoReturn:
-            raise OperatorError(f"calls stand on the left: write `{self!r} >> compute`.")
+            raise OperatorError(f"the call goes on the left: write `{self!r} >> compute`.")
 
         __rrshift__ = __lt__ = _reversed
 
@@ -175,7 +189,7 @@ def _not_joined(left: object, right: object) -> OperatorError:
 
 
 def _unrun_in(value: object) -> Unrun | None:
-    """A call that is this value, or that is in it, if it is a list, a tuple, a set or a dict."""
+    """This value if it is a call, or a call in it, if it is a list, a tuple, a set or a dict."""
     if isinstance(value, Unrun):
         return value
     values: Iterable[object] = ()
@@ -196,7 +210,7 @@ class Call(Unrun, Generic[T]):
     timeout: float | None = None
 
     def with_timeout(self, seconds: float | str) -> Call[T]:
-        """The same call with a time limit, above which it gets `TaskTimeout`; needs process slots.
+        """The same call with a time limit, after which it gets `TaskTimeout`; needs process slots.
 
         Parameters
         ----------

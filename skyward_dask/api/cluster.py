@@ -18,7 +18,7 @@ from skyward_dask.api.openers import Consistency
 from skyward_dask.api.queues import Queue
 from skyward_dask.api.sets import Set
 from skyward_dask.api.targets import Target
-from skyward_dask.config import Worker, check_worker
+from skyward_dask.config import Worker, check_worker, takes_only
 from skyward_dask.errors import ConfigurationError, OperatorError
 from skyward_dask.extension.client.session import Client, Session, check_cluster, open_session
 from skyward_dask.extension.tracebacks import shortened
@@ -38,9 +38,9 @@ class Compute(Target):
         Worker processes of a local cluster (default 1), or the fewest and the most: then it adapts to its
         load. Leave it out with `cluster`, which has its own.
     worker : Worker, optional
-        The slots of each node; defaults to what Dask's configuration says. Its ``concurrency=None`` means
-        cores // nodes on a local cluster. With `cluster`, slots change only if it is given, and are put back
-        at the end.
+        The slots of each node; defaults to Dask's configuration (``skyward.worker``), which is ``Worker()``
+        unless you have changed it. Its ``concurrency=None`` means cores // nodes on a local cluster. With
+        `cluster`, slots change only if it is given, and are put back at the end.
     cluster : optional
         A Dask cluster object, or the address of a scheduler.
 
@@ -61,6 +61,9 @@ class Compute(Target):
     8
     """
 
+    @takes_only(
+        "Slots are configured by a Worker: Compute(worker=Worker(executor='process', concurrency=4))."
+    )
     def __init__(
         self,
         nodes: int | tuple[int, int] | None = None,

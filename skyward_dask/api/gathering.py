@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from skyward_dask.api.calls import Call, Function, Group, Unrun
 from skyward_dask.api.targets import Target, described, waiting_target
+from skyward_dask.config import takes_only
 from skyward_dask.errors import OperatorError
 from skyward_dask.extension.tracebacks import shortened
 
@@ -41,6 +42,7 @@ class Gather(Unrun, Generic[T]):
 def gather(*calls: Call[T], stream: Literal[False] = False, ordered: bool = True) -> Gather[list[T]]: ...
 @overload
 def gather(*calls: Call[T], stream: Literal[True], ordered: bool = True) -> Gather[Iterator[T]]: ...
+@takes_only("A time limit for each call is set by gather(...).with_timeout(seconds).")
 def gather(*calls: Call[Any], stream: bool = False, ordered: bool = True) -> Gather[Any]:
     """Collect calls, which ``gather(...) >> compute`` runs at once.
 
@@ -79,6 +81,8 @@ def _instead(value: object) -> str:
         return f": write {value.name}(...), with its arguments"
     if isinstance(value, Group):
         return ": write gather(f(x), g(y)), or (f(x) & g(y)) >> compute"
+    if callable(getattr(value, "result", None)):
+        return ": `client.gather(futures)` collects the results of futures"
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         return ": unpack it, gather(*calls)"
     return ". Decorate f with @skyward_dask.function, and its calls are values"

@@ -59,7 +59,7 @@ def waiting_target(value: object) -> Target:
     target = target_of(">>", value)
     if target.is_on_loop():
         raise OperatorError(
-            ">> waits, and would stop the event loop of this thread, which has to bring the result: use "
+            ">> waits, and would block the event loop of this thread, which has to deliver the result: use "
             "`await asyncio.wrap_future(f(x) > compute)`."
         )
     return target

@@ -9,7 +9,7 @@ from skyward_dask.errors import OperatorError
 T = TypeVar("T")
 
 
-class Unrun:
+class NotRun:
     """The base of calls that haven't run: see `skyward_dask.api.calls`."""
 
     __slots__ = ()
@@ -17,7 +17,7 @@ class Unrun:
 
 def refuse_unrun(result: T, key: object) -> T:
     """The result, unless it is a call that was to be run."""
-    if isinstance(result, Unrun):
+    if isinstance(result, NotRun):
         raise OperatorError(
             f"task {key!r} returned {result!r}, which hasn't run: calls of a @skyward_dask.function are for "
             "`f(x) >> compute`. Submit f.local, the ordinary function."

@@ -51,12 +51,12 @@ class LockState(State):
         held = self._held
         if held is None:
             raise LockError(
-                "nobody holds the lock: it was released before, or its holder was taken for lost."
+                "nobody holds the lock: it was released before, or its holder was considered lost."
             )
         if held.caller.owner != call.caller.owner:
             raise LockError(
-                f"the lock is held by {held.caller}, and {call.caller} can't release it: that is for the "
-                "run of the task, the actor or the client that acquired it."
+                f"the lock is held by {held.caller}, and {call.caller} can't release it: only the task run, "
+                "actor or client that acquired it can."
             )
         self._pass_on()
 

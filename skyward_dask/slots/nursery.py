@@ -113,7 +113,7 @@ class Nursery:
         try:
             number = template.start(child)
         except Exception as error:  # a function in `env` is the user's
-            self._fail(child, SlotStartFailed(f"slot {child.slot} has no environment: {error!r}"))
+            self._fail(child, SlotStartFailed(f"slot {child.slot} has no valid environment: {error!r}"))
         else:
             child.later(templates.PATIENCE, self._lose_if_deaf, template, number)
 

@@ -23,6 +23,7 @@ from skyward_dask.extension.generators import refuse_generator
 from skyward_dask.extension.log_records import forward
 from skyward_dask.extension.parcel import seal
 from skyward_dask.extension.private import GraphNode, set_executor, worker_context
+from skyward_dask.extension.unrun import refuse_unrun
 from skyward_dask.slots.child.forks import forks_end_here
 from skyward_dask.slots.child.link import Link
 
@@ -94,6 +95,7 @@ def run_task(
         with forks_end_here():
             result = spec(data)
         refuse_generator(result, key)
+        refuse_unrun(result, key)
         return result if lend_futures(result, worker, _here.link) else seal(result)
 
 

@@ -220,7 +220,7 @@ class WorkerCollections(WorkerPlugin):
             self._routes.forget_worker(message.worker)
             self._homes.forget(Forget(message.party, at=time()))
         except Exception:  # Dask would close the worker, with all results
-            logger.exception("What %s held isn't released", message.worker or message.party)
+            logger.exception("What %s held couldn't be released", message.worker or message.party)
 
     def destroy(self, spec: Spec) -> Future[None]:
         """End a collection; from any thread."""

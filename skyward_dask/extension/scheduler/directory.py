@@ -92,7 +92,7 @@ class Directory:
         if difference := spec.differs(entry.route.kind, entry.route.options):
             raise CollectionConflict(
                 f"there is a collection named {spec.name!r} already, and {difference}. Leave the option out, "
-                "take another name, or destroy() that one."
+                "use another name, or destroy() that one."
             )
         return entry.route
 

@@ -108,8 +108,8 @@ class Placement:
             failed |= failures
         reasons = "".join(f"\n  {worker}: {reason}" for worker, reason in failed.items())
         raise NoWorkers(
-            f"no worker takes {spec.kind} {spec.name!r}: one must be running that has skyward_dask in its "
-            f"environment.{reasons}"
+            f"no worker can host {spec.kind} {spec.name!r}: a worker with skyward_dask in its environment "
+            f"must be running.{reasons}"
         )
 
     async def _found(self, route: Route) -> dict[str, str]:
@@ -147,7 +147,7 @@ class Placement:
             )
             if reason := failure(answers[worker]):
                 if self._refusals.setdefault(worker, reason) is reason:
-                    logger.warning("%s takes no collections: %s", worker, reason)
+                    logger.warning("%s can't host collections: %s", worker, reason)
                 return reason
         if scheduler.workers.get(worker) is not ws or ws in self._leaving:
             return "it is gone"

@@ -23,6 +23,7 @@ from skyward_dask.extension.generators import refuse_generator
 from skyward_dask.extension.private import GraphNode
 from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.extension.tracebacks import shortened
+from skyward_dask.extension.unrun import refuse_unrun
 from skyward_dask.extension.worker.child_run import ChildRun, Usage, failed
 from skyward_dask.extension.worker.console import Console
 from skyward_dask.extension.worker.coroutine_task import LoopTask
@@ -171,4 +172,4 @@ class SlotExecutor(Executor):
         views = self._values.own_views(found, data, self._pools.config.kind == "process")
         slot = self._counts.threads.run(spec.key) if found.place is Place.THREAD else nullcontext()
         with shortened(), slot, self._counts.prefixes.thread(spec.key):
-            return called(spec.key, lambda: refuse_generator(spec(views), spec.key))
+            return called(spec.key, lambda: refuse_unrun(refuse_generator(spec(views), spec.key), spec.key))
