@@ -8,10 +8,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, InvalidStateError, ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
@@ -27,6 +28,8 @@ from skyward_dask.slots.pool_thread import PoolThread
 from skyward_dask.slots.preparation import Preparation, Setting
 from skyward_dask.slots.runs import Request, Run
 from skyward_dask.slots.statistics import SlotStatistics
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -292,10 +295,15 @@ def _settle(future: Future[Any], helpers: Executor, run: Run) -> None:
 
 def _settle_with(future: Future[Any], outcome: Form | BaseException | None) -> None:
     value, error = _loaded(outcome) if isinstance(outcome, Form) else (None, outcome)
-    if error is None:
-        future.set_result(value)
-    else:
-        future.set_exception(error)
+    try:
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+    except InvalidStateError:  # it was cancelled meanwhile
+        pass
+    except BaseException:  # of a callback's: nobody else sees it, and this thread lives on
+        logger.exception("a callback of %r has raised", future)
 
 
 def _loaded(form: Form) -> tuple[Any, BaseException | None]:

@@ -168,7 +168,11 @@ class SlotExecutor(Executor):
         """Compute a task in a thread of the worker."""
         self._counts.count(found)
         current.set(self.runs.get(spec.key))
-        views = self._values.own_views(found, data, self._pools.config.kind == "process")
+        in_processes = self._pools.config.kind == "process"
+
+        def compute() -> Any:
+            return refuse_generator(spec(self._values.own_views(found, data, in_processes)), spec.key)
+
         slot = self._counts.threads.run(spec.key) if found.place is Place.THREAD else nullcontext()
         with shortened(), slot, self._counts.prefixes.thread(spec.key):
-            return called(spec.key, lambda: refuse_generator(spec(views), spec.key))
+            return called(spec.key, compute)
