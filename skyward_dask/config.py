@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import import_module
-from pathlib import Path
+from importlib.resources import files
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -19,7 +19,7 @@ from skyward_dask.errors import ConfigurationError
 if TYPE_CHECKING:
     from skyward_dask.slots.preparation import Setting
 
-_DEFAULTS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "skyward.yaml").read_text())
+_DEFAULTS: dict[str, Any] = yaml.safe_load((files("skyward_dask") / "skyward.yaml").read_text())
 #: What may stand in each section of the configuration.
 _SECTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"skyward": _DEFAULTS["skyward"]}
