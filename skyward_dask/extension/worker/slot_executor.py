@@ -108,7 +108,7 @@ class SlotExecutor(Executor):
             return self._threads.submit(fn, *args, **kwargs)
         spec, data, delay = args
         try:
-            return self._run(spec, data, delay)
+            return called(spec.key, partial(self._run, spec, data, delay))
         except Exception as error:  # the task's own caller sees it
             return failed(error, delay)
 
