@@ -288,8 +288,10 @@ def _settle(future: Future[Any], helpers: Executor, run: Run) -> None:
     """Give a future what its run has come to; in a helper thread if that takes long."""
     outcome = run.outcome
     if isinstance(outcome, Form) and outcome.is_long:
-        helpers.submit(_settle_with, future, outcome)
-    elif not future.cancelled():
+        with suppress(RuntimeError):  # no thread can be started: the system's limit, or the interpreter exits
+            helpers.submit(_settle_with, future, outcome)
+            return
+    if not future.cancelled():
         _settle_with(future, outcome)
 
 

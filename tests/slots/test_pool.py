@@ -232,6 +232,20 @@ def test_a_callback_that_raises_harms_nobody(
     assert "from a callback" in caplog.text
 
 
+def test_no_more_threads(shared_pool: SlotPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large arguments and results need one, and do without where the system refuses it."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    children(shared_pool)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(shared_pool._thread.helpers, "_threads", set())
+    monkeypatch.setattr(shared_pool._thread.helpers, "_idle_semaphore", threading.Semaphore(0))
+    large = list(range(100_000))
+    assert shared_pool.submit(list, large).result(timeout=60) == large
+
+
 def test_a_child_imports_no_dask() -> None:
     """A child of the bare pool is light: of our package too only what it needs."""
     with SlotPool(1) as pool:
