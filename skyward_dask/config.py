@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from importlib import import_module
+from importlib.resources import files
 from inspect import signature
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
@@ -21,7 +21,7 @@ from skyward_dask.errors import ConfigurationError
 if TYPE_CHECKING:
     from skyward_dask.slots.preparation import Setting
 
-_DEFAULTS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "skyward.yaml").read_text())
+_DEFAULTS: dict[str, Any] = yaml.safe_load((files("skyward_dask") / "skyward.yaml").read_text())
 #: The settings of each section of the configuration.
 _SECTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"skyward": _DEFAULTS["skyward"]}

@@ -143,6 +143,7 @@ def sets() -> None:
 def counters() -> None:
     counter = sky.counter("x", consistency="strong")
     assert_type(counter.value, int)
+    assert_type(counter.get_value(), int)
     assert_type(int(counter), int)
     assert_type(counter.increment(5), int)
     assert_type(counter.decrement(), int)
@@ -169,6 +170,7 @@ def meeting() -> None:
     assert_type(barrier.wait(timeout=1), int)
     assert_type(barrier.parties, int)
     assert_type(barrier.n_waiting, int)
+    assert_type(barrier.get_n_waiting(), int)
     assert_type(barrier.broken, bool)
     barrier.abort()
     barrier.reset()

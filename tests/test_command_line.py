@@ -7,15 +7,17 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from dask.system import CPU_COUNT
-from distributed import Client, Event
+from distributed import Client, Event, get_worker
 from distributed.system import MEMORY_LIMIT
 
 import skyward_dask as sky
@@ -260,12 +262,46 @@ def test_slots_that_cannot_start_end_the_worker(
     assert "Error: the process of slot" in stderr
 
 
-def test_a_scheduler_without_the_package(launch: Launch, tmp_path: Path) -> None:
-    """A preloading worker exits, `install` raises; both say what is missing."""
-    (tmp_path / "hide").mkdir()
+@pytest.fixture
+def without_package(tmp_path: Path) -> str:
+    """A folder for PYTHONPATH: with it the package can't be found."""
+    hide = tmp_path / "hide"
+    hide.mkdir()
     hidden = "raise ModuleNotFoundError(\"No module named 'skyward_dask'\", name='skyward_dask')\n"
-    (tmp_path / "hide" / "skyward_dask.py").write_text(hidden)
-    scheduler = launch(*DASK, "scheduler", "--port", "0", "--no-dashboard", PYTHONPATH=str(tmp_path / "hide"))
+    (hide / "skyward_dask.py").write_text(hidden)
+    return str(hide)
+
+
+def test_a_worker_without_the_package_is_named(
+    launch: Launch, address: str, without_package: str, tmp_path: Path
+) -> None:
+    """By `install`, `resize` and `check`; one that imports the package from a zip file is as good as any."""
+    package = Path(sky.__file__).parent
+    with zipfile.ZipFile(tmp_path / "sky.zip", "w") as archive:
+        for file in package.rglob("*[!c]"):
+            archive.write(file, file.relative_to(package.parent))
+    worker = (*DASK, "worker", address, "--no-dashboard", "--no-nanny", "--nthreads", "1", "--name")
+    launch(*worker, "zip", PYTHONPATH=str(tmp_path / "sky.zip"))
+    launch(*worker, "without", PYTHONPATH=without_package)
+    slots = sky.Worker(concurrency=2, executor="process")
+    with Client(address) as client:
+        client.wait_for_workers(2, timeout=60)
+        bad = client.submit(lambda: get_worker().address, workers=["without"]).result()
+        named = rf"on 1 worker\(s\).*:\n  {bad}: skyward_dask, or a part of it, isn't installed"
+        for change in (partial(sky.install, client, slots), partial(sky.resize, client, 3)):
+            with pytest.raises(sky.InstallError, match=named):
+                change()
+        assert sorted(client.nthreads().values()) == [1, 3]
+        (problem,) = sky.check(client).problems
+        assert problem.startswith(f"{bad}: ") and "isn't installed" in problem
+        found = client.submit(lambda: sys.modules["skyward_dask"].__file__, workers=["zip"])
+        assert "sky.zip" in found.result()
+        sky.uninstall(client)
+
+
+def test_a_scheduler_without_the_package(launch: Launch, without_package: str) -> None:
+    """A preloading worker exits, `install` raises; both say what is missing."""
+    scheduler = launch(*DASK, "scheduler", "--port", "0", "--no-dashboard", PYTHONPATH=without_package)
     assert scheduler.stderr
     address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at" in line)
     process = launch(*DASK_WORKER, address, "--no-dashboard", "--no-nanny")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dask.sizeof import sizeof
-from distributed import Client, LocalCluster, wait
+from distributed import Client, LocalCluster, get_worker, wait
 
 import skyward_dask as sky
 
@@ -154,12 +154,12 @@ def test_a_bag_with_arrays_arrives_whole(shared_client: Client) -> None:
 class Shy:
     """Can't be unpickled in some processes; with an array, which may be shared."""
 
-    def __init__(self, fled: set[int]) -> None:
-        self.fled, self.array = fled, np.ones(MIB)
+    def __init__(self, fled: set[int], error: type[BaseException] = ZeroDivisionError) -> None:
+        self.fled, self.error, self.array = fled, error, np.ones(MIB)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if not state["fled"] or os.getpid() in state["fled"]:
-            raise ZeroDivisionError("never here")
+            raise state["error"]("never here")
         vars(self).update(state)
 
 
@@ -167,11 +167,15 @@ def total(shy: Shy) -> float:
     return float(shy.array.sum())
 
 
-def test_what_the_worker_cannot_unpickle_serves_those_who_can(shared_client: Client) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+def test_what_the_worker_cannot_unpickle_serves_those_who_can(
+    shared_client: Client, error: type[BaseException]
+) -> None:
     """Other slots, here and elsewhere, and the client; a thread of the worker says what it can't have."""
     client = shared_client
     here, other = sorted(client.nthreads())
-    shy = client.submit(Shy, {client.run(os.getpid)[here]}, workers=[here], pure=False)
+    pids = client.run(os.getpid)
+    shy = client.submit(Shy, {pids[here]}, error, workers=[here], pure=False)
     assert client.submit(total, shy, workers=[here], pure=False).result() == MIB
     with dask.annotate(executor="thread"):
         thread = client.submit(total, shy, workers=[here], pure=False)
@@ -179,6 +183,58 @@ def test_what_the_worker_cannot_unpickle_serves_those_who_can(shared_client: Cli
         thread.result()
     assert total(shy.result()) == MIB
     assert client.submit(total, shy, workers=[other], pure=False).result() == MIB
+    assert client.run(os.getpid) == pids
+
+
+class Hostile:
+    """Raises what would end a process, if it is pickled or unpickled in that one; and has no size."""
+
+    def __init__(self, pid: int, ballast: int = 0) -> None:
+        self.pid, self.ballast = pid, list(range(ballast))
+
+    def refuse(self) -> None:
+        if os.getpid() == self.pid:
+            raise SystemExit("not me")
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.refuse()
+        return vars(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.refuse()
+
+    def __sizeof__(self) -> int:
+        raise ZeroDivisionError
+
+
+def take(given: Any) -> int:
+    return len(given.ballast)
+
+
+async def take_on_the_loop(given: Any) -> int:
+    return len(given)
+
+
+@pytest.mark.parametrize("ballast", [0, 200_000], ids=["small", "large"])
+def test_what_would_end_the_worker_is_the_tasks_error(shared_client: Client, ballast: int) -> None:
+    """A value that raises SystemExit there: a result, an argument, a request, one of many for a coroutine."""
+    client = shared_client
+    here = min(client.nthreads())
+    pids = client.run(os.getpid)
+    pid = pids[here]
+    with dask.annotate(executor="thread"):
+        made = client.submit(Hostile, pid, ballast, workers=[here], pure=False)
+    many = client.submit(lambda: [Hostile(pid)] + [0] * 200_000, workers=[here], pure=False)
+    for future in (
+        client.submit(take, made, workers=[here], pure=False),
+        client.submit(lambda: get_worker().log_event("x", Hostile(pid, ballast)), workers=[here], pure=False),
+        client.submit(take_on_the_loop, many, workers=[here], pure=False),
+    ):
+        with pytest.raises(sky.SerializationError, match="not me"):
+            future.result(timeout=60)
+    assert client.submit(len, many, workers=[here], pure=False).result() == 200_001
+    assert client.run(os.getpid) == pids
 
 
 def test_what_nobody_can_unpickle_is_named(shared_client: Client) -> None:

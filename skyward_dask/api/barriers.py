@@ -37,34 +37,34 @@ class Barrier(Handle):
         """The number of parties that have to arrive."""
         return one(Ask("parties", reads=True))
 
-    _get_parties, parties_async = both(_parties)
+    get_parties, parties_async = both(_parties)
 
     def _n_waiting(self) -> Steps[int]:
         """The number of parties that are waiting."""
         return one(Ask("n_waiting", reads=True))
 
-    _get_n_waiting, n_waiting_async = both(_n_waiting)
+    get_n_waiting, n_waiting_async = both(_n_waiting)
 
     def _broken(self) -> Steps[bool]:
         """Whether the barrier is broken."""
         return one(Ask("broken", reads=True))
 
-    _get_broken, broken_async = both(_broken)
+    get_broken, broken_async = both(_broken)
 
     @property
     def parties(self) -> int:
         """The number of parties that have to arrive."""
-        return self._get_parties()
+        return self.get_parties()
 
     @property
     def n_waiting(self) -> int:
         """The number of parties that are waiting."""
-        return self._get_n_waiting()
+        return self.get_n_waiting()
 
     @property
     def broken(self) -> bool:
         """Whether the barrier is broken."""
-        return self._get_broken()
+        return self.get_broken()
 
     def _abort(self) -> Steps[None]:
         """Break the barrier: those who wait, and those who arrive later, get `BrokenBarrierError`."""

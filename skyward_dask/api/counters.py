@@ -17,12 +17,12 @@ class Counter(Handle):
         """The current value."""
         return one(Ask("value", reads=True))
 
-    _get_value, value_async = both(_value)
+    get_value, value_async = both(_value)
 
     @property
     def value(self) -> int:
         """The current value."""
-        return self._get_value()
+        return self.get_value()
 
     def _increment(self, n: int = 1) -> Steps[int]:
         """Add `n`, and return the new value."""
@@ -49,6 +49,6 @@ class Counter(Handle):
     compare_and_set, compare_and_set_async = both(_compare_and_set)
 
     def __int__(self) -> int:
-        return self._get_value()
+        return self.get_value()
 
     __index__ = __int__

@@ -19,10 +19,11 @@ from types import MappingProxyType
 from typing import Any, ClassVar, SupportsIndex, cast
 
 from dask.sizeof import sizeof
+from distributed.sizeof import safe_sizeof
 
 from skyward_dask.errors import SerializationError
 from skyward_dask.slots.framing import Part
-from skyward_dask.slots.pickling import dumps, loads
+from skyward_dask.slots.pickling import dumps, loads, unloadable
 
 #: Bytes from which a result stays closed: it takes milliseconds to unpickle, as long as a turn of the
 #: worker's loop may take.
@@ -57,8 +58,19 @@ class Parcel(metaclass=_ParcelType):
         self._parts = parts
 
     def open(self) -> Any:
-        """A new copy of the value."""
-        return loads(self._parts)
+        """A new copy of the value.
+
+        Raises
+        ------
+        SerializationError
+            It can't be unpickled here.
+        """
+        try:
+            return loads(self._parts)
+        except BaseException as error:  # a user's `__setstate__` may raise anything
+            raise unloadable(
+                f"a task's result, a {self.content.__name__},", "here", self._parts, error
+            ) from error
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         # Dask agrees on an older protocol with some peers, which has no buffers
@@ -100,7 +112,7 @@ class Foreign(Parcel):
 def _opened_or_named(name: str, *parts: Part) -> Any:
     try:
         return loads(list(parts))
-    except Exception as error:
+    except BaseException as error:
         raise SerializationError(
             f"{name} can't be unpickled here: {error!r}. It can be in a slot's process: have a task return "
             "what you need of it."
@@ -146,7 +158,7 @@ class Sealed:
 
     def __init__(self, value: Any) -> None:
         self._content = type(value).__name__
-        self._nbytes = sizeof(value)
+        self._nbytes = safe_sizeof(value)
         self._parts = dumps(value)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -159,7 +171,7 @@ def _received(content: str, nbytes: int, *parts: Part) -> Parcel:
 
 def seal(value: Any) -> Any:
     """Close a large value of many objects; anything else stays as it is."""
-    if type(value) not in _CLASSES or may_have_buffers(value) or sizeof(value) < SEAL_FROM:
+    if type(value) not in _CLASSES or may_have_buffers(value) or safe_sizeof(value) < SEAL_FROM:
         return value
     return Sealed(value)
 

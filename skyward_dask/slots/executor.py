@@ -8,10 +8,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
@@ -27,6 +29,8 @@ from skyward_dask.slots.pool_thread import PoolThread
 from skyward_dask.slots.preparation import Preparation, Setting
 from skyward_dask.slots.runs import Request, Run
 from skyward_dask.slots.statistics import SlotStatistics
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -286,17 +290,24 @@ def _settle(future: Future[Any], helpers: Executor, run: Run) -> None:
     """Give a future what its run has come to; in a helper thread if that takes long."""
     outcome = run.outcome
     if isinstance(outcome, Form) and outcome.is_long:
-        helpers.submit(_settle_with, future, outcome)
-    elif not future.cancelled():
+        with suppress(RuntimeError):  # no thread can be started: the system's limit, or the interpreter exits
+            helpers.submit(_settle_with, future, outcome)
+            return
+    if not future.cancelled():
         _settle_with(future, outcome)
 
 
 def _settle_with(future: Future[Any], outcome: Form | BaseException | None) -> None:
     value, error = _loaded(outcome) if isinstance(outcome, Form) else (None, outcome)
-    if error is None:
-        future.set_result(value)
-    else:
-        future.set_exception(error)
+    try:
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+    except InvalidStateError:  # it was cancelled meanwhile
+        pass
+    except BaseException:  # of a callback's: nobody else sees it, and this thread lives on
+        logger.exception("a callback of %r has raised", future)
 
 
 def _loaded(form: Form) -> tuple[Any, BaseException | None]:

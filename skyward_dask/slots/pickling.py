@@ -51,11 +51,11 @@ def unpicklable(what: Iterable[tuple[str, object]], error: BaseException) -> Ser
     for name, value in what:
         try:
             dumps(value)
-        except Exception:  # that is what we are looking for; the caller gets it named
+        except BaseException:  # that is what we are looking for; the caller gets it named
             named = f"{name}, of type {type(value).__module__}.{type(value).__qualname__},"
             break
     return SerializationError(
-        f"{named} can't be pickled on its way between a worker and its slot's process: {error!r}. "
+        f"{named} can't be pickled on its way between a worker and its slot's process: {_text(error)}. "
         "Pass what it is made from and build it in the task, or run the task with executor='thread'."
     )
 
@@ -63,8 +63,8 @@ def unpicklable(what: Iterable[tuple[str, object]], error: BaseException) -> Ser
 def unloadable(what: str, where: str, parts: Sequence[Part], error: BaseException) -> SerializationError:
     """The error of something that can't be unpickled: it names what couldn't be built."""
     return SerializationError(
-        f"{what} can't be unpickled {where}, at {_culprit(parts)}: {error!r}. A module may be missing there, "
-        "or the class can't be recreated from its pickle."
+        f"{what} can't be unpickled {where}, at {_culprit(parts)}: {_text(error)}. "
+        "A module may be missing there, or the class can't be recreated from its pickle."
     )
 
 

@@ -329,6 +329,6 @@ def _pickled_calls(preparation: Preparation) -> list[Part]:
     initializer, health_check = calls = preparation.initializer, preparation.health_check
     try:
         return dumps(calls)
-    except Exception as error:
+    except BaseException as error:
         named = ("the initializer", initializer), ("the health check", health_check)
         raise unpicklable(named, error) from error

@@ -99,7 +99,7 @@ def _text(name: str, value: Setting, slot: int | None) -> str | None:
         return None
     try:
         text: object = value(slot)
-    except Exception as error:
+    except BaseException as error:
         raise ValueError(f"the function for {name} raised {error!r}") from error
     if not isinstance(text, str):
         raise TypeError(f"{name} must be a string, and its function returned {text!r}")

@@ -7,30 +7,33 @@ and is answered later. Shared memory for a result is found in a helper thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Executor, Future
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from skyward_dask.slots.aside import aside
 from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.framing import Frame, Kind, Part
-from skyward_dask.slots.pickling import dump_exception, dumps, loads, unpicklable
+from skyward_dask.slots.pickling import dump_exception, dumps, loads, unloadable, unpicklable
 
 
 def serve(child: ChildProcess, frame: Frame) -> None:
     """Carry out a request, and answer it now or later."""
     try:
         value = _carry_out(child, frame)
-    except Exception as error:  # it is the task's to see
+    except BaseException as error:  # the task's to see, whatever it is
         _answer(child, frame.number, False, dump_exception(error))
         return
+    answer = partial(_answer_with_outcome, child, frame.number)
     if isinstance(value, Future) and not value.done():
-        value = asyncio.wrap_future(value)
-    if isinstance(value, Future):
-        _answer_with_outcome(child, frame.number, value)
+        # not by a future of asyncio's, which takes no StopIteration: its task would wait for ever
+        value.add_done_callback(partial(_post, asyncio.get_running_loop(), answer))
+    elif isinstance(value, Future):
+        answer(value)
     elif isinstance(value, asyncio.Future):
-        value.add_done_callback(partial(_answer_with_outcome, child, frame.number))
+        value.add_done_callback(answer)
     else:
         _answer_with(child, frame.number, value)
 
@@ -42,7 +45,7 @@ def _carry_out(child: ChildProcess, frame: Frame) -> Any:
         raise RuntimeError(f"{name} needs the worker, and the task that asked has ended")
     if request.serve is None:
         raise RuntimeError(f"{name} needs a worker, and there is none here")
-    args, kwargs = loads(frame.parts)
+    args, kwargs = _arguments(name, frame.parts)
     return request.serve(name, args, kwargs)
 
 
@@ -51,10 +54,23 @@ def _answer(child: ChildProcess, number: int, done: bool, parts: Sequence[Part])
         child.answers.send(Frame(Kind.ANSWER, number, (done,), parts))
 
 
+def _post(loop: asyncio.AbstractEventLoop, answer: Callable[[Future[Any]], None], value: Future[Any]) -> None:
+    with suppress(RuntimeError):  # the loop has ended, and all children with it
+        loop.call_soon_threadsafe(answer, value)
+
+
+def _arguments(name: str, parts: Sequence[Part]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    try:
+        args, kwargs = loads(parts)
+    except BaseException as error:  # a user's `__setstate__` may raise anything
+        raise unloadable(f"an argument of {name}", "in the worker", parts, error) from error
+    return args, kwargs
+
+
 def _answer_with(child: ChildProcess, number: int, value: object) -> None:
     try:
         done, parts = True, dumps(value)
-    except Exception as error:
+    except BaseException as error:
         done, parts = False, dump_exception(unpicklable([("the worker's answer", value)], error))
     _answer(child, number, done, parts)
 

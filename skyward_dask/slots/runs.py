@@ -71,7 +71,7 @@ class Request:
         """
         try:
             parts = dumps((self.function, self.args, self.kwargs))
-        except Exception as error:
+        except BaseException as error:  # a user's `__reduce__` may raise anything
             raise unpicklable(self.named(), error) from error
         return share(parts, segments), *self.attached()
 

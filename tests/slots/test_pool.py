@@ -20,7 +20,7 @@ from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -38,6 +38,13 @@ pytestmark = pytest.mark.platform
 def shared_pool() -> Iterator[SlotPool]:
     with SlotPool(2) as pool:
         yield pool
+
+
+def children(pool: SlotPool) -> set[int]:
+    """The pids of its children, once they are there."""
+    while None in (found := {slot.pid for slot in pool.snapshots()}):
+        time.sleep(0.001)
+    return cast(set[int], found)
 
 
 def block(started: str, release: str) -> int:
@@ -164,10 +171,79 @@ def test_what_cannot_be_pickled_fails_that_call_alone(
     shared_pool: SlotPool, call: tuple[Any, ...], named: str
 ) -> None:
     """The error names it, and the slot lives on."""
-    before = {slot.pid for slot in shared_pool.snapshots()}
+    before = children(shared_pool)
     with pytest.raises(SerializationError, match=named):
         shared_pool.submit(*call).result()
-    assert {slot.pid for slot in shared_pool.snapshots()} == before
+    assert children(shared_pool) == before
+
+
+class Hostile:
+    """Raises when it is pickled, or unpickled in one process."""
+
+    def __init__(self, error: type[BaseException], refused: int = 0) -> None:
+        self.error, self.refused, self.ballast = error, refused, list(range(30_000))
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not self.refused:
+            raise self.error("hostile")
+        return vars(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if os.getpid() == state["refused"]:
+            raise state["error"]("hostile")
+        vars(self).update(state)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, CancelledError, asyncio.CancelledError],
+)
+def test_whatever_pickling_raises_is_the_calls_error(
+    shared_pool: SlotPool, error: type[BaseException]
+) -> None:
+    """Wherever that is: on the pool's loop, in a helper thread; of an argument and of a result."""
+    before = children(shared_pool)
+    for call in (
+        (abs, Hostile(error)),
+        (print, Hostile(error), "long" * 10_000),
+        (Hostile, error, os.getpid()),
+        (lambda *args: vars(Hostile(*args)).pop("ballast") and Hostile(*args), error, os.getpid()),
+    ):
+        with pytest.raises(SerializationError, match=r"Hostile.*hostile") as caught:
+            shared_pool.submit(*call).result(timeout=60)
+        assert type(caught.value.__cause__) is error
+    assert children(shared_pool) == before
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_callback_that_raises_harms_nobody(
+    shared_pool: SlotPool, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told in the log, as `concurrent.futures` does with any exception of a callback."""
+    called: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def callback(future: Future[None]) -> None:
+        called.put(future.result())
+        raise error("from a callback")
+
+    shared_pool.submit(time.sleep, 0.1).add_done_callback(callback)
+    called.get(timeout=60)
+    assert shared_pool.submit(abs, -1).result(timeout=60) == 1
+    assert "from a callback" in caplog.text
+
+
+def test_no_more_threads(shared_pool: SlotPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large arguments and results need one, and do without where the system refuses it."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    children(shared_pool)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(shared_pool._thread.helpers, "_threads", set())
+    monkeypatch.setattr(shared_pool._thread.helpers, "_idle_semaphore", threading.Semaphore(0))
+    large = list(range(100_000))
+    assert shared_pool.submit(list, large).result(timeout=60) == large
 
 
 def test_a_child_imports_no_dask() -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,22 @@ def test_an_answer_to_a_child_that_does_not_read(end: str) -> None:
         else:
             assert pool.interrupt(run)
             assert isinstance(outcome.exception(), CancelledError)
+
+
+def test_callers_of_a_pool_that_is_held_up() -> None:
+    """Don't wait for it: more of them than its loop's wake-up socket holds bytes."""
+    held, release = threading.Event(), threading.Event()
+
+    def hold(*_: str) -> None:
+        held.set()
+        release.wait()
+
+    with SlotPool(1, on_output=hold) as pool:
+        futures = [pool.submit(print, "a line")]
+        held.wait()
+        futures += [pool.submit(print) for _ in range(1_000)]
+        release.set()
+        wait(futures)
 
 
 _STOPS = """

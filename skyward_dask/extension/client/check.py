@@ -9,6 +9,7 @@ from typing import Any
 
 from distributed import Client
 
+from skyward_dask import __version__
 from skyward_dask.config import parse_timeout, takes_only
 from skyward_dask.extension.client.tables import as_html
 from skyward_dask.extension.connection import checked, connected
@@ -106,22 +107,29 @@ def check(client: Client, timeout: float | str = _PATIENCE) -> Check:
 async def _check(client: Client, timeout: float) -> Check:
     scheduler = await connected(client)
     versions = await client.get_versions(packages=list(_PACKAGES))  # type: ignore[misc]
-    answers = await scheduler.skyward_check(timeout=timeout)
-    workers = {
-        address: WorkerCheck(
-            _versions(found),
-            answers.get(address, {}).get("executor"),
-            tuple(answers.get(address, {}).get("features", ())),
-            dict(answers.get(address, {}).get("slots", ())),
-        )
-        for address, found in versions["workers"].items()
-    }
-    ours, its = _versions(versions["client"]), _versions(versions["scheduler"])
-    return Check(ours, its, workers, tuple(_problems(ours, its, workers)))
+    answer = await scheduler.skyward_check(timeout=timeout)
+    answers: dict[str, dict[str, Any]] = answer["workers"]
+    found = {address: (answers.get(address, {}), known) for address, known in versions["workers"].items()}
+    workers = {address: _worker(*both) for address, both in found.items()}
+    ours = _versions(versions["client"], __version__)
+    its = _versions(versions["scheduler"], answer["version"])
+    reasons = {address: told["reason"] for address, told in answers.items() if "reason" in told}
+    return Check(ours, its, workers, tuple(_problems(ours, its, workers, reasons)))
 
 
-def _versions(found: Mapping[str, Any] | None) -> dict[str, str | None]:
+def _worker(told: Mapping[str, Any], known: Mapping[str, Any]) -> WorkerCheck:
+    return WorkerCheck(
+        _versions(known, told.get("version")),
+        told.get("executor"),
+        tuple(told.get("features", ())),
+        dict(told.get("slots", ())),
+    )
+
+
+def _versions(found: Mapping[str, Any] | None, own: str | None) -> dict[str, str | None]:
+    """What is installed; `own` is what our package says of itself: one in a zip file isn't installed."""
     known = {**found["packages"], **found["host"]} if found else {}
+    known["skyward_dask"] = own or known.get("skyward_dask")
     return {package: _short(known.get(package)) for package in _PACKAGES}
 
 
@@ -130,7 +138,10 @@ def _short(version: object) -> str | None:
 
 
 def _problems(
-    ours: dict[str, str | None], its: dict[str, str | None], workers: Mapping[str, WorkerCheck]
+    ours: dict[str, str | None],
+    its: dict[str, str | None],
+    workers: Mapping[str, WorkerCheck],
+    reasons: Mapping[str, str],
 ) -> Iterator[str]:
     if its != ours:
         yield f"scheduler: {_difference(its, ours)}"
@@ -138,13 +149,19 @@ def _problems(
         if worker.versions != ours:
             yield f"{address}: {_difference(worker.versions, ours)}"
         if worker.executor is None:
-            yield (
-                f"{address}: it has no skyward_dask slots. Call skyward_dask.install(client, …), or start it "
-                "with --preload skyward_dask; any other --preload makes Dask ignore the configured ones."
-            )
+            yield f"{address}: it has no skyward_dask slots{_remedy(reasons.get(address))}"
         for index, wrong in worker.slots.items():
             if wrong:
                 yield f"{address}: slot {index}: {wrong}"
+
+
+def _remedy(reason: str | None) -> str:
+    if reason is not None:
+        return f", and can't have any: {reason}."
+    return (
+        ". Call skyward_dask.install(client, …), or start it with --preload skyward_dask; any other "
+        "--preload makes Dask ignore the configured ones."
+    )
 
 
 def _difference(theirs: dict[str, str | None], ours: dict[str, str | None]) -> str:

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import re
+from importlib import import_module
 from typing import Any
 
-from distributed.protocol.pickle import loads
+from distributed.protocol.pickle import dumps, loads
 from distributed.protocol.serialize import Serialized, deserialize
+
+from skyward_dask import __version__
+
+#: What the import of our package raises where it isn't installed, by its repr or as text.
+_MISSING = re.compile(r"^ModuleNotFoundError\W.*'skyward_dask\b")
 
 
 def failure(answer: Any) -> str:
     """What went wrong according to a worker's answer; empty if nothing did."""
     if isinstance(answer, dict) and answer.get("status") == "error":
         return failure(_unpickled(answer["exception"])) or str(answer["exception_text"])
-    if isinstance(answer, ModuleNotFoundError) and (answer.name or "").startswith("skyward_dask"):
-        return "skyward_dask, or a part of it, isn't installed in its environment"
-    return f"{type(answer).__name__}: {answer}" if isinstance(answer, BaseException) else ""
+    if not isinstance(answer, BaseException):
+        return ""
+    # a bare Exception is what a scheduler, which unpickles nothing, makes of a worker's error: its repr
+    text = str(answer) if type(answer) is Exception else f"{type(answer).__name__}: {answer}"
+    missing = "skyward_dask, or a part of it, isn't installed in its environment"
+    return missing if _MISSING.search(text) else text
+
+
+def look() -> str:
+    """The version of the package where this runs; it can be imported there."""
+    import_module("skyward_dask.extension.worker.plugin")
+    return __version__
+
+
+def to_look() -> dict[str, Any]:
+    """A message that has a worker `look`, though it may not have the package."""
+    return {"op": "run", "function": dumps(look)}
+
+
+def looked(answer: Any) -> dict[str, Any]:
+    """What came of it."""
+    if reason := failure(answer):
+        return {"reason": reason}
+    return {"version": _unpickled(answer["result"])}
 
 
 def _unpickled(error: Any) -> object:

@@ -10,9 +10,10 @@ from distributed.metrics import time
 from distributed.protocol.pickle import loads
 from distributed.scheduler import WorkerState, WorkerStatusPlugin
 
+from skyward_dask import __version__
 from skyward_dask.extension.batching import Pace
 from skyward_dask.extension.registration import NAME, NODE, TOPIC
-from skyward_dask.extension.scheduler.answers import failure
+from skyward_dask.extension.scheduler.answers import failure, looked, to_look
 from skyward_dask.extension.scheduler.directory import Directory
 from skyward_dask.extension.scheduler.reports import Reports
 from skyward_dask.extension.scheduler.retirement import Retirement
@@ -128,11 +129,11 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         if missing := [worker for worker in chosen if worker not in scheduler.workers]:
             return dict.fromkeys(missing, "there is no such worker")
         without = [worker for worker in chosen if worker not in self._nodes]
-        failures = dict.fromkeys(without, "it has no skyward_dask slots: call install first")
-        message = {"op": "skyward_resize", "slots": slots}
+        looked_at = await self._look(without)
+        no_slots = "it has no skyward_dask slots: call install first"
+        failures = {worker: found.get("reason", no_slots) for worker, found in looked_at.items()}
         nodes = [worker for worker in chosen if worker in self._nodes]
-        # an empty list would mean all workers to Dask
-        answers = await scheduler.broadcast(msg=message, workers=nodes, on_error="return") if nodes else {}
+        answers = await self._broadcast(nodes, {"op": "skyward_resize", "slots": slots})
         failures |= {worker: failure(answer) for worker, answer in answers.items() if answer != "OK"}
         done = {a: scheduler.workers[a] for a in chosen if a in scheduler.workers and a not in failures}
         if done:
@@ -153,7 +154,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         plugins = self.scheduler.worker_plugins
         previous = plugins.get(NAME)
         plugins[NAME] = plugin
-        failures = await self._broadcast(plugin)
+        failures = await self._add(plugin)
         if failures and previous is None:
             plugins.pop(NAME, None)
         elif failures and previous is not None:
@@ -163,16 +164,17 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     async def uninstall(self, removal: bytes) -> dict[str, str]:
         """Give every worker its own executor back; workers that join follow their own flags."""
         self.scheduler.worker_plugins.pop(NAME, None)
-        return await self._broadcast(removal)
+        failures = await self._add(removal)
+        return {worker: text for worker, text in failures.items() if worker in self._nodes}
 
     async def installed(self) -> bytes | None:
         """The plugin that workers that join get, if there is one."""
         pickled: bytes | None = self.scheduler.worker_plugins.get(NAME)
         return pickled
 
-    async def _broadcast(self, plugin: bytes) -> dict[str, str]:
+    async def _add(self, plugin: bytes) -> dict[str, str]:
         message = {"op": "plugin-add", "plugin": plugin, "name": NAME}
-        answers = await self.scheduler.broadcast(msg=message, on_error="return")
+        answers = await self._broadcast(list(self.scheduler.workers), message)
         return {worker: text for worker, answer in answers.items() if (text := failure(answer))}
 
     async def has_slots(self) -> bool | None:
@@ -186,11 +188,28 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         return await self.reports.up_to_date(self._nodes)
 
     async def check(self, timeout: float) -> dict[str, Any]:
-        """How each node is; workers without slots have nothing to tell."""
-        message = {"op": "skyward_check", "timeout": timeout}
-        answers = await self.scheduler.broadcast(msg=message, workers=list(self._nodes), on_error="return")
+        """How each worker is, and the version of the package here."""
+        without = [worker for worker in self.scheduler.workers if worker not in self._nodes]
+        workers = await self._ask({"op": "skyward_check", "timeout": timeout})
+        return {"version": __version__, "workers": workers | await self._look(without)}
+
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        answers = await self._broadcast(list(self._nodes), message)
         # one that is leaving may not answer, or no longer as a node
         return {worker: a for worker, a in answers.items() if isinstance(a, dict) and "slots" in a}
+
+    async def _look(self, without: list[str]) -> dict[str, Any]:
+        """The version that workers without slots could have them by, or the reason why they can't."""
+        answers = await self._broadcast(without, to_look())
+        return {worker: looked(answer) for worker, answer in answers.items()}
+
+    async def _broadcast(self, workers: list[str], message: dict[str, Any]) -> dict[str, Any]:
+        if not workers:  # which would mean all of them to Dask
+            return {}
+        answers: dict[str, Any] = await self.scheduler.broadcast(
+            msg=message, workers=workers, on_error="return"
+        )
+        return answers
 
 
 def attach(scheduler: Scheduler) -> None:

@@ -11,10 +11,10 @@ from pickle import PickleBuffer
 from typing import Any
 
 from dask.base import get_annotations
-from dask.sizeof import sizeof
 from distributed import Reschedule
 from distributed.core import error_message
 from distributed.metrics import context_meter, time
+from distributed.sizeof import safe_sizeof as sizeof
 
 from skyward_dask.errors import SerializationError, SlotCrashed, SlotStartFailed, TaskTimeout
 from skyward_dask.extension.child.task import run_task
@@ -171,7 +171,7 @@ class ChildRun:
         """Dask's message for an outcome; its value is unpickled here."""
         try:
             with shortened():
-                value = called(self._spec.key, value_of)
+                value, size = called(self._spec.key, lambda: _sized(value_of()))
         except RunEnded:  # nobody wants it any more, or its pool was ended with the worker
             return _failure(Reschedule())
         except Exception as error:  # the task's: Dask gives it to those who wait for it
@@ -179,7 +179,6 @@ class ChildRun:
                 error.worker = error.worker or self._address  # of a task within the task: that one's
             return _failure(error)
         kind = type(value) if value is not None else None
-        size = sizeof(value)
         return {"op": "task-finished", "status": "OK", "result": value, "nbytes": size, "type": kind}
 
     def _value(self, outcome: Form | BaseException | None) -> Any:
@@ -218,6 +217,10 @@ def failed(error: BaseException, delay: float) -> asyncio.Future[dict[str, Any]]
     future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
     future.set_result(_failure(error) | {"start": now, "stop": now, "thread": 0})
     return future
+
+
+def _sized(value: Any) -> tuple[Any, int]:
+    return value, sizeof(value)
 
 
 def _failure(error: BaseException) -> dict[str, Any]:

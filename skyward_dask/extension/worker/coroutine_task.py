@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from skyward_dask.extension.dask_errors import awaited
+from skyward_dask.extension.parcel import Parcel
 from skyward_dask.extension.private import GraphNode
 
 
@@ -28,7 +29,12 @@ class LoopTask(GraphNode):
         return spec if isinstance(spec, cls) else cls(spec)
 
     def __call__(self, values: Mapping[Any, Any] = {}) -> Any:
-        return awaited(self.key, self.spec(values))
+        return awaited(self.key, self._computed(values))
+
+    async def _computed(self, values: Mapping[Any, Any]) -> Any:
+        # what the worker couldn't open, nobody can here: its error is the task's
+        given = {key: v.open() if isinstance(v, Parcel) else v for key, v in values.items()}
+        return await self.spec(given)
 
     @property
     def is_coro(self) -> bool:

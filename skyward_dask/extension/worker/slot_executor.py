@@ -109,7 +109,7 @@ class SlotExecutor(Executor):
             return self._threads.submit(fn, *args, **kwargs)
         spec, data, delay = args
         try:
-            return self._run(spec, data, delay)
+            return called(spec.key, partial(self._run, spec, data, delay))
         except Exception as error:  # the task's own caller sees it
             return failed(error, delay)
 
@@ -169,7 +169,12 @@ class SlotExecutor(Executor):
         """Compute a task in a thread of the worker."""
         self._counts.count(found)
         current.set(self.runs.get(spec.key))
-        views = self._values.own_views(found, data, self._pools.config.kind == "process")
+        in_processes = self._pools.config.kind == "process"
+
+        def compute() -> Any:
+            value = spec(self._values.own_views(found, data, in_processes))
+            return refuse_unrun(refuse_generator(value, spec.key), spec.key)
+
         slot = self._counts.threads.run(spec.key) if found.place is Place.THREAD else nullcontext()
         with shortened(), slot, self._counts.prefixes.thread(spec.key):
-            return called(spec.key, lambda: refuse_unrun(refuse_generator(spec(views), spec.key), spec.key))
+            return called(spec.key, compute)

@@ -8,6 +8,7 @@ from typing import Any
 
 from distributed import Worker as DaskWorker
 
+from skyward_dask import __version__
 from skyward_dask.extension.patches import Patches
 from skyward_dask.extension.registration import NAME
 from skyward_dask.extension.worker.counts import Counts
@@ -70,6 +71,7 @@ class SlotReport:
         """What the platform offers, and how the process slots are."""
         pool = self._pools.current
         return {
+            "version": __version__,
             "executor": self._pools.config.kind,
             "features": [feature.value for feature in Feature if available(feature)],
             "slots": await probe(pool, self._worker.state.nthreads, timeout) if pool else [],

@@ -72,7 +72,7 @@ class Values:
             return self._memory.shelf.form(key, value)
         except SkywardError:
             raise
-        except Exception as error:
+        except BaseException as error:
             raise unpicklable([(f"the result of task {key!r}, an argument", value)], error) from error
 
     def take(self, key: Any, form: Form) -> Any:
@@ -110,8 +110,8 @@ class Values:
         shelf = self._memory.shelf
         form = shelf.kept(key, value)
         if form is None and shares and self._memory.is_large(key) and may_have_buffers(value):
-            with suppress(Exception):  # it can't be pickled: then no other slot computes with it
-                form = shelf.form(key, value)
+            with suppress(SkywardError):  # it can't be pickled: then no other slot computes with it
+                form = self._form(key, value)
         return value if form is None or len(form.parts) == 1 else self._memory.own_view(form)
 
     # --- to others, and gone -----------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def _answer(frame: Frame) -> Any:
 def _settle(outcome: Future[Any], frame: Frame) -> None:
     try:
         outcome.set_result(_answer(frame))
-    except Exception as error:  # whoever waits for the outcome sees it
+    except BaseException as error:  # whoever waits for the outcome sees it
         outcome.set_exception(error)
 
 

@@ -68,7 +68,7 @@ class Form:
         parts = self.views()
         try:
             return loads(parts)
-        except Exception as error:
+        except BaseException as error:  # a user's `__setstate__` may raise anything
             raise unloadable("the result", "in its worker", parts, error) from error
 
     def views(self) -> list[Part]:

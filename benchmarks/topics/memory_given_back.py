@@ -1,0 +1,87 @@
+"""What a worker keeps of the memory of dropped results: many small ones.
+
+Its size above that at its start: at the peak, and some seconds after they were dropped. Each contender has a
+cluster of its own. Later rounds use again what the first has left: they show what stays for good.
+
+What stays is Python's own. It gives small objects' memory back in pieces of 1 MiB, if nothing in one is left.
+But Dask's logs, its cache of key prefixes and others keep a little of each task for a while, and it lies
+among what is gone: 3 to 4 kB stay for each task. That can't be moved, and is used again. No other trim, nor
+clearing those caches, brings it back, and with PYTHONMALLOC=malloc as much stays.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import psutil
+from dask.distributed import Client, wait
+
+from benchmarks.clusters import dask_workers, skyward_worker
+from benchmarks.goals import Goal, figure
+from benchmarks.peers import DASK_THREADS, PROCESS_SLOTS
+from benchmarks.timing import Work
+
+UNIT = "% above its size at the start"
+HIGHER_IS_BETTER = False
+SETTLED = 5.0
+"""Seconds after which a worker has given back what it can: it begins half a second after the last release."""
+ELEMENTS = 8192
+"""Of an array of 64 kB, and of a list."""
+
+
+def floats(count: int) -> list[float]:
+    return list(map(float, range(count)))
+
+
+RESULTS = {
+    "4,000 arrays": (np.ones, 4_000),
+    "20,000 arrays": (np.ones, 20_000),
+    "1,000 lists": (floats, 1_000),
+}
+REFERENCE = f"{DASK_THREADS}, 4,000 arrays"
+GOALS = [Goal(f"{name}, %", figure(f"{PROCESS_SLOTS}, {name}"), most=15) for name in RESULTS]
+
+
+def contenders(settings, enter) -> dict[str, Work]:
+    through = {
+        DASK_THREADS: partial(dask_workers, workers=1, threads=settings.slots),
+        PROCESS_SLOTS: partial(skyward_worker, settings.slots, "process"),
+    }
+    work: dict[str, Work] = {}
+    for amount, (make, count) in RESULTS.items():
+        for name, cluster in through.items():
+            worker = Watched(enter(cluster()), make, settings.scaled(count))
+            work[f"{name}, {amount}"] = worker.after
+            work[f"{name}, {amount}, at the peak"] = worker.at_the_peak
+    return work
+
+
+class Watched:
+    """A worker that makes results and drops them."""
+
+    def __init__(self, client: Client, make: Callable[[int], object], count: int) -> None:
+        self._client, self._make, self._count = client, make, count
+        client.gather(client.map(abs, range(100), pure=False))  # it has done something
+        self._start = self._size()
+
+    def at_the_peak(self) -> float:
+        results = self._client.map(self._make, [ELEMENTS] * self._count, pure=False)
+        wait(results)
+        return self._beyond()
+
+    def after(self) -> float:
+        self.at_the_peak()
+        time.sleep(SETTLED)
+        return self._beyond()
+
+    def _beyond(self) -> float:
+        return 100 * (self._size() / self._start - 1)
+
+    def _size(self) -> int:
+        (found,) = self._client.run(resident).values()
+        return int(found)
+
+
+def resident() -> int:
+    return int(psutil.Process().memory_info().rss)
