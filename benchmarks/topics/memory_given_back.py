@@ -5,8 +5,9 @@ cluster of its own. Later rounds use again what the first has left: they show wh
 
 What stays is Python's own. It gives small objects' memory back in pieces of 1 MiB, if nothing in one is left.
 But Dask's logs, its cache of key prefixes and others keep a little of each task for a while, and it lies
-among what is gone: 3 to 4 kB stay for each task. That can't be moved, and is used again. No other trim, nor
-clearing those caches, brings it back, and with PYTHONMALLOC=malloc as much stays.
+among what is gone: 3 to 4 kB stay for each task. That can't be moved, and is used again. Neither another trim
+nor clearing the message log and the caches of key prefixes brought it back, and with PYTHONMALLOC=malloc as
+much stayed.
 """
 
 import time
