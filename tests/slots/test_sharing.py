@@ -216,7 +216,7 @@ def test_an_input_that_a_task_keeps_stays_as_it_is(pool: SlotPool) -> None:
     def look() -> Any:
         import builtins
 
-        return os.getpid(), builtins.kept  # type: ignore[attr-defined]
+        return os.getpid(), getattr(builtins, "kept", None)  # the other child has nothing
 
     array = pool.submit(np.full, 10_000, 7).result()
     keeper = pool.submit(keep, array).result()
