@@ -77,7 +77,7 @@ class LimitGuard:
 
 
 def _peak_if_over(pid: int, page: Page) -> int | None:
-    """Bytes that a run over its memory limit uses, 0 if the run timed out; None if it is within its limits."""
+    """Bytes that a run over its memory limit uses, 0 if it timed out; None if it is within its limits."""
     limits, now = page.limits(), time.monotonic()
     if limits is None:
         return None
