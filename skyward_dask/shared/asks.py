@@ -61,7 +61,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One question to a home.
+    """What a handle asks of a home.
 
     Attributes
     ----------

@@ -163,7 +163,7 @@ def _instance(key: Any) -> Any:
             return _Instance("class", _name(key))
         case FunctionType() if "<" not in key.__qualname__:
             return _Instance("function", _name(key))
-        case Enum():  # these classes keep their full names, unlike those of `_name`
+        case Enum():  # such classes keep their full names: `_name` isn't needed
             cls = type(key)
             return _Instance(f"{cls.__module__}:{cls.__qualname__}", _identity(key.name or key.value))
         case Fraction():

@@ -5,7 +5,7 @@ from __future__ import annotations
 #: Seconds before the second attempt; each failure doubles it. Arbitrary: short for a person, long for a
 #: machine, which can start ten processes in that time.
 _FIRST = 0.1
-#: The longest delay in seconds: a run that waits for a slot learns within that time that none can be had.
+#: The longest delay in seconds: a run that waits for a slot learns within that time that it can't have one.
 _LONGEST = 5.0
 
 

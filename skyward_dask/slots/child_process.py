@@ -25,7 +25,7 @@ from skyward_dask.slots.stacks import Stacks
 from skyward_dask.slots.status_page import STACK_SIGNAL, Limits, Overrun, Page, signal_listener
 from skyward_dask.slots.trees import end_tree
 
-#: Seconds to wait for the process tree of a child that has lost its template to end.
+#: Seconds to wait until the process tree of a child that has lost its template has ended.
 _TREE_PATIENCE = 1.0
 
 
@@ -131,7 +131,7 @@ class ChildProcess:
         return (*own, writers["stdout"], writers["stderr"])
 
     def started(self, pid: int, pidfd: int | None) -> None:
-        """The template has started the child as this process."""
+        """The template has started the child; these are its process id and its pidfd."""
         self._close_theirs()
         self.pid, self.pidfd = pid, pidfd
         self.runs.listen()

@@ -1,4 +1,4 @@
-"""Frames: a small header, an envelope of plain values, opaque parts. Made and read here, without I/O.
+"""Frames: a small header, an envelope of plain values, opaque parts. Packed and parsed here, without I/O.
 
 The envelope holds plain values only; all else is opaque bytes that only the two ends of a run unpickle. So a
 value that can't be pickled or unpickled fails one run, never the channel. A frame may carry descriptors.

@@ -77,7 +77,7 @@ class Nursery:
         self._start_children()
 
     def drop(self, child: ChildProcess) -> None:
-        """Bury a child that was given up, if no template was asked to start it; others are killed later."""
+        """Bury a child that was given up, if no template was told to start it; else it is killed later."""
         if (handle := self._delayed.pop(child, None)) is not None:
             handle.cancel()
         elif child in self._to_start:

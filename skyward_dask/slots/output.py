@@ -14,7 +14,7 @@ from skyward_dask.slots.aside import TURN
 
 #: Bytes taken from a pipe in one turn of the loop, so that a child that floods its pipe leaves others time.
 _READ = 16 * 1024
-#: Reads at the end of a run: as much as a pipe holds, and some of what others write to it meanwhile.
+#: Reads at the end of a run: as much as a pipe holds, and some of what other processes write meanwhile.
 _READS = 16
 #: A line without an end is passed on when it has grown to this many characters (arbitrary, well above a log
 #: line), or after `PATIENCE` seconds: soon enough for someone who watches a progress bar, and without a
@@ -146,7 +146,7 @@ class Output:
             self._add(stream, line)
 
     def _pass_on(self) -> None:
-        """Treat what there is of unfinished lines as lines."""
+        """Treat unfinished lines as if they were complete."""
         if self._passing_on is not None:
             self._passing_on.cancel()
             self._passing_on = None

@@ -64,5 +64,5 @@ def _shared_pages(pid: int) -> int:
 
 
 def pause(limit: int, used: int) -> float:
-    """Seconds within which a process that uses so many bytes now can't exceed its limit."""
+    """Seconds during which a process that now uses `used` bytes can't exceed its limit."""
     return min(_LONGEST, max(_SHORTEST, (limit - used) / _FASTEST))

@@ -41,7 +41,7 @@ from skyward_dask.slots.slots import Slots
 from skyward_dask.slots.statistics import SlotStatistics, process_usage
 
 #: How often a run is given to another child because its own was lost through no fault of the run. A task that
-#: kills the template each time would otherwise run for ever. Arbitrary, but more than chance would need.
+#: kills the template each time would otherwise run for ever. Arbitrary: more often than chance may require.
 _REPEATS = 5
 #: Verdicts that end a run by its child's death.
 _LIMITS = (Verdict.TIMED_OUT, Verdict.OUT_OF_MEMORY)

@@ -1,7 +1,7 @@
 """A child's requests to its worker: a numbered frame, and the answer to it.
 
 `Request.serve` carries out a task's request on the pool's loop; if that takes a while, it returns a future,
-and the answer is sent later. Shared memory for a result is found in a helper thread.
+and the answer is sent later. Shared memory for a result is allocated in a helper thread.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which children there are, and which slot each of them holds.
 
-An event of a child goes through the child's table (`apply`); then each slot is made to hold a child that can
-work (`settle`).
+Each event of a child goes through the child's table (`apply`); then each slot is made to hold a child that
+can work (`settle`).
 """
 
 from __future__ import annotations

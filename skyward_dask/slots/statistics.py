@@ -30,7 +30,7 @@ class SlotStatistics:
     memory : int
         Resident bytes of its process; 0 for a thread, whose memory is the worker's.
     cpu : float
-        CPU seconds of its current process and of the processes that this has waited for; for a thread, of all
+        CPU seconds of its current process and of the processes that it has waited for; for a thread, of all
         its tasks.
     """
 

@@ -33,7 +33,7 @@ _PROGRAM = (
 _END_PATIENCE = 5.0
 #: In the environment of a template and of all its descendants.
 _MARK = "SKYWARD_TEMPLATE"
-#: Seconds to wait for the process tree of a lost template to end.
+#: Seconds to wait until the process tree of a lost template has ended.
 _TREE_PATIENCE = 1.0
 
 

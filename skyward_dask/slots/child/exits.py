@@ -38,7 +38,7 @@ def leave(leaving: SystemExit) -> NoReturn:
 
 
 def exit_now(code: int) -> NoReturn:
-    """End this process; only what was printed is flushed before."""
+    """Flush what was printed, and end this process without doing anything else."""
     flush()
     os._exit(code & 0xFF)
 

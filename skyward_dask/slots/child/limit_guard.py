@@ -27,7 +27,7 @@ _SLACK = 1.0
 _OLD = 0.5
 #: Seconds that a process has to stop, and faulthandler to write: either takes a millisecond.
 _PATIENCE = 0.2
-#: Seconds between two checks whether it has.
+#: Seconds between two checks whether that has happened.
 _INSTANT = 0.002
 
 

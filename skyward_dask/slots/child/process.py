@@ -108,7 +108,7 @@ def _be_taken_first() -> None:
 
 
 def _interrupt(link: Link, number: int, frame: types.FrameType | None) -> None:
-    """SIGINT, in the main thread: from the worker it concerns one run; from elsewhere, this process."""
+    """Handle SIGINT, in the main thread: from the worker it stops one run; from elsewhere, this process."""
     if link.run or link.is_forked:
         raise KeyboardInterrupt
     exit_now(INTERRUPTED)

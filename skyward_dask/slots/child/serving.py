@@ -18,7 +18,7 @@ from skyward_dask.slots.status_page import Page
 
 #: RESULT or ERROR; for each part its size where it is in shared memory, else None; the parts that aren't.
 _Outcome = tuple[Kind, tuple[int | None, ...], list[Part]]
-#: What most answers say: no report, nothing in shared memory, the process is healthy, it has descriptors.
+#: What most answers say: no report, nothing in shared memory, a healthy process, and enough descriptors.
 _ALL_IS_WELL = ((), (), True, False)
 
 

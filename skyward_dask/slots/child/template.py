@@ -39,8 +39,8 @@ from skyward_dask.slots.trees import become_subreaper, end_descendants, has_trac
 #: Native threads that are safe across a fork: jemalloc (Arrow's allocator) stops its own before a fork, and
 #: restarts it afterwards.
 _HARMLESS = frozenset({"jemalloc_bg_thd"})
-#: Seconds to wait for the processes that a dead child left behind to end; what is stuck in the kernel ends
-#: later.
+#: Seconds to wait until the processes that a dead child left behind have ended; what is stuck in the kernel
+#: ends later.
 _PATIENCE = 1.0
 #: The same at the end, when there is nothing else to do.
 _LAST_PATIENCE = 60.0

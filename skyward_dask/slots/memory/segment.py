@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from skyward_dask.slots.memory.mappings import address, map_private, view, write_all
 
-_MFD_NOEXEC_SEAL = 0x8  # Linux 6.3; where it is unknown the call fails
+_MFD_NOEXEC_SEAL = 0x8  # Linux 6.3; the call fails on kernels that don't know it
 
 
 class Range:
