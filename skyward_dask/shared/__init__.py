@@ -1,1 +1,1 @@
-"""The collections' state: plain classes, a home that applies calls to one. Knows no Dask and no processes."""
+"""The collections' state: plain classes, and the home that applies calls to one. No Dask, no processes."""

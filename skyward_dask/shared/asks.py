@@ -1,4 +1,4 @@
-"""What a handle asks for, of which collection, and where that lives."""
+"""What a handle asks of a collection, and where that collection lives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Spec:
     ----------
     kind, name : str
     options : tuple of (str, value)
-        Those that were given: they must be the collection's own.
+        The options that were given: they must match the collection's.
     """
 
     kind: str
@@ -28,10 +28,10 @@ class Spec:
             self.kind,
             self.name,
             self.options,
-        )  # a fifth of the time that a dataclass takes by itself
+        )  # takes a fifth of the time of a dataclass's own reduction
 
     def differs(self, kind: str, options: Mapping[str, Any]) -> str:
-        """In what it differs from the collection of that name, in words; empty if it doesn't."""
+        """How it differs from the collection of that name, in words; empty if it doesn't."""
         if kind != self.kind:
             return f"it is a {kind}"
         different = {name: options[name] for name, value in self.options if options[name] != value}
@@ -61,21 +61,21 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One question to a home.
+    """What a handle asks of a home.
 
     Attributes
     ----------
     operation : str
-        Empty: only find the collection; the answer is its `Route`.
+        Empty to only find the collection: the answer is then its `Route`.
     arguments : tuple
     place : int
-        The home is that of the shard ``place % shards``.
+        Selects the home: that of the shard ``place % shards``.
     binds : bool
-        The caller waits meanwhile, or has something afterwards that is taken back if it is given up.
+        The caller waits at the home, or gets something that is taken back if the call is given up.
     reads : bool
-        It changes nothing: with eventual consistency an answer that is a little older will do.
+        The operation changes nothing: with eventual consistency a slightly older answer will do.
     timeout : float or None
-        Seconds that the caller waits at the most.
+        The longest time that the caller waits, in seconds.
     """
 
     operation: str = ""
@@ -87,25 +87,25 @@ class Ask:
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = self.operation, self.arguments, self.place, self.binds, self.reads, self.timeout
-        return Ask, values  # as a `Spec`
+        return Ask, values  # for speed, as in `Spec`
 
 
 OPEN = Ask()
 
 
 class Pending(Future[Any]):
-    """The answer to come.
+    """The future answer to a call.
 
     Attributes
     ----------
     id : tuple of (str, int)
-        Names the call.
+        Identifies the call.
     home : tuple of (str, str), optional
-        Worker and key of the home that has been asked; None before, and wherever that isn't known.
+        Worker and key of the home that has been asked; None before that, and where it isn't known.
     confirmed : bool
-        Whether the home is to hear that the caller has the answer.
+        Whether the home must be told that the caller has the answer.
     withdrawn : bool
-        Whether it was given up.
+        Whether the call was given up.
     """
 
     def __init__(self, session: str, number: int) -> None:

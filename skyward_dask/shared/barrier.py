@@ -1,4 +1,4 @@
-"""A barrier's state: who waits until all are there."""
+"""A barrier's state: the callers that wait until all parties have arrived."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skyward_dask.shared.state import WAITS, State, Waits
 
 
 class BarrierState(State):
-    """A barrier of so many parties.
+    """A barrier for a fixed number of parties.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class BarrierState(State):
             self.fail(call, _broken())
 
     def withdraw(self, call: Call, expired: bool) -> None:
-        # one that is gone leaves its place to another; one whose time is over breaks it, as threading's does
+        # a lost caller leaves its place to another; one that timed out breaks the barrier, as in threading
         self._waiting.pop(call.id, None)
         if expired:
             self._break()

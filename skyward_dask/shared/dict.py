@@ -1,4 +1,4 @@
-"""A dict's state: values with versions, and claims of those who compute one."""
+"""A dict's state: values with versions, and the claims of callers that compute a value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skyward_dask.shared.state import WAITS, State, Waits
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """Somebody computes a value; others wait for it."""
+    """One caller computes a value; others wait for it."""
 
     number: int
     call: Call
@@ -47,7 +47,7 @@ class DictState(State):
             self._store(key, value)
 
     def setdefault(self, call: Call, key: Any, value: bytes) -> bytes:
-        """The value that is there now."""
+        """Returns the value that the key has afterwards."""
         found = self._values.get(key)
         if found is not None:
             return found[1]
@@ -55,7 +55,7 @@ class DictState(State):
         return value
 
     def replace(self, call: Call, key: Any, version: int, value: bytes) -> bool:
-        """Put the value if the one that is there has this version."""
+        """Store the value if the current one has this version."""
         found = self._values.get(key)
         if found is None or found[0] != version:
             return False
@@ -80,7 +80,7 @@ class DictState(State):
         self._values.clear()
 
     def page(self, call: Call, after: int, with_values: bool) -> tuple[list[tuple[Any, bytes]], int | None]:
-        """Keys with their values (or nothing), and where to go on; None at the end."""
+        """Keys with their values (or empty bytes), and the number to continue after; None at the end."""
         found: list[tuple[Any, bytes]] = []
         size, last = 0, None
         for number, key, (_, value) in self._values.after(after):
@@ -93,7 +93,7 @@ class DictState(State):
     # --- computed once -------------------------------------------------------------------------------
 
     def claim(self, call: Call, key: Any) -> Waits:
-        """Answers (0, value); or (number, None) to the one who is to compute it."""
+        """Answers (0, value); or (number, None) to the caller that must compute the value."""
         claim = self._claims.get(key)
         if (found := self._values.get(key)) is not None:
             self.answer(call, (0, found[1]))
@@ -105,7 +105,7 @@ class DictState(State):
         return WAITS
 
     def abandon(self, call: Call, key: Any, number: int) -> None:
-        """It can't be computed: the next one tries."""
+        """The caller can't compute the value: the next one in line tries."""
         claim = self._claims.get(key)
         if claim is not None and claim.number == number:
             self._pass_on(key, claim)
@@ -130,7 +130,7 @@ class DictState(State):
                 self.answer(call, (0, value))
 
     def _next_number(self) -> int:
-        """Of a value's version, or of a claim."""
+        """The next number, for a value's version or for a claim."""
         self._number += 1
         return self._number
 

@@ -1,13 +1,13 @@
-"""What happens to a home: plain, frozen events, which it takes in one order.
+"""What happens to a home: plain, frozen events, which it applies one after the other.
 
 ```
- who calls, or its worker ── Call, Took, Withdraw ──▶ ┌──────┐
+ caller, or its worker ───── Call, Took, Withdraw ──▶ ┌──────┐
  worker, directory ───────── Forget ────────────────▶ │ Home │ ──▶ answers, by the ids of their calls
  directory ───────────────── Close ─────────────────▶ └──────┘
 ```
 
-An event has in it all that a home may need, also the moment at which it came: so the same events make the
-same home and the same answers, in another process too.
+An event contains everything that a home may need, including the time at which it arrived: so the same events
+produce the same home and the same answers, in another process too.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from typing import Any
 
 from skyward_dask.errors import SkywardError
 
-#: Session and number, which name a call among all.
+#: Session and number, which together identify a call.
 CallId = tuple[str, int]
-#: Whether it went well, and the value or the exception.
+#: Whether the call succeeded, and its value or its exception.
 Answer = tuple[bool, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a call; what it holds is given back when it is gone.
+    """Who makes a call; what a caller holds is released when it ends.
 
     Attributes
     ----------
     party : str
-        One life of a worker's process, or of a client's connection to the scheduler: what comes after its end
-        is told apart from what its successor says, whatever that has for an address.
+        One lifetime of a worker's process, or of a client's connection to the scheduler: its late messages
+        can be told from those of its successor, even if the successor has the same address.
     run : str
-        One run of a task, or an actor; empty: the party itself.
+        One run of a task, or an actor; empty for the party itself.
     task : str or None
         The task's key.
     slot : int or None
-        The process slot that it runs in.
+        The process slot that the task runs in.
     place : str
-        The worker's address, or the client's id, for people.
+        The worker's address or the client's id, for human readers.
     """
 
     party: str
@@ -50,7 +50,7 @@ class Caller:
 
     @property
     def owner(self) -> tuple[str, str]:
-        """What two calls have in common that may give back what the other has taken."""
+        """Calls with the same owner may release what the others have acquired."""
         return self.party, self.run
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An operation is to be carried out.
+    """A request to carry out an operation.
 
     Attributes
     ----------
@@ -67,9 +67,9 @@ class Call:
     caller : Caller
     operation : str
     arguments : tuple
-        Plain values; what is the user's is opaque bytes.
+        Plain values; users' values are opaque bytes.
     at : float
-        When it came to the home: seconds since the epoch, as in each event.
+        When it arrived at the home, in seconds since the epoch; so in every event.
     """
 
     id: CallId
@@ -81,7 +81,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """The caller has the answer to a call that is to be confirmed."""
+    """The caller confirms that it has the answer to a call."""
 
     call: CallId
     at: float = 0.0
@@ -94,8 +94,8 @@ class Withdraw:
     Attributes
     ----------
     expired : bool
-        Its time-out is over: its caller takes an answer that is on its way. Else nobody does, and what it
-        brings is taken back.
+        The call timed out: its caller still takes an answer that is on its way. Otherwise nobody does, and
+        what such an answer gives is taken back.
     """
 
     call: CallId
@@ -105,7 +105,7 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """A run has ended; or, if `run` is None, a party is gone with all its runs."""
+    """A run has ended; or, if `run` is None, a party has ended with all its runs."""
 
     party: str
     run: str | None = None
@@ -117,7 +117,7 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The collection has ended; `reason` is for whoever waits, and whoever still calls."""
+    """The collection has ended; callers that wait, or that call later, get the `reason`."""
 
     reason: str
     at: float = 0.0
@@ -131,11 +131,11 @@ class Moved(SkywardError):
 
 
 class Forgotten(Moved):
-    """The caller's party was taken for lost while the call waited: it has had no effect."""
+    """The caller's party was considered lost while the call waited: the call has had no effect."""
 
 
 class Withdrawn(SkywardError):
-    """The answer to a call that was given up while it waited; `left` is what the state says of it."""
+    """The answer to a call that was given up while it waited; `left` is what `State.withdraw` returned."""
 
     def __init__(self, left: int | None = None) -> None:
         super().__init__(left)

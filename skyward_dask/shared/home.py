@@ -1,4 +1,4 @@
-"""A home: where a collection, or one shard of it, lives. It takes events, one after the other.
+"""A home: where a collection, or one shard of it, lives. It applies events, one after the other.
 
 ```
  Call ── apply ──▶ operation of the state ──▶ answer now
@@ -6,8 +6,8 @@
                                                                  Withdraw, Forget or Close
 ```
 
-Each call is answered exactly once. Its caller may give it up (`Withdraw`): then the answer says so, or is
-the value that was on its way.
+Each call is answered exactly once. If its caller gives it up (`Withdraw`), the answer says so, or is the
+value that was on its way already.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _OPERATIONS = {name: operations(kind.state) for name, kind in KINDS.items()}
 
 
 class Applied(NamedTuple):
-    """What came of an event.
+    """The effects of an event.
 
     Attributes
     ----------
     answers : dict
-        By the ids of their calls; who made these is known outside.
+        By the ids of their calls; the home doesn't know where to send them.
     released : list of str
-        What callers held that are gone, in words, for a warning.
+        What callers that have ended still held, in words, for a warning.
     """
 
     answers: dict[CallId, Answer]
@@ -51,32 +51,32 @@ class Applied(NamedTuple):
 
 
 class Home:
-    """The state of a collection, and which calls wait for it.
+    """The state of a collection, and the calls that wait.
 
     Parameters
     ----------
     kind : str
     options : dict
-        Of the state's class.
+        Arguments of the state's class.
 
     Notes
     -----
-    Not thread-safe. It is plain data, and can be pickled: it has no clock, draws no random numbers and knows
-    nobody outside, so the same events make the same home.
+    Not thread-safe. It is plain data, and can be pickled: it has no clock, draws no random numbers and refers
+    to nothing outside, so the same events produce the same home.
     """
 
     def __init__(self, kind: str, options: Mapping[str, Any]) -> None:
         self._kind = kind
         self._state = KINDS[kind].state(**options)
         self._waiting: dict[CallId, Call] = {}
-        # in the order in which they came: that of a set differs between processes
+        # in order of arrival: the order of a set would differ between processes
         self._by_owner: dict[tuple[str, str], dict[CallId, Call]] = {}
         self._released: list[str] = []
         self._end: str | None = None
         self._count = 0
 
     def apply(self, event: Event) -> Applied:
-        """Take the next event."""
+        """Apply the next event."""
         state = self._state
         state.now = event.at
         _APPLY[type(event)](self, event)
@@ -88,14 +88,14 @@ class Home:
         return Applied(answers, released)
 
     def statistics(self) -> dict[str, int]:
-        """Operations that were carried out, entries, calls that wait."""
+        """The numbers of operations carried out, of entries, and of waiting calls."""
         return {"operations": self._count, "size": len(self._state), "waiting": len(self._waiting)}
 
     def _call(self, call: Call) -> None:
         self._count += 1
         try:
             value = self._carry_out(call)
-        except Exception as error:  # the caller's to see
+        except Exception as error:  # its caller sees it
             self._state.fail(call, error)
         else:
             if value is not WAITS:
@@ -122,12 +122,12 @@ class Home:
             self._state.undo(event.call)
 
     def _forget(self, event: Forget) -> None:
-        """What is on its way to an ended run is not taken back: its worker lives, and says of each answer
-        whether it came (an answer that came is not to be given to somebody else)."""
+        """Answers on their way to an ended run are not taken back: its worker is alive, and says of each
+        whether it arrived (an answer that arrived must not go to another caller)."""
         gone = [calls for owner, calls in self._by_owner.items() if event.concerns(owner)]
         for call in [call for calls in gone for call in calls.values()]:
             left = self._state.withdraw(call, False)
-            # a client that has lost its connection may come again, and then ask anew
+            # a client that has lost its connection may reconnect, and then ask again
             can_ask_again = event.run is None and left is None
             ended = Forgotten() if can_ask_again else CancelledError(f"{call.caller} has ended")
             self._state.fail(call, ended)

@@ -1,8 +1,8 @@
-"""Users' values as opaque bytes, and their keys as something that a home can compare without their modules.
+"""Users' values as opaque bytes, and their keys in a form that a home can compare without users' modules.
 
-Keys of plain types (text, bytes, numbers, None, and tuples and frozen sets of these) stay as they are: they
-are equal where Python says so. Others travel as their pickle, beside an *identity* of plain values, by which
-homes compare them: pickles of equal keys differ between processes, identities don't.
+Keys of plain types (text, bytes, numbers, None, and tuples and frozen sets of these) stay as they are: two of
+them are equal if Python says so. Others travel as their pickle, together with an *identity* of plain values,
+by which homes compare them: pickles of equal keys differ between processes, identities don't.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import cloudpickle
 from skyward_dask.errors import SerializationError
 
 _PLAIN = frozenset({str, bytes, int, bool, type(None)})
-#: How an instance of a subclass becomes one of its plain class, whatever the subclass overrides.
+#: Convert an instance of a subclass to its plain base class, whatever the subclass overrides.
 _BASES: tuple[tuple[type, Callable[[Any], object]], ...] = (
     (str, str.__str__),
     (bytes, partial(bytes.__add__, b"")),
@@ -44,7 +44,7 @@ _NO_TIME = timedelta()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opaque:
-    """A key of a type of somebody's own: what it is compared by, with plain keys too, and its pickle."""
+    """A key that isn't plain: its identity, by which it is compared (with plain keys too), and its pickle."""
 
     identity: Any
     pickle: bytes
@@ -58,14 +58,14 @@ class Opaque:
 
 @dataclass(frozen=True, slots=True)
 class _Instance:
-    """In an identity: what a class, or another function, makes of these plain values."""
+    """In an identity: what a class, or another function, makes from these plain values."""
 
     maker: str
     parts: Any
 
 
 def pack(value: object) -> bytes:
-    """A value as bytes; what lives in ``__main__`` travels by value."""
+    """Pickle a value; classes and functions of ``__main__`` travel by value."""
     try:
         data = pickle.dumps(value, protocol=5)
         if b"__main__" not in data:
@@ -82,7 +82,7 @@ def pack(value: object) -> bytes:
 
 
 def unpack(data: bytes) -> Any:
-    """The value that `pack` has packed."""
+    """The value that `pack` packed."""
     try:
         return pickle.loads(data)
     except Exception as error:
@@ -93,14 +93,14 @@ def unpack(data: bytes) -> Any:
 
 
 def pack_key(key: Any) -> Any:
-    """A key as a home can take it.
+    """Convert a key to what a home can take.
 
     Raises
     ------
     TypeError
-        It can't be hashed.
+        The key can't be hashed.
     SerializationError
-        What is equal to it here might not be in another process.
+        A key that is equal to it here might not be equal in another process.
     """
     hash(key)
     try:
@@ -110,7 +110,7 @@ def pack_key(key: Any) -> Any:
 
 
 def unpack_key(key: Any) -> Any:
-    """The key that `pack_key` has packed."""
+    """The key that `pack_key` packed."""
     return unpack(key.pickle) if isinstance(key, Opaque) else key
 
 
@@ -127,7 +127,7 @@ def _is_plain(key: Any) -> bool:
 
 
 def _identity(key: Any) -> Any:
-    """Plain values that are equal where keys are, in all processes."""
+    """Plain values that are equal if the keys are, in all processes."""
     if _is_plain(key):
         return key
     if type(key) in (tuple, frozenset):
@@ -141,7 +141,7 @@ def _identity(key: Any) -> Any:
 
 
 def _simpler(key: Any) -> Iterator[Any]:
-    """What a key may equal that is plain, or nearer to it."""
+    """Values that a key may equal, and that are plain or closer to plain."""
     for base, convert in _BASES:
         if isinstance(key, base):
             yield convert(key)
@@ -150,20 +150,20 @@ def _simpler(key: Any) -> Iterator[Any]:
     if isinstance(key, (Rational, Decimal)):
         with suppress(OverflowError):
             yield float(key)
-        with suppress(OverflowError):  # an infinite one
+        with suppress(OverflowError):  # the key is infinite
             exact = Fraction(key)
             yield exact.numerator
             yield exact
 
 
 def _instance(key: Any) -> Any:
-    """The identity of what is equal to nothing of another class, or of what goes along with such a key."""
+    """The identity of a key that equals nothing of another class, or of a value inside such a key."""
     match key:
         case type():
             return _Instance("class", _name(key))
         case FunctionType() if "<" not in key.__qualname__:
             return _Instance("function", _name(key))
-        case Enum():  # such classes keep all of their names
+        case Enum():  # such classes keep their full names: `_name` isn't needed
             cls = type(key)
             return _Instance(f"{cls.__module__}:{cls.__qualname__}", _identity(key.name or key.value))
         case Fraction():
@@ -190,7 +190,7 @@ def _instance(key: Any) -> Any:
 
 
 def _compared(cls: type) -> list[str] | None:
-    """The attributes that instances of a dataclass, or of one of attrs' classes, are compared by."""
+    """The attributes by which instances of a dataclass, or of an attrs class, are compared."""
     if _compares_by_identity(cls):
         return None
     if is_dataclass(cls):
@@ -200,7 +200,7 @@ def _compared(cls: type) -> list[str] | None:
 
 
 def _reduced(key: Any) -> Any:
-    """What pickle would make a key of again: its order in sets and dicts, and the memo, don't count."""
+    """What pickle would rebuild a key from; the order of sets and dicts, and the memo, don't count."""
     reduce = copyreg.dispatch_table.get(type(key))
     try:
         made: Any = reduce(key) if reduce is not None else key.__reduce_ex__(4)
@@ -220,10 +220,10 @@ def _compares_by_identity(cls: Any) -> bool:
 
 
 def _name(found: Any) -> str:
-    """Of a class or a function, the same in all processes."""
+    """The name of a class or a function, the same in all processes."""
     name = found.__qualname__
     if found.__module__ == "__main__" or "<locals>" in name:
-        name = found.__name__  # what cloudpickle leaves of it in a class that it makes again elsewhere
+        name = found.__name__  # all that cloudpickle keeps of it when it recreates the class elsewhere
     return f"{found.__module__}:{name}"
 
 
@@ -235,7 +235,7 @@ def _refused(key: object, why: str) -> SerializationError:
 
 
 def place(key: Any) -> int:
-    """A number by which a key finds its shard: the same in all processes, and for equal keys."""
+    """A number that selects a key's shard: the same in all processes, and for equal keys."""
     match key:
         case str():
             return zlib.crc32(key.encode(errors="surrogatepass"))
@@ -250,6 +250,6 @@ def place(key: Any) -> int:
         case frozenset():
             return sum(map(place, key)) & 0xFFFFFFFF
         case int() | float() | complex():
-            # numbers have no seed in their hash, and those that are equal have the same
+            # the hash of a number doesn't depend on a seed, and equal numbers have equal hashes
             return zlib.crc32(hash(key).to_bytes(8, signed=True))
-    return 0  # None, whose hash has an address in it
+    return 0  # None, whose hash depends on its address

@@ -14,9 +14,9 @@ from skyward_dask.shared.queue import QueueState
 from skyward_dask.shared.set import SetState
 from skyward_dask.shared.state import State
 
-#: Of a collection, and not of its states: how many homes it has, and whether its reads may be a little old.
+#: Options of a collection, not of its states: how many homes it has, and whether reads may be slightly stale.
 SHARDS, CONSISTENCY = "shards", "consistency"
-#: Numbers of one epoch: more than a lock is acquired in years.
+#: Numbers in one epoch: a lock takes years to use them up.
 _NUMBERS = 1 << 40
 
 
@@ -29,14 +29,14 @@ class Kind:
     state : type
         Each of its public methods is an operation.
     options : dict
-        What each option is for a collection that is made without it.
+        The default of each option.
     required : tuple of str
         Options that are always given.
     confirmed : frozenset of str
-        Operations whose answers must not be lost on their way: the caller confirms each that it has.
+        Operations whose answers must not be lost on their way: the caller confirms each one that it gets.
     numbered : bool
-        Its state begins to count above the `fence` that it is given, so that no number comes again when a
-        collection is made anew.
+        Its state starts counting above the `fence` that it is given, so that no number is used again when a
+        collection is recreated.
     """
 
     state: type[State]
@@ -46,13 +46,13 @@ class Kind:
     numbered: bool = False
 
     def state_options(self, options: Mapping[str, Any], epoch: int) -> dict[str, Any]:
-        """What the class of the state takes, for a collection of these options."""
+        """The arguments of the state's class, for a collection with these options."""
         own = {name: value for name, value in options.items() if name not in (SHARDS, CONSISTENCY)}
         return own | ({"fence": epoch * _NUMBERS} if self.numbered else {})
 
 
-#: Written out: a registry that subclasses fill would be empty where nobody has imported them. Their handles
-#: are in `skyward_dask.api.openers`, under the same names.
+#: Written out: a registry that subclasses fill would be empty where nobody has imported them. The handles are
+#: in `skyward_dask.api.openers`, under the same names.
 KINDS: dict[str, Kind] = {
     "barrier": Kind(BarrierState, required=("parties",)),
     "counter": Kind(CounterState, {CONSISTENCY: "strong"}),

@@ -27,7 +27,7 @@ class LockState(State):
     Parameters
     ----------
     fence : int
-        Numbers of acquisitions are above it.
+        The numbers of acquisitions start above it.
     """
 
     def __init__(self, fence: int = 0) -> None:
@@ -44,7 +44,7 @@ class LockState(State):
         return WAITS
 
     def acquire_nowait(self, call: Call) -> int | None:
-        """The number of the acquisition; None if somebody has it."""
+        """The number of the acquisition; None if the lock is taken."""
         return None if self._held or self._line else self._give(call)
 
     def release(self, call: Call) -> None:

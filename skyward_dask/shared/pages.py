@@ -1,4 +1,4 @@
-"""Entries in the order in which they were made, to be read in pages while others come and go."""
+"""Entries in order of insertion, which can be read in pages while others are added and removed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
 
-#: Entries of a page, and bytes of their values: a page is made in a millisecond, and sent in a few.
+#: Limits of a page: its entries, and the bytes of their values. Making a page takes a millisecond, sending it
+#: a few.
 MOST_ENTRIES, MOST_BYTES = 10_000, 1 << 20
 
 
@@ -17,10 +18,11 @@ class Pages(Generic[V]):
 
     Notes
     -----
-    Not thread-safe. Reading pages while entries come and go gives each entry that stays exactly once.
+    Not thread-safe. Reading pages while entries are added and removed gives each entry that stays exactly
+    once.
 
-    The first page makes a list of all keys, so that the others cost a binary search. New keys are added to
-    it; removed ones are passed over, until there are so many that the list is made anew.
+    Reading the first page makes a list of all keys, so that each further page costs a binary search. New keys
+    are added to the list; removed ones are skipped, until there are so many that the list is rebuilt.
     """
 
     def __init__(self) -> None:
@@ -65,12 +67,12 @@ class Pages(Generic[V]):
         self._listed = None
 
     def _weed(self) -> None:
-        """Drop the list if more than half of it is gone: so removing costs no more than adding has."""
+        """Drop the list if more than half of it was removed: so removing costs no more than adding did."""
         if self._listed is not None and len(self._listed[0]) > 2 * len(self._entries):
             self._listed = None
 
     def after(self, number: int) -> Iterator[tuple[int, Any, V]]:
-        """Entries that were made after the one of that number, with theirs."""
+        """Entries that were added after the one with this number, each with its own number."""
         if self._listed is None:
             # a dict keeps the order of insertion, in which the numbers grow
             self._listed = [number for number, _ in self._entries.values()], list(self._entries)
@@ -78,7 +80,7 @@ class Pages(Generic[V]):
         for position in range(bisect_right(numbers, number), len(numbers)):
             key = keys[position]
             found = self._entries.get(key)
-            # else it was removed, or put anew and is further on
+            # otherwise it was removed, or added again and comes later
             if found is not None and found[0] == numbers[position]:
                 yield found[0], key, found[1]
 

@@ -1,4 +1,4 @@
-"""A queue's state: items in line, those who wait for one, and those who wait for room."""
+"""A queue's state: items in line, callers that wait for one, and callers that wait for room."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from skyward_dask.shared.state import WAITS, State, Waits
 
 
 class QueueState(State):
-    """A queue: first in, first out; who waits longest is served first.
+    """A queue: first in, first out; the caller that has waited longest is served first.
 
     Parameters
     ----------
     maxsize : int or None
-        Items at the most.
+        The most items that it holds; None for no limit.
     """
 
     def __init__(self, maxsize: int | None = None) -> None:
@@ -24,9 +24,9 @@ class QueueState(State):
         self._maxsize = maxsize
         self._items: deque[bytes] = deque()
         self._getters: OrderedDict[CallId, Call] = OrderedDict()
-        # with those of their items that aren't in the queue yet
+        # each with those of its items that aren't in the queue yet
         self._putters: OrderedDict[CallId, tuple[Call, deque[bytes]]] = OrderedDict()
-        # what is on its way to somebody, who has yet to confirm it
+        # items on their way to callers that haven't confirmed them yet
         self._given: dict[CallId, tuple[Caller, list[bytes]]] = {}
 
     def put(self, call: Call, items: Sequence[bytes]) -> Waits:
@@ -45,7 +45,7 @@ class QueueState(State):
         self._flow()
 
     def get(self, call: Call, most: int) -> Waits:
-        """Take up to so many items; wait for the first."""
+        """Take up to `most` items; wait for the first."""
         self._getters[call.id] = call
         self._flow()
         return WAITS
@@ -58,7 +58,7 @@ class QueueState(State):
         return taken
 
     def put_back(self, call: Call, items: Sequence[bytes]) -> None:
-        """Items that were taken in vain: they are the first again, room or not."""
+        """Put items that were taken in vain back at the front, even if there is no room."""
         self._put_first(items)
 
     def qsize(self, call: Call) -> int:
@@ -80,7 +80,7 @@ class QueueState(State):
         self._flow()
 
     def _flow(self) -> None:
-        """Let in and hand out as long as something moves."""
+        """Let items in and hand them out until nothing moves any more."""
         while self._let_in() or self._hand_out():
             pass
 
@@ -103,7 +103,7 @@ class QueueState(State):
         return True
 
     def withdraw(self, call: Call, expired: bool) -> int | None:
-        """Returns how many items were not put, if some were."""
+        """Returns how many items were not put, if others were."""
         self._getters.pop(call.id, None)
         _, items = self._putters.pop(call.id, (call, ()))
         return len(items) if items and len(items) < len(call.arguments[0]) else None
@@ -116,7 +116,7 @@ class QueueState(State):
         self._given.pop(call_id, None)
 
     def undo_all(self, gone: Forget) -> None:
-        # the last first: so they are in line again as they were
+        # the last first, so that they are back in line in their old order
         for call_id, (caller, _) in reversed(list(self._given.items())):
             if gone.concerns(caller.owner):
                 self.undo(call_id)

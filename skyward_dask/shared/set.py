@@ -12,7 +12,7 @@ from skyward_dask.shared.state import State
 
 
 class SetState(State):
-    """Members, in the order in which they came."""
+    """Members, in the order in which they were added."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class SetState(State):
         return member in self._members
 
     def pop(self, call: Call) -> tuple[Any] | None:
-        """Some member, in a tuple; None if there is none."""
+        """Remove some member and return it in a tuple; None if there is none."""
         last = self._members.pop_last()
         return None if last is None else last[:1]
 
@@ -44,7 +44,7 @@ class SetState(State):
         self._members.clear()
 
     def page(self, call: Call, after: int) -> tuple[list[Any], int | None]:
-        """Members, and where to go on; None at the end."""
+        """Members, and the number to continue after; None at the end."""
         found = list(islice(self._members.after(after), MOST_ENTRIES))
         return [member for _, member, _ in found], found[-1][0] if found else None
 

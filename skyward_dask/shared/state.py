@@ -9,7 +9,7 @@ from skyward_dask.shared.events import Answer, Call, CallId, Forget
 
 
 class Waits:
-    """What an operation returns whose call is answered by `State.answer`, now or later."""
+    """What an operation returns if it answers its call with `State.answer`, now or later."""
 
 
 WAITS = Waits()
@@ -18,15 +18,15 @@ WAITS = Waits()
 class State:
     """A collection at its home: each public method of a subclass is an operation.
 
-    An operation takes its call and that call's arguments. It returns its value; or `WAITS`, and then answers
-    the call at once or later. All that it keeps is plain data, which can be pickled.
+    An operation takes a call and that call's arguments. It returns a value; or `WAITS`, and then answers the
+    call at once or later. All that a state keeps is plain data, which can be pickled.
 
     Attributes
     ----------
     now : float
-        When the event came that is being applied: a state has no clock.
+        When the event that is being applied arrived: a state has no clock.
     answered : dict
-        The answers that this event has brought, by their calls' ids; the home takes them.
+        The answers that this event has produced, by their calls' ids; the home takes them.
     """
 
     def __init__(self) -> None:
@@ -40,35 +40,35 @@ class State:
         self.answered[call.id] = False, error
 
     def withdraw(self, call: Call, expired: bool) -> int | None:
-        """Take a waiting call back; returns how much of it is left undone, None for all of it.
+        """Take back a waiting call; returns how much of it is left undone, None for all of it.
 
         Parameters
         ----------
         expired : bool
-            Its timeout is over; else its caller is gone, or has been interrupted.
+            It timed out; otherwise its caller has ended, or was interrupted.
         """
         return None
 
     def undo(self, call_id: CallId) -> None:
-        """Take back what a call has given to its caller, who doesn't want it any more."""
+        """Take back what a call has given to a caller that doesn't want it any more."""
 
     def took(self, call_id: CallId) -> None:
-        """The caller has the answer to a call that is to be confirmed."""
+        """The caller confirms that it has the answer to a call."""
 
     def undo_all(self, gone: Forget) -> None:
-        """Take back what is on its way to callers that are gone, and can't confirm it any more."""
+        """Take back what is on its way to callers that have ended, and so can't confirm it any more."""
 
     def forget(self, gone: Forget) -> Iterator[str]:
-        """Give back what callers hold that are gone; yields what in words, for a warning."""
+        """Release what callers that have ended still hold; yields what that is, in words, for a warning."""
         yield from ()
 
     def __len__(self) -> int:
-        """Entries, items, or those who wait: what tells its size."""
+        """The size: the number of entries, of items, or of waiting callers."""
         return 0
 
 
 def operations(kind: type[State]) -> dict[str, Callable[..., object]]:
-    """The operations of a kind by name: what a home carries out, and nothing else."""
+    """The operations of a kind, by name: a home carries out these and nothing else."""
     return {
         name: found
         for name, found in vars(kind).items()

@@ -1,4 +1,4 @@
-"""What a loop has no time to wait for: calls in helper threads, and coroutines."""
+"""Work that an event loop must not wait for: calls in helper threads, and coroutines."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: Seconds of a loop's turn that one child may have, however much it sends or writes: it goes on in the next.
+#: Seconds that one child may take in one turn of the loop, however much it sends or writes: the rest waits
+#: for the next turn.
 TURN = 0.001
 #: Helper threads of a pool: enough that one large value doesn't keep the next one waiting.
 HELPERS = 4
 
 
 async def aside(helpers: Executor, function: Callable[..., T], *args: object) -> T:
-    """Call a function in a helper thread; here, if the interpreter exits and has no threads any more."""
+    """Call a function in a helper thread; or in this one, if the interpreter is exiting and has no others."""
     try:
         call = asyncio.get_running_loop().run_in_executor(helpers, function, *args)
     except RuntimeError:
@@ -25,7 +26,7 @@ async def aside(helpers: Executor, function: Callable[..., T], *args: object) ->
 
 
 class Tasks:
-    """Coroutines that nobody waits for: they are kept until they are done."""
+    """Coroutines that nobody awaits: they are referenced here until they are done."""
 
     def __init__(self, when_done: Callable[[], object] = lambda: None) -> None:
         self._tasks: set[asyncio.Task[None]] = set()

@@ -1,11 +1,11 @@
-"""How long to wait before a child is started after others couldn't start."""
+"""How long to wait before starting a child after others failed to start."""
 
 from __future__ import annotations
 
-#: Seconds before the second attempt; each that fails doubles it. Arbitrary: short for a person, long for
-#: a machine that can start ten processes meanwhile.
+#: Seconds before the second attempt; each failure doubles it. Arbitrary: short for a person, long for a
+#: machine, which can start ten processes in that time.
 _FIRST = 0.1
-#: Seconds at the most: what waits for a slot hears within that time that it can't be had.
+#: The longest delay in seconds: a run that waits for a slot learns within that time that it can't have one.
 _LONGEST = 5.0
 
 

@@ -18,11 +18,11 @@ ANCILLARY = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 
 
 class ChannelClosed(Exception):
-    """The other end is gone."""
+    """The other end has closed."""
 
 
 class Quiet(Exception):
-    """No frame has begun for as long as `Channel.set_patience` allowed."""
+    """No frame began within the time that `Channel.set_patience` allows."""
 
 
 class Channel:
@@ -57,11 +57,11 @@ class Channel:
                 raise ChannelClosed from error
 
     def set_patience(self, seconds: float) -> None:
-        """Have `receive` raise `Quiet` after so many seconds; 0: it waits for ever."""
+        """Have `receive` raise `Quiet` after this many seconds without a frame; with 0 it waits for ever."""
         if seconds == self._patience:
             return
         self._patience = seconds
-        # the kernel's own timer: it costs a frame that comes in time nothing
+        # the kernel's own timer: it costs nothing for a frame that comes in time
         pause = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pause)
 
@@ -86,7 +86,7 @@ class Channel:
 
     @property
     def has_frame(self) -> bool:
-        """Whether `receive` would not wait: a frame was read along with another."""
+        """Whether `receive` would return at once: a frame was read along with another."""
         return bool(self._reader.frames)
 
     def _receive(self) -> None:
@@ -94,7 +94,7 @@ class Channel:
             size, carried, _, _ = self.socket.recvmsg_into(
                 [self._reader.target], ANCILLARY, socket.MSG_CMSG_CLOEXEC
             )
-        except BlockingIOError:  # the patience that was set is over
+        except BlockingIOError:  # the patience that was set has run out
             if self._reader.is_between_frames:
                 raise Quiet from None
             return
@@ -121,7 +121,7 @@ def descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
 
 
 def send_some(sock: socket.socket, buffers: Sequence[Part], descriptors: Sequence[int]) -> int:
-    """Send what the socket takes at once; returns how many bytes. Descriptors go with the first."""
+    """Send what the socket takes at once; returns how many bytes. Descriptors go with the first buffer."""
     if not descriptors:
         return sock.send(buffers[0]) if len(buffers) == 1 else sock.sendmsg(buffers[:_IOV_MAX])
     carried = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
@@ -129,7 +129,7 @@ def send_some(sock: socket.socket, buffers: Sequence[Part], descriptors: Sequenc
 
 
 def drop_sent(buffers: list[Part], sent: int) -> None:
-    """Take what has been sent off the front."""
+    """Remove what has been sent from the front."""
     done = 0
     while done < len(buffers) and sent >= (size := len(buffers[done])):
         sent -= size

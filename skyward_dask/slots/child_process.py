@@ -1,4 +1,4 @@
-"""The worker's end of one child process: send it a run, answer what it asks, tell how it died, kill it."""
+"""The worker's end of one child process: send it a run, answer its requests, say how it died, kill it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from skyward_dask.slots.stacks import Stacks
 from skyward_dask.slots.status_page import STACK_SIGNAL, Limits, Overrun, Page, signal_listener
 from skyward_dask.slots.trees import end_tree
 
-#: Seconds for the tree of a child whose template is gone to go.
+#: Seconds to wait until the process tree of a child that has lost its template has ended.
 _TREE_PATIENCE = 1.0
 
 
@@ -46,11 +46,11 @@ class ChildProcess:
     ----------
     loop : asyncio.AbstractEventLoop
     slot : int
-        The index of the slot that it is for.
+        The index of the child's slot.
     sink : callable
         Takes the lines that the child writes.
     segments : Segments, optional
-        Shared memory; everything goes over the socket without it.
+        Shared memory; without it, everything goes over the socket.
     on_frame : callable
         Takes the child and each frame that it sends.
     on_end : callable
@@ -59,21 +59,21 @@ class ChildProcess:
     Attributes
     ----------
     state : State
-        Where it stands in `lifecycle.TABLE`.
+        Its state in `lifecycle.TABLE`.
     run : Run or None
-        What it runs.
+        The run that it has.
     last : bool
-        It is not to have another run.
+        It must not get another run.
     is_healthy : bool
         What its health check said after its last run.
     stacks : Stacks
-        Where its threads stand.
+        Gets the stacks of its threads.
     failure : SlotStartFailed or None
         Why it couldn't be started.
     orphaned : bool
-        Its template is gone: whatever it was running is no fault of that run.
+        Its template is lost: that is no fault of the run that the child had.
     death : Death or None
-        Known once it is buried.
+        Known once the child is buried.
     """
 
     def __init__(
@@ -107,17 +107,17 @@ class ChildProcess:
         self.stacks = Stacks(self.page, self.answers, self._signal_listener)
 
     def apply(self, event: Event) -> tuple[Command, ...]:
-        """Take an event; returns what to do about it."""
+        """Apply an event; returns the commands that follow from it."""
         self.state, commands = step(self.state, event)
         return commands
 
     def later(self, seconds: float, function: Callable[..., None], *args: object) -> None:
-        """Call a function in so many seconds, unless the child is buried before, or ready if it starts."""
+        """Call a function in `seconds`, unless the child is buried before, or gets ready if it starts."""
         if self.death is None:
             self._timers.append(self._loop.call_later(seconds, function, *args))
 
     def cancel_timers(self) -> None:
-        """Nothing is due any more: a timer would keep the child."""
+        """Cancel all that is due later: a timer would keep the child in memory."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -125,13 +125,13 @@ class ChildProcess:
     # --- its beginning ---------------------------------------------------------------------------
 
     def descriptors(self) -> tuple[int, ...]:
-        """What a template gives it: its ends of the sockets, the page, stdout and stderr."""
+        """What a template gives the child: its ends of the sockets, the page, stdout and stderr."""
         writers = self.output.writers
         own = (self._theirs.fileno(), self._answered.fileno(), self.page.fd)
         return (*own, writers["stdout"], writers["stderr"])
 
     def started(self, pid: int, pidfd: int | None) -> None:
-        """It is there, and is told what to do before its first run; it answers with READY."""
+        """The template has started the child; these are its process id and its pidfd."""
         self._close_theirs()
         self.pid, self.pidfd = pid, pidfd
         self.runs.listen()
@@ -146,7 +146,7 @@ class ChildProcess:
         self.runs.send(Frame(Kind.PREPARE, 0, (*own, self.lender.share_from), parts))
 
     def give_up(self, reason: str) -> None:
-        """Its start has failed: it doesn't get ready."""
+        """The child's start has failed: it doesn't get ready."""
         self.failure = SlotStartFailed(
             f"the process of slot {self.slot} {reason}, and was killed: its pre_import or initializer may "
             "hang.",
@@ -162,7 +162,7 @@ class ChildProcess:
     # --- a run -----------------------------------------------------------------------------------
 
     def begin(self, run: Run) -> None:
-        """Send it a run, which is then its own."""
+        """Send the child a run, which it has from then on."""
         self._number += 1
         self.run, run.child = run, self
         self.output.begin(run.key)
@@ -171,7 +171,7 @@ class ChildProcess:
         self.lender.send(self.runs, self._number, run.forms)
 
     def take(self, reply: Frame) -> Form:
-        """The value, or the exception, with which its run has ended."""
+        """The value, or the exception, with which the child's run has ended."""
         self.output.end()
         _, sizes, self.is_healthy, is_short = reply.envelope or ((), (), True, False)
         if is_short:
@@ -179,7 +179,7 @@ class ChildProcess:
         return self.lender.collect(sizes, reply.parts)
 
     def part(self) -> None:
-        """It has its run no more."""
+        """The child no longer has its run."""
         run, self.run = self.run, None
         assert run is not None
         run.child = None
@@ -187,7 +187,7 @@ class ChildProcess:
         self.runs_done += 1
 
     def is_asking(self, run: int) -> bool:
-        """Whether a request is one of the run that it has: a thread may outlive the run that started it."""
+        """Whether a request belongs to the child's run: a thread may outlive the run that started it."""
         return self.run is not None and run == self._number
 
     @property
@@ -196,14 +196,14 @@ class ChildProcess:
         return self.page.begun == self._number
 
     def overrun(self) -> Overrun | None:
-        """What its template has found of the run that it has, if that was over a limit."""
+        """What the template has found about the child's run, if that was over a limit."""
         return self.page.overrun(self._number)
 
     def due(self, timeout: float) -> float:
-        """The moment at which the run's time is over: so many seconds after its function was called.
+        """The moment at which the run times out: `timeout` seconds after its function was called.
 
-        Its arguments are unpickled before, and what they need is imported; its outcome is sent afterwards.
-        That is not its own time.
+        The time before that, to unpickle its arguments and to import what they need, doesn't count; nor does
+        the time to send its outcome afterwards.
         """
         is_running = self.has_begun and self.page.ended != self._number
         called = self.page.called if is_running else 0.0
@@ -213,11 +213,11 @@ class ChildProcess:
 
     @property
     def is_ending(self) -> bool:
-        """Whether it will not have another run."""
+        """Whether the child won't get another run."""
         return self.last or self.state in (State.STOPPING, State.KILLING)
 
     def start_failure(self) -> SlotStartFailed:
-        """Why it was never ready."""
+        """Why the child was never ready."""
         return self.failure or SlotStartFailed(
             f"the process of slot {self.slot} ended before it was ready: its pre_import or its initializer "
             "may have failed, or the machine may be short of memory or processes.",
@@ -225,22 +225,22 @@ class ChildProcess:
         )
 
     def interrupt(self) -> None:
-        """Have KeyboardInterrupt raised in the run that it has."""
+        """Have KeyboardInterrupt raised in the child's run."""
         self.page.stop = self._number
         self._signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """Kill the child, if it still lives, or as soon as it does; what it has started goes with it."""
+        """Kill the child, now or as soon as it has started; what it has started itself ends with it."""
         self.doomed = True
         self._signal(signal.SIGKILL)
 
     def kill_tree(self) -> None:
-        """Kill the child with all that descends from it; in a helper thread, for it may take a while."""
+        """Kill the child with all its descendants; called in a helper thread, as it may take a while."""
         end_tree(self.pid, _TREE_PATIENCE, self._signal)
 
     def _signal(self, number: int) -> None:
         if self.death is not None or not self.pid:
-            return  # by now its number may be another's
+            return  # by now its pid may belong to another process
         with suppress(ProcessLookupError):
             if self.pidfd is not None:
                 signal.pidfd_send_signal(self.pidfd, number)
@@ -250,12 +250,12 @@ class ChildProcess:
     def _signal_listener(self) -> None:
         is_there = self.death is None and self.pid != 0
         if is_there and not signal_listener(self.pid, self.page):
-            self._signal(STACK_SIGNAL)  # any thread takes it, the task's perhaps
+            self._signal(STACK_SIGNAL)  # any thread may take it, perhaps the task's
 
     def bury(self, code: int | None) -> None:
-        """Take note of how the child died; its template has reaped it, or is gone itself."""
+        """Record how the child died; its template has reaped it, or has ended itself."""
         self.cancel_timers()
-        self.runs.drain()  # what it said before counts
+        self.runs.drain()  # what it sent before it died counts
         self._close_theirs()
         self.output.close()
         name = _signal_name(-code) if code is not None and code < 0 else None
@@ -266,7 +266,7 @@ class ChildProcess:
             os.close(self.pidfd)
 
     def close(self) -> None:
-        """Close what is left, when it is buried and nobody has it."""
+        """Close what is left, when the child is buried and nobody uses it."""
         self.stacks.close()
         self.lender.close()
         self.runs.close()

@@ -1,4 +1,4 @@
-"""What `lifecycle` commands about a child, carried out."""
+"""Carries out the commands about a child that `lifecycle` returns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from skyward_dask.slots.nursery import Nursery
 from skyward_dask.slots.runs import Run
 from skyward_dask.slots.slot import Slot
 
-#: Seconds that an idle child has to leave by itself: most leave in 50 ms, and what an atexit function
-#: does may take its time.
+#: Seconds that an idle child has to exit by itself: most exit in 50 ms, but an atexit function may take a
+#: while.
 _LEAVE = 2.0
 
 
 class Commands:
-    """Carries commands out; each has events that follow from it.
+    """Carries out commands, and returns the events that follow from them.
 
     Parameters
     ----------
@@ -26,11 +26,11 @@ class Commands:
     nursery : Nursery
     backoff : Backoff
     grace : float
-        Seconds between the interruption of a run and its kill.
+        Seconds between interrupting a run and killing it.
     on_event : callable
         Takes an event, the index of a slot and a process id.
     on_overdue : callable
-        Takes a child that has had its time to end a run, or to leave.
+        Takes a child that has used up its time to end a run, or to exit.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Commands:
         if child.last or (slot.child is not child and slot.successor not in (None, child)):
             return (Event.RETIRE,)
         if slot.child is not child:
-            slot.successor = child  # it had seceded: so the next one that does finds a child ready
+            slot.successor = child  # it had seceded: the next run to secede finds this child ready
         return ()
 
     def _interrupt(self, child: ChildProcess) -> tuple[Event, ...]:
@@ -73,14 +73,14 @@ class Commands:
         return ()
 
     def _dismiss(self, child: ChildProcess) -> tuple[Event, ...]:
-        child.runs.finish()  # it leaves by itself, as a program does
+        child.runs.finish()  # it exits by itself, as a program does
         child.later(_LEAVE, self._look_if_over, child, None)
         if child.last:
             self._on_event("replace", child.slot, child.pid)
         return ()
 
     def _fail_start(self, child: ChildProcess) -> tuple[Event, ...]:
-        if not child.orphaned:  # else its template was lost: it is simply started again
+        if not child.orphaned:  # otherwise its template was lost: it is simply started again
             self._backoff.fail()
             slot = self._slots[child.slot]
             slot.wanted = slot.wanted and slot.child is not child

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Arguments of these types that are no longer than this take no time to be pickled.
+#: Arguments of these types that are no longer than this take no time to pickle.
 _SMALL = (str, bytes, bytearray)
 _PLAIN = (int, float, complex, bool, type(None))
 _SHORT = 16 * 1024
@@ -46,15 +46,15 @@ def _ignore(*args: object) -> None:
 
 
 class SlotPool(Executor):
-    """Run calls in child processes: one call at a time in each, and a death harms its own call alone.
+    """Run calls in child processes: one call at a time in each; if a child dies, only its call is lost.
 
     Parameters
     ----------
     slots : int
         How many calls run at once.
     env : mapping of str to str or callable
-        Added to the children's environment. ``"{slot}"`` in a value becomes the slot's index; a function as a
-        value is called with it.
+        Added to the children's environment. ``"{slot}"`` in a value becomes the slot's index; a value that is
+        a function is called with the index.
     pre_import : tuple of str
         Modules that each child imports before its first call.
     initializer : callable, optional
@@ -62,29 +62,30 @@ class SlotPool(Executor):
     health_check : callable, optional
         Called in the child after a call that raised; if it returns False or raises, the child is replaced.
     backend : str
-        ``"module:function"``, called in each child first, with `backend_argument` and a `Link` by which
-        the child's tasks can ask for things (`Request.serve`).
+        ``"module:function"``, called in each child first, with `backend_argument` and a `Link` through which
+        the child's tasks can make requests (`Request.serve`).
     backend_argument : bytes
     max_tasks : int, optional
-        Each child is replaced after so many calls.
+        Each child is replaced after this many calls.
     grace : float
-        Seconds between the interruption of a call that is stopped and its kill.
+        Seconds between interrupting a call that is stopped and killing its child.
     eager : bool
-        Start the children now; else each when it is first wanted.
+        Start the children now; otherwise each when it is first needed.
     share_from : int or None
-        Bytes from which a buffer (of a NumPy array, a DataFrame, …) goes through shared memory; None for
-        never.
+        Size in bytes from which a buffer (of a NumPy array, a DataFrame, …) goes through shared memory; None
+        for never.
     on_output : callable
         Takes ``(key, "stdout" or "stderr", line)``; called in the pool's thread.
     on_text : callable
-        Takes ``("stdout" or "stderr", text)``, as it comes; likewise.
+        Takes ``("stdout" or "stderr", text)`` as the text arrives; called in the pool's thread.
     on_event : callable
-        Takes ``("start", "crash", "kill", "unhealthy", "replace" or "failed-start", slot, pid)``; likewise.
+        Takes ``("start", "crash", "kill", "unhealthy", "replace" or "failed-start", slot, pid)``; called in
+        the pool's thread.
 
     Raises
     ------
     SlotStartFailed
-        From a call, when children can't start. `wait_ready` asks at once.
+        By a call, when children can't start. `wait_ready` raises it without a call.
 
     Examples
     --------
@@ -94,8 +95,8 @@ class SlotPool(Executor):
 
     Notes
     -----
-    Thread-safe. In a script, use it under ``if __name__ == "__main__"`` or not: children don't import the
-    script; functions of ``__main__`` travel by value.
+    Thread-safe. A script needs no ``if __name__ == "__main__"``: children don't import the script, and
+    functions of ``__main__`` are pickled by value.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class SlotPool(Executor):
     def run(self, request: Request) -> Any:
         """Run a call in a slot and return its value; see `submit` for what it may raise."""
         run = Run(request)
-        del request  # an error that leaves refers to this frame
+        del request  # an error that is raised refers to this frame
         return self.carry_out(run)
 
     def carry_out(self, run: Run) -> Any:
@@ -181,7 +182,7 @@ class SlotPool(Executor):
         chunksize: int = 1,
         **more: Any,
     ) -> Iterator[T]:
-        """As `concurrent.futures.Executor.map`; each call is a call of its own, whatever the `chunksize`."""
+        """As `concurrent.futures.Executor.map`; each call is sent by itself, whatever the `chunksize`."""
         if chunksize < 1:
             raise ValueError(f"chunksize must be at least 1, not {chunksize}")
         return super().map(fn, *iterables, timeout=timeout, **more)  # Python 3.14 knows `buffersize`
@@ -189,60 +190,60 @@ class SlotPool(Executor):
     def stop(self, future: Future[Any]) -> bool:
         """Cancel a call that waits, or stop one that runs: its result is a CancelledError.
 
-        Returns whether that will be so; False: it has ended, or is about to.
+        Returns whether it will be; False if the call has ended, or is about to.
         """
         is_cancelled = future.cancel()
         return self.interrupt(self._runs[future]) or is_cancelled
 
     def interrupt(self, run: Run) -> bool:
-        """Stop a run: KeyboardInterrupt first, and after the grace period a kill with all that it started.
+        """Stop a run: raise KeyboardInterrupt in it; after the grace period, kill it and what it started.
 
         Returns whether its outcome will be a CancelledError.
         """
         return self._thread.call(self._thread.pool.stop, run, default=False)
 
     def secede(self, run: Run) -> None:
-        """Let the run go on outside its slot, which gets another child."""
+        """Let the run continue outside its slot, which gets another child."""
         self._thread.call(self._thread.pool.secede, run)
 
     # --- changing and looking -------------------------------------------------------------------------
 
     def resize(self, slots: int) -> None:
-        """Have so many slots; a run in one that is given up ends first."""
+        """Change the number of slots; a slot that is removed finishes its run first."""
         _check_size(slots)
         self._thread.call(self._thread.pool.resize, slots)
 
     def renew(self, backend_argument: bytes) -> None:
-        """Replace every child, the busy ones after their runs: what they know of this process is stale."""
+        """Replace every child, busy ones after their runs: what they know about this process is stale."""
         self._thread.call(self._thread.pool.renew, backend_argument)
 
     def stack(self, run: Run) -> str:
-        """Where all threads of a run's process stand, as faulthandler says it; empty if none has the run."""
+        """The stacks of all threads of a run's process, by faulthandler; empty if no process has the run."""
         return self._thread.wait_for(self._thread.pool.look(run))
 
     def wait_ready(self) -> None:
-        """Wait until one child is ready; raises `SlotStartFailed` if none can be."""
+        """Wait until one child is ready; raises `SlotStartFailed` if none can start."""
         self._thread.wait_for(self._thread.pool.wait_ready())
 
     def snapshots(self) -> tuple[SlotStatistics, ...]:
-        """The slots as they are; none once the pool has ended."""
+        """The current state of each slot; empty once the pool has ended."""
         return self._thread.call(self._thread.pool.snapshots, default=())
 
     def own_memory(self) -> int:
-        """Bytes of the children's own pages, with all that they started."""
+        """Bytes of the children's own pages, and of those of all processes that they started."""
         return self._thread.call(self._thread.pool.own_memory, default=0)
 
     # --- ending ----------------------------------------------------------------------------------------
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls, and end the children when those that were taken are done.
+        """Take no more calls, and end the children when the calls that were taken are done.
 
         Parameters
         ----------
         wait : bool
-            Return when no child lives any more.
+            Return only when no child is alive any more.
         cancel_futures : bool
-            Cancel those that haven't begun.
+            Cancel calls that haven't begun.
         """
         if cancel_futures:
             for future in list(self._runs):
@@ -265,7 +266,7 @@ class SlotPool(Executor):
             self._thread.join()
 
 
-#: Those that are closed when the interpreter exits, as `concurrent.futures` does with its own.
+#: Pools that are closed when the interpreter exits, as `concurrent.futures` does with its executors.
 _open_pools: WeakSet[SlotPool] = WeakSet()
 
 
@@ -287,10 +288,10 @@ def _may_begin(future: Future[Any]) -> bool:
 
 
 def _settle(future: Future[Any], helpers: Executor, run: Run) -> None:
-    """Give a future what its run has come to; in a helper thread if that takes long."""
+    """Give a future the outcome of its run; in a helper thread if that takes long."""
     outcome = run.outcome
     if isinstance(outcome, Form) and outcome.is_long:
-        with suppress(RuntimeError):  # no thread can be started: the system's limit, or the interpreter exits
+        with suppress(RuntimeError):  # no thread can start: a system limit, or the interpreter is exiting
             helpers.submit(_settle_with, future, outcome)
             return
     if not future.cancelled():
@@ -306,12 +307,12 @@ def _settle_with(future: Future[Any], outcome: Form | BaseException | None) -> N
             future.set_exception(error)
     except InvalidStateError:  # it was cancelled meanwhile
         pass
-    except BaseException:  # of a callback's: nobody else sees it, and this thread lives on
+    except BaseException:  # raised by a callback: nobody else sees it, and this thread must go on
         logger.exception("a callback of %r has raised", future)
 
 
 def _loaded(form: Form) -> tuple[Any, BaseException | None]:
-    """The value of a form, or why it has none: an error that knows nothing of the future that gets it."""
+    """The value of a form, or the error if it has none: one that doesn't refer to the future that gets it."""
     try:
         return form.load(), None
     except BaseException as error:
@@ -319,5 +320,5 @@ def _loaded(form: Form) -> tuple[Any, BaseException | None]:
 
 
 def _are_small(values: Iterable[object]) -> bool:
-    """Whether the values take no time to be pickled, as far as a short look tells."""
+    """Whether the values take no time to pickle, as far as a short look can tell."""
     return all(isinstance(v, _PLAIN) or (isinstance(v, _SMALL) and len(v) < _SHORT) for v in values)

@@ -1,7 +1,7 @@
-"""What the platform offers, each with a way round it where it is missing.
+"""Features that a platform may offer, each with a fallback where it is missing.
 
-`SKYWARD_WITHOUT` in the environment (names, separated by spaces) switches features off: so each way round
-is tried on a machine that has them all.
+`SKYWARD_WITHOUT` in the environment (names, separated by spaces) switches features off, so that each fallback
+can be tried on a machine that has them all.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ class Feature(StrEnum):
 
     FORK = "fork"  #: children are forked by a template that has imported everything; else exec
     MEMFD = "memfd"  #: memory that has a descriptor and no name; else unlinked files
-    PIDFD = "pidfd"  #: a descriptor that names one process for ever; else process ids
-    SUBREAPER = "subreaper"  #: orphans come to us; else process groups are all that can be ended
+    PIDFD = "pidfd"  #: a descriptor that refers to one process for ever; else process ids
+    SUBREAPER = "subreaper"  #: orphans become our children; else only process groups can be killed
 
 
 def _offered() -> frozenset[Feature]:
@@ -33,7 +33,7 @@ def _offered() -> frozenset[Feature]:
 
 
 def _has_pidfd() -> bool:
-    """Whether the kernel knows pidfds: gVisor and Linux before 5.3 don't, whatever Python offers."""
+    """Whether the kernel has pidfds: gVisor and Linux before 5.3 don't, whatever Python offers."""
     try:
         os.close(os.pidfd_open(os.getpid()))
     except (AttributeError, OSError):

@@ -1,7 +1,7 @@
-"""Frames: a small header, an envelope of plain values, opaque parts. Made and read here, without I/O.
+"""Frames: a small header, an envelope of plain values, opaque parts. Packed and parsed here, without I/O.
 
-The envelope holds plain values only; all else is opaque bytes that only the two ends of a run unpickle. So
-what can't be pickled or loaded fails one run, never the channel. Descriptors may go along with a frame.
+The envelope holds plain values only; all else is opaque bytes that only the two ends of a run unpickle. So a
+value that can't be pickled or unpickled fails one run, never the channel. A frame may carry descriptors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-#: kind, descriptors that come along, parts that follow, bytes of the envelope, number of the run or request
+#: kind, count of descriptors, count of parts, bytes of the envelope, number of the run or request
 _HEADER = struct.Struct("<BBIIQ")
 #: Bytes read at once: more than most small frames, so that they cost one system call.
 READ = 64 * 1024
@@ -61,7 +61,7 @@ class Frame:
 
     @property
     def is_short(self) -> bool:
-        """Whether its descriptors have not all come: its receiver has too many open."""
+        """Whether some of its descriptors didn't arrive: its receiver has too many open."""
         return len(self.descriptors) < self.carried
 
 
@@ -80,14 +80,14 @@ def pack(frame: Frame) -> list[Part]:
 
 
 class FrameReader:
-    """Takes bytes as they come, and has frames when they are whole.
+    """Takes bytes as they arrive, and collects frames when they are complete.
 
     Attributes
     ----------
     target : memoryview
-        Where the next bytes are to be put: never empty.
+        Where the next bytes must be put: never empty.
     frames : deque of Frame
-        Those that are whole; their descriptors are still to be given to them.
+        Complete frames; the caller must still give them their descriptors.
     """
 
     def __init__(self) -> None:
@@ -98,16 +98,16 @@ class FrameReader:
         self.target = next(self._steps)
 
     def received(self, count: int) -> None:
-        """So many bytes have been put into `target`."""
+        """`count` bytes have been put into `target`."""
         self.target = self._steps.send(count)
 
     @property
     def is_between_frames(self) -> bool:
-        """Whether nothing of a further frame has come."""
+        """Whether no part of a further frame has arrived."""
         return self._begin == self._end and self.target.obj is self._ahead.obj
 
     def close(self) -> None:
-        """Take nothing any more."""
+        """Take no more bytes."""
         self._steps.close()
 
     def _read_frames(self) -> Generator[memoryview, int, None]:

@@ -1,6 +1,6 @@
-"""A child's life as a table: an event and a state give a next state and commands. No I/O.
+"""A child's life as a table: a state and an event give the next state and commands. No I/O.
 
-The pool says what happens, carries the commands out, and has each slot hold a child that can work.
+The pool reports what happens, carries out the commands, and makes each slot hold a child that can work.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class State(Enum):
-    """Where a child stands."""
+    """The state of a child."""
 
     __hash__ = object.__hash__  # Enum's own is written in Python, and each run looks the table up twice
 
@@ -67,7 +67,7 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Command, ...]]] = {
     (State.BUSY, Event.CHECK_IN): (State.IDLE, (Command.OFFER,)),
     (State.BUSY, Event.STOP): (State.STOPPING, (Command.INTERRUPT,)),
     (State.BUSY, Event.LIMIT): _KILL,
-    # it has had its last run: what it is asked in between stays until it checks in
+    # the child is in its last run: the request to retire waits until the child checks in
     (State.BUSY, Event.RETIRE): (State.BUSY, ()),
     (State.BUSY, Event.CLOSE): _KILL,
     (State.BUSY, Event.DIED): (State.GONE, (Command.COUNT_CRASH,)),
@@ -78,7 +78,7 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Command, ...]]] = {
     (State.STOPPING, Event.STOP): (State.STOPPING, ()),
     (State.STOPPING, Event.RETIRE): (State.STOPPING, ()),
     (State.STOPPING, Event.DIED): _GONE,
-    # words of a child that is being killed, which were on their way
+    # events of a child that is being killed, which were on their way
     (State.KILLING, Event.READY): _KILLING,
     (State.KILLING, Event.CHECK_IN): _KILLING,
     (State.KILLING, Event.STOP): _KILLING,
@@ -90,7 +90,7 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Command, ...]]] = {
     (State.LEAVING, Event.CLOSE): _LEAVING,
     (State.LEAVING, Event.LIMIT): _KILL,
     (State.LEAVING, Event.DIED): _GONE,
-    # the caller gives back a child whose death has been dealt with; a deadline passes that was its
+    # the caller gives back a child whose death has been handled; a deadline of such a child passes
     (State.GONE, Event.CHECK_IN): _GONE,
     (State.GONE, Event.STOP): _GONE,
     (State.GONE, Event.LIMIT): _GONE,
@@ -105,7 +105,7 @@ def step(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
     Raises
     ------
     LookupError
-        The event can't happen in this state: a defect of the pool.
+        The event can't happen in this state: a bug in the pool.
     """
     try:
         return TABLE[state, event]

@@ -1,6 +1,6 @@
-"""What limits the runs of a pool: their deadlines, and the memory of their processes.
+"""The limits of a pool's runs: their deadlines, and the memory of their processes.
 
-While the loop is blocked, templates keep them (`child.limit_guard`).
+While the loop is blocked, templates enforce them (`child.limit_guard`).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from skyward_dask.slots.own_memory import own_memory, pause
 from skyward_dask.slots.runs import Run, Verdict
 from skyward_dask.slots.stacks import of_tasks
 
-#: Seconds that a child's listener has to say where a run stands whose time is over: few, as a look that harms
-#: the child is no loss here.
+#: Seconds that a child's listener has to write the stacks of a run that timed out: few, as it doesn't matter
+#: here if a look harms the child.
 _HASTE = 0.3
 
 
 class Limits:
-    """Gives the verdict on runs that are over a limit. For the pool's loop.
+    """Gives a verdict on each run that is over a limit. For the pool's loop.
 
     Parameters
     ----------
     helpers : concurrent.futures.Executor
-        They look at processes.
+        Threads that look at processes.
     tasks : Tasks
     on_verdict : callable
-        Takes a run that is to be ended, and the child that has it.
+        Takes a run that must be ended, and the child that has it.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Limits:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._helpers, self._tasks, self._on_verdict = helpers, tasks, on_verdict
-        self._limited: set[Run] = set()  # in memory
+        self._limited: set[Run] = set()  # those with a memory limit
 
     def watch(self, run: Run) -> None:
         """A child has the run now."""
@@ -50,7 +50,7 @@ class Limits:
                 self._tasks.spawn(self._watch_memory())
 
     def heed(self, run: Run, child: ChildProcess) -> None:
-        """Take the word of a child's template that its run was over a limit while this loop was blocked."""
+        """Act on the template's report that the run was over a limit while this loop was blocked."""
         found = child.overrun() if run.has_limits else None
         if found is None:
             return
@@ -82,7 +82,7 @@ class Limits:
     # --- memory ------------------------------------------------------------------------------------
 
     async def _watch_memory(self) -> None:
-        """Look at all runs that have a limit, as long as there are any."""
+        """Look at all runs that have a memory limit, as long as there are any."""
         while self._limited:
             looked = {run: run.child for run in self._limited if run.child is not None}
             used = await aside(self._helpers, _measured, [child.pid for child in looked.values()])
@@ -93,7 +93,7 @@ class Limits:
             await asyncio.sleep(shortest)
 
     def _judge_memory(self, run: Run, child: ChildProcess, size: int) -> float:
-        """End a run that is over its limit; returns the seconds after which one should look again."""
+        """End a run that is over its limit; returns the seconds until the next look."""
         limit = run.memory_limit
         assert limit is not None
         if run.child is child:

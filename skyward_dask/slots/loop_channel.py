@@ -17,7 +17,7 @@ from skyward_dask.slots.framing import Frame, FrameReader, Part, pack
 
 @dataclass(slots=True, eq=False)
 class _Outgoing:
-    """Buffers that have yet to leave; `owned` descriptors are closed once they have."""
+    """Buffers that haven't been sent yet; `owned` descriptors are closed once they have."""
 
     buffers: list[Part]
     descriptors: Sequence[int]
@@ -29,17 +29,17 @@ class _Outgoing:
 
 
 class LoopChannel:
-    """Frames in and out as the socket allows.
+    """Sends and receives frames as the socket allows.
 
     Parameters
     ----------
     loop : asyncio.AbstractEventLoop
     sock : socket.socket
-        Made non-blocking; the other end's own mode stays.
+        Made non-blocking; the other end's mode doesn't change.
     on_frame : callable
-        Takes each frame that has come.
+        Takes each frame that has arrived.
     on_end : callable
-        Called once when the other end is gone.
+        Called once, when the other end has closed.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class LoopChannel:
         self._loop.add_reader(self.socket, self._readable)
 
     def send(self, frame: Frame, owned: Sequence[int] = ()) -> None:
-        """Send a frame, or have it sent when the other end reads; what nobody can read is dropped.
+        """Send a frame, now or when the other end reads; a frame that nobody can read is dropped.
 
         Parameters
         ----------
         frame : Frame
         owned : sequence of int
-            Descriptors that are closed when the frame has left.
+            Descriptors that are closed when the frame has been sent.
         """
         outgoing = _Outgoing(pack(frame), frame.descriptors, owned)
         if self._ended:
@@ -90,7 +90,7 @@ class LoopChannel:
                 sent = send_some(self.socket, first.buffers, first.descriptors)
             except BlockingIOError:
                 return False
-            except OSError:  # nobody reads any more: the end is heard as one
+            except OSError:  # nobody reads any more: the reading side reports the end
                 self._drop_outgoing()
                 return True
             first.descriptors = ()
@@ -104,11 +104,11 @@ class LoopChannel:
             self._outgoing.popleft().close()
 
     def _readable(self) -> None:
-        if not self._reader.frames:  # else these have yet to have their turn
+        if not self._reader.frames:  # otherwise those frames come first
             self._take_some()
 
     def _take_some(self) -> None:
-        """Take what has come, for as long as others can wait."""
+        """Take what has arrived, for as long as others can wait."""
         end = self._loop.time() + TURN
         while self._take_next() and self._loop.time() < end:
             pass
@@ -116,13 +116,13 @@ class LoopChannel:
             self._loop.call_soon(self._take_some)
 
     def drain(self) -> None:
-        """Take all that has come, of a peer that is dead: what it said before counts."""
+        """Take all that a dead peer has sent: it still counts."""
         self._has_more = True
         while self._take_next():
             pass
 
     def _take_next(self) -> bool:
-        """Give one frame, or read some; returns whether there may be more."""
+        """Pass on one frame, or read some; returns whether there may be more."""
         if self._ended:
             return False
         if self._reader.frames:
@@ -132,7 +132,7 @@ class LoopChannel:
         return self._has_more or bool(self._reader.frames)
 
     def _read(self) -> bool:
-        """Take what one read gives; returns whether there may be more."""
+        """Read once; returns whether there may be more."""
         target = self._reader.target
         try:
             size, carried, _, _ = self.socket.recvmsg_into([target], ANCILLARY, socket.MSG_CMSG_CLOEXEC)
@@ -160,12 +160,12 @@ class LoopChannel:
         self._on_end()
 
     def finish(self) -> None:
-        """Tell the other end that nothing more comes."""
+        """Tell the other end that nothing more will come."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Take and send nothing any more."""
+        """Receive and send no more frames."""
         self._ended = True
         if self.socket.fileno() >= 0:
             self._loop.remove_reader(self.socket)
@@ -175,7 +175,7 @@ class LoopChannel:
             os.close(fd)
         self._descriptors.clear()
         self.socket.close()
-        # who is told refers to us: without the circle all goes at once, with the reader's buffer
+        # the callbacks refer to us: without this cycle all is freed at once, with the reader's buffer
         self._on_frame, self._on_end = take_nothing, do_nothing
         self._reader.close()
 

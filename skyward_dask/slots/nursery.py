@@ -1,4 +1,4 @@
-"""Where children come from and where they end: templates start them and tell of their deaths.
+"""How children start and end: templates start them, and report their deaths.
 
 ```
  pool ── start(child) ──▶ Nursery ── FORK ──▶ template ──▶ children
@@ -43,7 +43,7 @@ class Nursery:
     Attributes
     ----------
     ended : asyncio.Event
-        Set when no child and no template lives, after `end`.
+        Set after `end`, when no child and no template is alive any more.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Nursery:
     # --- children begin --------------------------------------------------------------------------
 
     def start(self, child: ChildProcess, delay: float) -> None:
-        """Start a child, in so many seconds and when there is a template."""
+        """Start a child after `delay` seconds, when there is a template."""
         self._delayed[child] = self._loop.call_later(delay, self._start_delayed, child)
 
     def _start_delayed(self, child: ChildProcess) -> None:
@@ -77,7 +77,7 @@ class Nursery:
         self._start_children()
 
     def drop(self, child: ChildProcess) -> None:
-        """Bury a child that was given up, if it hasn't been asked for; else it is killed when it is there."""
+        """Bury a child that was given up, if no template was told to start it; else it is killed later."""
         if (handle := self._delayed.pop(child, None)) is not None:
             handle.cancel()
         elif child in self._to_start:
@@ -93,7 +93,7 @@ class Nursery:
         self._templates.renew(preparation)
 
     def guard_limits(self) -> None:
-        """There are runs with limits from now on: templates keep them while this loop is blocked."""
+        """From now on there are runs with limits: templates enforce these while this loop is blocked."""
         self._templates.guard_limits()
 
     def _start_children(self) -> None:
@@ -112,7 +112,7 @@ class Nursery:
     def _fork(self, template: TemplateProcess, child: ChildProcess) -> None:
         try:
             number = template.start(child)
-        except Exception as error:  # a function in `env` is the user's
+        except Exception as error:  # a function in `env` is the user's, and may raise anything
             self._fail(child, SlotStartFailed(f"slot {child.slot} has no valid environment: {error!r}"))
         else:
             child.later(templates.PATIENCE, self._lose_if_deaf, template, number)
@@ -159,7 +159,7 @@ class Nursery:
         child.later(templates.PATIENCE, self._look_at_start, child, self._loop.time() + templates.START_LIMIT)
 
     def _look_at_start(self, child: ChildProcess, deadline: float) -> None:
-        """Give up a child that is not ready when it should be, or would not be for ever."""
+        """Give up a child that isn't ready in time, or that never would be."""
         if child.doomed:
             return
         if self._loop.time() > deadline:
@@ -177,11 +177,11 @@ class Nursery:
         self.expect_burial(child)
 
     def expect_burial(self, child: ChildProcess) -> None:
-        """A child is dead, or as good as: its template, which says so, has its time for that."""
+        """A child is dead, or as good as dead: its template has a limited time to report that."""
         child.later(templates.PATIENCE, self._templates.lose_that_of, child.pid)
 
     def _lost(self, template: TemplateProcess, failure: SlotStartFailed, has_failed: bool) -> None:
-        """A template is gone, and all its children: those that it can't be blamed for start again."""
+        """A template is lost, with all its children: those that are not to blame for it start again."""
         for child in template.forking.values():
             child.orphaned = not has_failed
             self._fail(child, failure)
@@ -201,7 +201,7 @@ class Nursery:
     # --- the end -----------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """End when the last child has; nothing is to be started any more."""
+        """End when the last child has ended; no more children are started."""
         self._is_ending = True
         self._templates.dismiss()
         self._end_if_over()

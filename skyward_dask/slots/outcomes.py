@@ -1,4 +1,4 @@
-"""What a run comes to that has no value and no error of its own."""
+"""The outcome of a run that has no value and no error of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RunEnded(CancelledError):
 
 
 def error_of(run: Run, child: ChildProcess) -> BaseException:
-    """How a run ended on which a verdict was given, or whose child has died."""
+    """The error of a run that got a verdict, or whose child has died."""
     if run.verdict is Verdict.TIMED_OUT:
         assert run.timeout is not None
         return TaskTimeout(run.key, run.timeout, run.stack)

@@ -1,4 +1,4 @@
-"""A child's stdout and stderr: pipes in, text out at once, and lines, each with the task that was running."""
+"""A child's stdout and stderr, read from pipes: text at once, and lines with the task that was running."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 from skyward_dask.slots.aside import TURN
 
-#: Bytes taken from a pipe in one turn of the loop, so that a child that floods its pipe leaves others theirs.
+#: Bytes taken from a pipe in one turn of the loop, so that a child that floods its pipe leaves others time.
 _READ = 16 * 1024
-#: Reads at the end of a run: as much as a pipe holds, and some of what others write to it meanwhile.
+#: Reads at the end of a run: as much as a pipe holds, and some of what other processes write meanwhile.
 _READS = 16
-#: A line without an end is passed on when it has grown to so many characters (arbitrary, well above a log
-#: line), or after so many seconds: soon, for who watches a progress bar, and no record for each of its steps.
+#: A line without an end is passed on when it has grown to this many characters (arbitrary, well above a log
+#: line), or after `PATIENCE` seconds: soon enough for someone who watches a progress bar, and without a
+#: record for each of its steps.
 _LONGEST_LINE = 64 * 1024
-#: Lines that wait at most to be passed on: those of many runs that print without end. Arbitrary, some 10 MB.
+#: The most lines that wait to be passed on, when many runs print without end. Arbitrary, about 10 MB.
 _MOST_WAITING = 100_000
 PATIENCE = 0.5
 #: Lines of stderr that a crash is reported with: about a traceback's worth.
@@ -28,15 +29,15 @@ _TAIL = 30
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """Who takes what children write.
+    """The receiver of what children write.
 
     Attributes
     ----------
     line : callable
-        Called with the task's key (empty between tasks), the stream's name and one line without its end. Of a
-        line that was drawn over, as progress bars are, what was drawn last.
+        Called with the task's key (empty between tasks), the stream's name and one line without its end. If
+        the line was overwritten, as progress bars are, only what was written last.
     text : callable
-        Called with the stream's name and text as it comes.
+        Called with the stream's name and text as it arrives.
     """
 
     line: Callable[[str, str, str], None]
@@ -48,7 +49,8 @@ class Output:
 
     Notes
     -----
-    Read whenever a pipe has something, and at the end of each run: so what a task printed carries its key.
+    A pipe is read whenever it has something, and at the end of each run: so what a task printed carries its
+    key.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sink: Sink) -> None:
@@ -71,7 +73,7 @@ class Output:
             self._poll.register(reader, select.POLLIN)
 
     def listen(self) -> None:
-        """Take what is written from now on."""
+        """Read what is written from now on."""
         for fd in self._pipes:
             self._loop.add_reader(fd, self._readable, fd)
 
@@ -87,7 +89,7 @@ class Output:
         self._tail.clear()
 
     def end(self) -> None:
-        """Take what the task has written, to its last word; the next lines belong to no task."""
+        """Read everything that the task has written; the next lines belong to no task."""
         for fd, _ in self._poll.poll(0):
             for _ in range(_READS):
                 if not self._read(fd):
@@ -103,7 +105,7 @@ class Output:
         return "\n".join(self._tail)
 
     def close(self) -> None:
-        """Take what is there and close; a pipe may be held open by others, so its end is not waited for."""
+        """Read what is there and close; others may hold a pipe open, so we don't wait for its end."""
         self.close_writers()
         self.end()
         self._emit_some(0)
@@ -115,14 +117,14 @@ class Output:
 
     def _readable(self, fd: int) -> None:
         if self._waiting:
-            return  # who writes faster than lines are passed on waits for that, and nobody else does
+            return  # a child that writes faster than its lines are passed on has to wait, and nobody else
         self._read(fd)
         self._emit_some(_MOST_WAITING)
         if self._passing_on is None and any(self._partial.values()):
             self._passing_on = self._loop.call_later(PATIENCE, self._pass_on_late)
 
     def _read(self, fd: int) -> bool:
-        """Take what one read gives; returns whether there may be more."""
+        """Read once; returns whether there may be more."""
         try:
             data = os.read(fd, _READ)
         except BlockingIOError:
@@ -144,7 +146,7 @@ class Output:
             self._add(stream, line)
 
     def _pass_on(self) -> None:
-        """Take what there is of lines without an end for lines."""
+        """Treat unfinished lines as if they were complete."""
         if self._passing_on is not None:
             self._passing_on.cancel()
             self._passing_on = None
@@ -164,7 +166,7 @@ class Output:
         self._waiting.append((self._key, stream, shown))
 
     def _emit_some(self, most: int) -> None:
-        """Pass lines on, for as long as others can wait, and until so few are left."""
+        """Pass lines on, for as long as others can wait, and until no more than `most` are left."""
         end = self._loop.time() + TURN
         while self._waiting and (self._loop.time() < end or len(self._waiting) > most):
             self._sink.line(*self._waiting.popleft())

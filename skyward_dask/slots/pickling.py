@@ -25,8 +25,8 @@ from skyward_dask.slots.framing import Part
 def dumps(value: object) -> list[Part]:
     """Pickle a value into a stream and its out-of-band buffers.
 
-    The C pickler is tried first. It refers to what lives in ``__main__`` by name, which means another
-    module at the other end: such a stream is made again by cloudpickle, by value.
+    The C pickler is tried first. It refers to what is defined in ``__main__`` by name, and at the other end
+    that is another module: such a value is pickled again by cloudpickle, by value.
     """
     buffers: list[pickle.PickleBuffer] = []
     try:
@@ -34,7 +34,7 @@ def dumps(value: object) -> list[Part]:
         if b"__main__" not in stream:
             return [stream, *(buffer.raw() for buffer in buffers)]
     except Exception:
-        pass  # cloudpickle has the last word: lambdas, closures and local classes end here
+        pass  # cloudpickle has the last word: lambdas, closures and local classes get here
     buffers.clear()
     stream = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     return [stream, *(buffer.raw() for buffer in buffers)]
@@ -46,7 +46,7 @@ def loads(parts: Sequence[Part]) -> Any:
 
 
 def unpicklable(what: Iterable[tuple[str, object]], error: BaseException) -> SerializationError:
-    """The error that names the first of the things called `what` that can't be pickled."""
+    """The error that names the first of the values in `what` that can't be pickled."""
     named = "something in it"
     for name, value in what:
         try:
@@ -61,7 +61,7 @@ def unpicklable(what: Iterable[tuple[str, object]], error: BaseException) -> Ser
 
 
 def unloadable(what: str, where: str, parts: Sequence[Part], error: BaseException) -> SerializationError:
-    """The error of something that can't be unpickled: it names what couldn't be built."""
+    """The error for something that can't be unpickled: it names what couldn't be built."""
     return SerializationError(
         f"{what} can't be unpickled {where}, at {_culprit(parts)}: {_text(error)}. "
         "A module may be missing there, or the class can't be recreated from its pickle."
@@ -69,18 +69,18 @@ def unloadable(what: str, where: str, parts: Sequence[Part], error: BaseExceptio
 
 
 def _culprit(parts: Sequence[Part]) -> str:
-    """The class or function at which unpickling fails: Python's own unpickler has frames that tell."""
+    """The class or function at which unpickling fails: the frames of Python's own unpickler show it."""
     try:
         pickle._Unpickler(io.BytesIO(parts[0]), buffers=parts[1:]).load()
     except BaseException as error:
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         names = (_built(frame.f_code.co_name, frame.f_locals) for frame in reversed(frames))
         return next((name for name in names if name), "an object")
-    return "an object"  # it has failed for a reason that is gone
+    return "an object"  # it failed for a reason that no longer exists
 
 
 def _built(step: str, scope: dict[str, Any]) -> str:
-    """What a frame of the unpickler is about to build; empty if it isn't one of those that build."""
+    """What a frame of the unpickler is about to build; empty for a frame that builds nothing."""
     match step, scope:
         case "find_class", {"module": module, "name": name}:
             return f"{module}.{name}"
@@ -107,7 +107,7 @@ def _name(built: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """One exception of those that hang together: in parts, its frames, and where the others stand."""
+    """One of several connected exceptions: its pickled parts, its frames, and the positions of the others."""
 
     parts: list[bytes]
     frames: list[tuple[str, str, int]]
@@ -125,9 +125,9 @@ def dump_exception(error: BaseException) -> list[Part]:
 
 
 def connected(error: BaseException) -> list[BaseException]:
-    """The exception and all that it leads to by causes, contexts and groups, however long the way."""
+    """The exception and all that it leads to through causes, contexts and groups, however long the chain."""
     found, seen = [error], {id(error)}
-    for each in found:  # it grows meanwhile
+    for each in found:  # the list grows meanwhile
         for other in (each.__cause__, each.__context__, *members_of(each)):
             if other is not None and id(other) not in seen:
                 seen.add(id(other))
@@ -153,7 +153,7 @@ def _link(error: BaseException, positions: dict[int, int]) -> _Link:
 
 
 def _dump_bare(error: BaseException) -> list[bytes]:
-    """The exception alone, tried out: some pickle well and then can't be built again."""
+    """The exception alone, and tested: some can be pickled, but not rebuilt afterwards."""
     members = members_of(error)
     for attempt in (_as_itself, _as_its_type, _as_a_group, _as_its_text):
         try:
@@ -219,7 +219,7 @@ def _rebuild(
 
 
 def _bare(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    """An exception that is yet to be filled, by the first `__new__` among its bases that takes its class."""
+    """An exception without its contents, made by the first `__new__` among its bases that takes its class."""
     for base in cls.__mro__:
         if "__new__" in vars(base):
             with suppress(TypeError):  # MemoryError's refuses classes that have another base before it
@@ -275,6 +275,6 @@ _TEMPLATE = compile("frame = _getframe()", "<remote>", "exec")
 def _frame_of(filename: str, name: str) -> FrameType:
     code: CodeType = _TEMPLATE.replace(co_filename=filename, co_name=name, co_qualname=name)
     scope: dict[str, Any] = {"_getframe": sys._getframe, "__name__": "remote", "__file__": filename}
-    exec(code, scope)  # a frame object can be had in no other way
+    exec(code, scope)  # there is no other way to get a frame object
     frame: FrameType = scope.pop("frame")
     return frame

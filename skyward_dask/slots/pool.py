@@ -1,4 +1,4 @@
-"""`Pool`: long-lived child processes that run one call at a time each, and that can die alone.
+"""`Pool`: long-lived child processes that run one call at a time each, and can die without harm to others.
 
 ```
  start(run) ─▶ RunQueue ─ pickled, there is room ─▶ child of Slots ─ RESULT ─▶ run.finish
@@ -7,8 +7,8 @@
  Nursery: a child is dead ────────▶ Slots: a successor; run.finish, or back to the queue
 ```
 
-All of it lives on one event loop: what happens is an event there, and there is no lock and no thread for a
-run. What may take longer than a millisecond (pickling and copying large values, looking at processes) is done
+All of it runs on one event loop: whatever happens is an event there, and a run needs no lock and no thread.
+Work that may take longer than a millisecond (pickling and copying large values, looking at processes) is done
 in a few helper threads.
 """
 
@@ -40,22 +40,22 @@ from skyward_dask.slots.runs import Run, Verdict
 from skyward_dask.slots.slots import Slots
 from skyward_dask.slots.statistics import SlotStatistics, process_usage
 
-#: How often a run is given to another child because its own went through no fault of the run. A task that
-#: kills the template each time would otherwise be run for ever; more than chance may take: arbitrary.
+#: How often a run is given to another child because its own was lost through no fault of the run. A task that
+#: kills the template each time would otherwise run for ever. Arbitrary: more often than chance may require.
 _REPEATS = 5
 #: Verdicts that end a run by its child's death.
 _LIMITS = (Verdict.TIMED_OUT, Verdict.OUT_OF_MEMORY)
 
 
 def __getattr__(name: str) -> Any:
-    """`SlotPool` was found here once."""
+    """`SlotPool` used to be in this module."""
     if name != "SlotPool":
         raise AttributeError(name)
     return import_module("skyward_dask.slots.executor").SlotPool
 
 
 class Pool:
-    """Runs of calls in slots. For the loop that it is made on.
+    """Runs calls in slots. For the loop on which it is made.
 
     Parameters
     ----------
@@ -66,13 +66,13 @@ class Pool:
     segments : Segments or None
         Shared memory.
     helpers : concurrent.futures.Executor
-        Threads for what takes its time.
+        Threads for work that takes a while.
     max_tasks : int or None
-        Each child is replaced after so many calls.
+        Each child is replaced after this many calls.
     grace : float
-        Seconds between the interruption of a call that is stopped and its kill.
+        Seconds between interrupting a call that is stopped and killing its child.
     eager : bool
-        Start the children now; else each when it is first wanted.
+        Start the children now; otherwise each when it is first needed.
     sink : Sink
         Takes what children write.
     on_event : callable
@@ -113,7 +113,7 @@ class Pool:
     # --- a run begins --------------------------------------------------------------------------------
 
     def start(self, run: Run) -> None:
-        """Have a call run in a slot; `Run.when_over` tells of its outcome.
+        """Have a call run in a slot; `Run.when_over` reports its outcome.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class Pool:
         self._queue.enter(run)
 
     def _update(self) -> None:
-        """Bring slots in order and have waiting runs begin, until nothing is left to be done."""
+        """Settle the slots and begin waiting runs, until nothing is left to do."""
         while True:
             self._slots.settle()
             self._queue.admit()
@@ -149,14 +149,14 @@ class Pool:
             self._nursery.guard_limits()
 
     def secede(self, run: Run) -> None:
-        """Let the run go on outside its slot, which gets another child."""
+        """Let the run continue outside its slot, which gets another child."""
         if run.child is not None and run.slotted:
             self._queue.vacate(run)
             self._slots.free(run.child)
             self._update()
 
     def rejoin(self, run: Run) -> asyncio.Future[None]:
-        """Wait for room among the slots; who has seceded comes before those that wait to begin."""
+        """Wait for room among the slots; runs that have seceded come before those that wait to begin."""
         joined = self._queue.rejoin(run)
         self._update()
         return joined
@@ -164,9 +164,9 @@ class Pool:
     # --- a run ends ----------------------------------------------------------------------------------
 
     def stop(self, run: Run) -> bool:
-        """Stop a run: KeyboardInterrupt first, and after the grace period a kill with all that it started.
+        """Stop a run: raise KeyboardInterrupt in it; after the grace period, kill it and what it started.
 
-        Returns whether its outcome will be `RunEnded`; False: it has ended, or is about to otherwise.
+        Returns whether its outcome will be `RunEnded`; False if it has ended, or is about to end otherwise.
         """
         if run.is_over or run.verdict is not None:
             return False
@@ -189,7 +189,7 @@ class Pool:
         if run is not None:
             self._limits.heed(run, child)
         if run is None or run.verdict in _LIMITS:
-            return  # its death says the rest
+            return  # the rest follows when the child dies
         request = run.request
         assert request is not None
         if request.report is not None and frame.envelope and frame.envelope[0]:
@@ -230,7 +230,7 @@ class Pool:
     # --- what happens to children --------------------------------------------------------------------
 
     def _take(self, child: ChildProcess, frame: Frame) -> None:
-        """A child has said something."""
+        """A child has sent a frame."""
         match frame.kind:
             case Kind.RESULT | Kind.ERROR:
                 self._answered(child, frame)
@@ -258,52 +258,52 @@ class Pool:
     # --- changing and looking ------------------------------------------------------------------------
 
     def resize(self, slots: int) -> None:
-        """Have so many slots; a run in one that is given up ends first."""
+        """Change the number of slots; a slot that is removed finishes its run first."""
         self._queue.size = slots
         self._slots.resize(slots)
         self._update()
 
     def renew(self, backend_argument: bytes) -> None:
-        """Replace every child, the busy ones after their runs: what they know of this process is stale."""
+        """Replace every child, busy ones after their runs: what they know about this process is stale."""
         self._slots.renew(backend_argument)
         self._update()
 
     async def look(self, run: Run) -> str:
-        """Where all threads of a run's process stand, as faulthandler says it; empty if none has the run."""
+        """The stacks of all threads of a run's process, by faulthandler; empty if no process has the run."""
         return await run.child.stacks.look() if run.child is not None else ""
 
     async def wait_ready(self) -> None:
-        """Wait until one child is ready; raises `SlotStartFailed` if none can be."""
+        """Wait until one child is ready; raises `SlotStartFailed` if none can start."""
         await self._slots.wait_ready()
 
     def snapshots(
         self, usage: Callable[[int], tuple[int, float]] = process_usage
     ) -> tuple[SlotStatistics, ...]:
-        """The slots as they are; `usage` is asked for a process's resident bytes and CPU seconds."""
+        """The current state of each slot; `usage` returns a process's resident bytes and CPU seconds."""
         return tuple(slot.snapshot(usage) for slot in self._slots.present())
 
     def pids(self) -> list[int]:
-        """The processes of all children that live."""
+        """The process ids of all children that are alive."""
         return [child.pid for child in self._slots.children if child.pid]
 
     def own_memory(self) -> int:
-        """Bytes of the children's own pages, with all that they started."""
+        """Bytes of the children's own pages, and of those of all processes that they started."""
         return sum(map(own_memory, self.pids()))
 
     # --- ending ----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no more calls, and end the children when those that were taken are done."""
+        """Take no more calls, and end the children when the calls that were taken are done."""
         self._is_closing = True
         self._end_if_done()
 
     async def wait_closed(self) -> None:
-        """Wait until no child lives any more; after `close` or `end`."""
+        """Wait until no child is alive any more; after `close` or `end`."""
         await self._nursery.ended.wait()
         await self._tasks.wait()
 
     def end(self) -> None:
-        """End the pool now: running calls are killed, and all that are open end with `RunEnded`."""
+        """End the pool now: running calls are killed, and all open runs end with `RunEnded`."""
         self._is_closing = True
         for run in list(self._open):
             run.verdict = run.verdict or Verdict.POOL_ENDED

@@ -1,4 +1,4 @@
-"""A thread in which a pool's loop runs, for those who have no loop."""
+"""A thread that runs a pool's loop, for callers that have no loop."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from skyward_dask.slots.pool import Pool
 
 T = TypeVar("T")
 
-#: Seconds between two looks whether the loop's thread is still there: what it was asked in its last moment
+#: Seconds between two checks whether the loop's thread is still alive: a call that it gets in its last moment
 #: is never answered.
 _LOOK = 1.0
 
 
 class PoolThread:
-    """A pool, and the thread that its loop has until it has ended. Knows no `SlotPool`: that may be dropped.
+    """A pool, and the thread that runs its loop. Doesn't refer to the `SlotPool`, which may be dropped.
 
     Attributes
     ----------
@@ -53,12 +53,12 @@ class PoolThread:
             self._segments.close()
 
     def post(self, function: Callable[..., object], *args: object) -> None:
-        """Have a function called on the loop; nothing is left to be done if that has ended."""
+        """Have a function called on the loop; if the loop has ended, there is nothing left to do."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *args)
 
     def call(self, function: Callable[..., T], *args: object, default: T | None = None) -> T:
-        """Call a function on the loop, and wait for what it returns; the default if that has ended."""
+        """Call a function on the loop, and wait for its result; the default if the loop has ended."""
         if threading.current_thread() is self._thread:
             return function(*args)
         outcome: Future[T] = Future()

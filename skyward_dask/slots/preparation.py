@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.process import current_process
 
-#: One thread for each slot: N slots with a pool of N threads each would fight for the same cores.
+#: One thread for each slot: N slots with a pool of N threads each would compete for the same cores.
 _ONE_THREAD = {
     f"{library}_THREADS": "1"
     for library in (
@@ -36,20 +36,20 @@ class Preparation:
     Attributes
     ----------
     env : mapping of str to str or callable
-        Added to the worker's environment. ``"{slot}"`` in a value becomes the slot's index; a function as a
-        value is called with it.
+        Added to the worker's environment. ``"{slot}"`` in a value becomes the slot's index; a value that is a
+        function is called with the index.
     pre_import : tuple of str
         Modules to import.
     initializer : callable, optional
         Called last, without arguments.
     backend : str
-        ``"module:function"``, called first with `backend_argument` and the child's `Link`. Before, a function
-        ``prepare`` of the module, if there is one, is called with the argument in the process that forks the
-        children: what it makes, they share.
+        ``"module:function"``, called first with `backend_argument` and the child's `Link`. Before that, a
+        function ``prepare`` of the module, if there is one, is called with the argument in the process that
+        forks the children: they share what it makes.
     backend_argument : bytes
         Opaque here.
     health_check : callable, optional
-        Called, without arguments, after a call that raised: False or an exception means that the child has to
+        Called, without arguments, after a call that raised: False or an exception means that the child must
         be replaced.
     """
 
@@ -61,7 +61,7 @@ class Preparation:
     health_check: Callable[[], object] | None = None
 
     def environment(self, slot: int | None = None) -> dict[str, str]:
-        """The whole environment of the child in the slot of that index, or of the template."""
+        """The whole environment of the child in the slot with that index, or of the template."""
         own = {"PYTHONHASHSEED": _HASH_SEED, **os.environ, **_ONE_THREAD}
         return own | {
             name: text for name, value in self.env.items() if (text := _text(name, value, slot)) is not None
@@ -75,7 +75,7 @@ class Preparation:
         return ["cloudpickle", *backend, *self.pre_import]
 
     def authkey(self) -> bytes:
-        """What multiprocessing's processes know each other by: with it a manager's proxy works in a child."""
+        """The key with which multiprocessing authenticates: with it, a manager's proxy works in a child."""
         return bytes(current_process().authkey)
 
     def path(self) -> list[str]:
@@ -84,7 +84,7 @@ class Preparation:
 
 
 def current_directory() -> str:
-    """This process's; empty if it was deleted."""
+    """This process's current directory; empty if it was deleted."""
     try:
         return os.getcwd()
     except OSError:
@@ -92,7 +92,7 @@ def current_directory() -> str:
 
 
 def _text(name: str, value: Setting, slot: int | None) -> str | None:
-    """An environment variable's value in a slot; None: the template, which has none, goes without it."""
+    """An environment variable's value in a slot; None if the template, which has no slot, must do without."""
     if isinstance(value, str):
         return value.replace("{slot}", "" if slot is None else str(slot))
     if slot is None:

@@ -1,7 +1,7 @@
-"""What a child asks of its worker: a numbered frame, and the answer to it.
+"""A child's requests to its worker: a numbered frame, and the answer to it.
 
-What a task asks is carried out on the pool's loop, by `Request.serve`; what takes its time is a future there,
-and is answered later. Shared memory for a result is found in a helper thread.
+`Request.serve` carries out a task's request on the pool's loop; if that takes a while, it returns a future,
+and the answer is sent later. Shared memory for a result is allocated in a helper thread.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def serve(child: ChildProcess, frame: Frame) -> None:
     """Carry out a request, and answer it now or later."""
     try:
         value = _carry_out(child, frame)
-    except BaseException as error:  # the task's to see, whatever it is
+    except BaseException as error:  # the task sees it, whatever it is
         _answer(child, frame.number, False, dump_exception(error))
         return
     answer = partial(_answer_with_outcome, child, frame.number)
     if isinstance(value, Future) and not value.done():
-        # not by a future of asyncio's, which takes no StopIteration: its task would wait for ever
+        # not through an asyncio future, which refuses StopIteration: the task would wait for ever
         value.add_done_callback(partial(_post, asyncio.get_running_loop(), answer))
     elif isinstance(value, Future):
         answer(value)
@@ -50,7 +50,7 @@ def _carry_out(child: ChildProcess, frame: Frame) -> Any:
 
 
 def _answer(child: ChildProcess, number: int, done: bool, parts: Sequence[Part]) -> None:
-    if number:  # else it was only told
+    if number:  # otherwise nobody waits for an answer
         child.answers.send(Frame(Kind.ANSWER, number, (done,), parts))
 
 
@@ -88,10 +88,10 @@ def _answer_with_outcome(
 
 async def grant(child: ChildProcess, frame: Frame, helpers: Executor) -> None:
     """Give a child the shared memory that its result needs."""
-    # housekeeping may hold the lock of the shared memory for as long as pages take to go
+    # housekeeping may hold the lock of the shared memory for as long as it takes to free pages
     try:
         taken = await aside(helpers, child.lender.allocate, frame.envelope)
-    except Exception as error:  # the task's: the child raises it
+    except Exception as error:  # the child raises it in its task
         child.lender.refuse(child.runs, frame.number, error)
     else:
         child.lender.grant(child.runs, frame.number, taken)

@@ -23,12 +23,12 @@ class RunQueue:
     segments : Segments or None
         Shared memory for their arguments.
     helpers : concurrent.futures.Executor
-        They pickle what is large.
+        Threads that pickle large calls.
     tasks : Tasks
     on_failure : callable
-        Takes a run that will not have a child, and why.
+        Takes a run that won't get a child, and the error.
     changed : callable
-        Called when a run has come to wait.
+        Called when a run has started to wait.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class RunQueue:
         self._changed()
 
     def put_back(self, run: Run) -> None:
-        """Have a run wait that was lost with its child: it is the next one."""
+        """Put a run that was lost with its child back to the front of the queue."""
         assert run.request is not None
         run.repeats += 1
         if run.request.again is not None:
@@ -95,7 +95,7 @@ class RunQueue:
         self._waiting.appendleft(run)
 
     def rejoin(self, run: Run) -> asyncio.Future[None]:
-        """Have a run wait that has a child and no slot; who has seceded comes before who has yet to begin."""
+        """Have a run that has a child wait for a slot; it comes before those that haven't begun yet."""
         joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if run.slotted:
             joined.set_result(None)
@@ -106,7 +106,7 @@ class RunQueue:
     # --- out -------------------------------------------------------------------------------------
 
     def admit(self) -> None:
-        """Let runs rejoin that have waited for it, as far as there is room."""
+        """Let runs that wait to rejoin do so, as far as there is room."""
         while self._rejoining and self._occupied < self.size:
             run, joined = self._rejoining.popleft()
             if run.child is not None and not joined.done():
@@ -114,7 +114,7 @@ class RunQueue:
                 joined.set_result(None)
 
     def next(self) -> Run | None:
-        """A run for which there is room: it is to be given a child at once."""
+        """A run for which there is room: the caller must give it a child at once."""
         while self._waiting and self._occupied < self.size:
             run = self._waiting.popleft()
             if self._may_begin(run):
@@ -141,12 +141,12 @@ class RunQueue:
             self._occupied -= 1
 
     def fail(self, make_error: Callable[[], BaseException]) -> None:
-        """Nobody can have a child: end all that wait, each with an error of its own."""
+        """No run can get a child: end all that wait, each with an error of its own."""
         waiting, self._waiting = self._waiting, deque()
         for run in waiting:
             self._on_failure(run, make_error())
 
     def close(self) -> None:
-        """The pool is ended: nobody has to wait for room any more."""
+        """The pool is ending: no run has to wait for room any more."""
         for _, joined in self._rejoining:
             joined.cancel()

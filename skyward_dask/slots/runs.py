@@ -1,4 +1,4 @@
-"""A call for a slot, and one run of it: who has it, and what was decided about it."""
+"""A call for a slot, and one run of it: which child has the run, and what was decided about it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ class Request:
         The call; pickled on the way.
     serve : callable
         Carries out what the task asks the worker for: ``serve(name, args, kwargs)``. Called on the pool's
-        loop, and must not wait there: what takes its time returns a future, of `asyncio` or of
+        loop, and must not wait there: for work that takes a while it returns a future, of `asyncio` or of
         `concurrent.futures`, whose outcome is the answer.
     report : callable
         Takes the plain values that the child's backend adds to the answer of the run.
     again : callable
-        Called before the call is given to another child, because its own was lost through no fault of it.
+        Called before the call is given to another child because its own was lost through no fault of the
+        call.
     pieces : callable
-        Yields the call's parts with the names that an error should call them by.
+        Yields the call's parts, with their names for an error message.
     timeout : float or None
-        Seconds from the moment that a child has the call.
+        Seconds from the moment when a child has the call.
     memory_limit : int or None
-        Bytes of memory of its own that the child may have, with all that it started.
+        Bytes of memory of its own that the child may use, with all that it started.
     attached : callable
         Makes further positional arguments, in their pickled form.
     is_large : bool
@@ -99,25 +100,25 @@ class Run:
     ----------
     key : str
     request : Request or None
-        None when the run is over: nobody keeps its arguments longer.
+        None when the run is over: its arguments aren't kept any longer.
     forms : tuple of Form
         The call in its pickled form.
     outcome : Form or BaseException or None
-        The value as its child has pickled it, or why there is none; None until the run is over.
+        The value as its child has pickled it, or the error; None until the run is over.
     child : ChildProcess or None
-        Who has it.
+        The child that has the run.
     slotted : bool
         It takes up one of the pool's slots: it has a child, and hasn't seceded.
     verdict : Verdict or None
-        The first that was given; it stands, whatever the child still says.
+        The first verdict that was given; it stands, whatever the child still sends.
     repeats : int
-        How often it was given to another child because its own had gone through no fault of the run.
+        How often it was given to another child because its own was lost through no fault of the run.
     stack : str
-        Where it stood when it was timed out.
+        The stacks of its process when it timed out.
     peak : int
-        Bytes that its child had when it was over its limit.
+        Bytes that its child used when it was over its limit.
     may_begin : callable or None
-        Asked when a child is about to have it; False: it was cancelled.
+        Called when a child is about to get the run; returns False if the run was cancelled.
     """
 
     __slots__ = (
@@ -156,7 +157,7 @@ class Run:
 
     @property
     def has_limits(self) -> bool:
-        """Whether it is ended at some time, or with so much memory."""
+        """Whether its time or its memory is limited."""
         return self.timeout is not None or self.memory_limit is not None
 
     @property
@@ -165,11 +166,11 @@ class Run:
         return self.outcome is not None
 
     def when_over(self, call: Callable[[Run], None]) -> None:
-        """Have a function called with the run when it is over; they are called in order."""
+        """Have a function called with the run when it is over; several are called in order."""
         self._subscribers.append(call)
 
     def finish(self, outcome: Form | BaseException) -> None:
-        """It is over: tell those who want to know, and let go of all that it was called with."""
+        """The run is over: call those functions, and drop all that the run was called with."""
         self.outcome = outcome
         self.request, self.forms, self.may_begin = None, (), None
         self.cancel_deadline()

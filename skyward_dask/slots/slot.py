@@ -1,4 +1,4 @@
-"""A slot: an index, the child that holds it, the one that comes next, and what was counted there."""
+"""A slot: its index, the child that holds it, the one that comes next, and its counts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ AWAY = (State.GONE, State.LEAVING)
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A place for one child at a time, and for the next one where it is known that there will be one.
+    """A place for one child at a time, and for its successor, if there is one already.
 
-    `wanted`: a child is kept in it.
+    `wanted` says whether the slot must have a child.
     """
 
     index: int
@@ -29,7 +29,7 @@ class Slot:
     kills: int = 0
 
     def let_go(self) -> None:
-        """Hold children no longer that are away; the successor moves up."""
+        """Let go of children that are away; the successor moves up."""
         if self.child is not None and self.child.state in AWAY:
             self.child = None
         if self.successor is not None and self.successor.state in AWAY:
@@ -39,11 +39,11 @@ class Slot:
 
     @property
     def lacks_child(self) -> bool:
-        """Whether it has none that will have another run."""
+        """Whether it has no child that will get another run."""
         return self.child is None or (self.successor is None and self.child.is_ending)
 
     def take(self, child: ChildProcess) -> None:
-        """Hold a child that is new."""
+        """Hold a new child."""
         if self.child is None:
             self.child = child
         else:

@@ -1,7 +1,7 @@
 """Which children there are, and which slot each of them holds.
 
-What happens to a child goes through its table (`apply`); then each slot is had to hold a child that can work
-(`settle`).
+Each event of a child goes through the child's table (`apply`); then each slot is made to hold a child that
+can work (`settle`).
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Slots:
     Parameters
     ----------
     size : int
-        How many runs have a slot at once.
+        How many runs can have a slot at once.
     preparation : Preparation
     new_child : callable
         Makes the child for a slot, given its index.
     nursery : Nursery
         Starts and buries children.
     grace : float
-        Seconds between the interruption of a run and its kill.
+        Seconds between interrupting a run and killing it.
     eager : bool
-        Start the children now; else each when it is first wanted.
+        Start the children now; otherwise each when it is first needed.
     on_event : callable
         Takes an event, the index of a slot and a process id.
     changed : callable
@@ -60,7 +60,7 @@ class Slots:
         self._unsettled = dict.fromkeys(self._slots)
         self._idle: dict[Slot, None] = {}
         self._unwanted: dict[Slot, None] = {}  # those without a child, until one is wanted
-        self._starting: list[asyncio.Future[None]] = []  # those who wait until a child is ready
+        self._starting: list[asyncio.Future[None]] = []  # callers that wait until a child is ready
         self._backoff = Backoff()
         self._commands = Commands(self._slots, nursery, self._backoff, grace, on_event, self._overdue)
         self._is_ending = False
@@ -71,11 +71,11 @@ class Slots:
 
     @property
     def children(self) -> tuple[ChildProcess, ...]:
-        """All that aren't buried."""
+        """All children that aren't buried."""
         return tuple(self._children)
 
     def present(self) -> list[Slot]:
-        """As many as the pool is to have, and what is left of more."""
+        """The slots that the pool should have, and any further ones that still have a child."""
         return [slot for slot in self._slots if slot.index < self._size or slot.child is not None]
 
     # --- what happens to children ------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Slots:
         self._end_waits(lambda waiting: waiting.set_result(None))
 
     def closed_its_socket(self, child: ChildProcess) -> None:
-        """A death, or a child that has closed its sockets: then this makes it one.
+        """A child is dead, or has closed its sockets: then it is killed.
 
         A process that is exiting already keeps its exit code.
         """
@@ -112,7 +112,7 @@ class Slots:
     def buried(self, child: ChildProcess) -> SlotStartFailed | None:
         """A child is dead, with all that it started, or couldn't be started.
 
-        Returns why no run can have a child, if none is there and none is on its way.
+        Returns why no run can get a child, if there is none and none is starting.
         """
         before = child.state
         self._children.discard(child)
@@ -139,21 +139,21 @@ class Slots:
         return bool(self._idle)
 
     def take_idle(self) -> ChildProcess:
-        """A child for a run: the one that had one last, as it is warm."""
+        """A child for a run: the one that had a run most recently, as it is warm."""
         child = self._idle.popitem()[0].child
         assert child is not None
         self.apply(child, Event.CHECK_OUT)
         return child
 
     def free(self, child: ChildProcess) -> None:
-        """The child goes on without its slot, which gets another."""
+        """The child continues without its slot, which gets another child."""
         slot = self.of(child)
         if slot.child is child:
             slot.child = None
             self._unsettled[slot] = None
 
     def want(self, count: int) -> None:
-        """Have so many children on their way, if there are slots without one."""
+        """Have `count` children start, if there are slots without one."""
         count += len(self._starting)
         if not count or not self._unwanted or self._is_ending:
             return
@@ -168,12 +168,12 @@ class Slots:
         return not self._unsettled
 
     def settle(self) -> None:
-        """Bring the slots in order whose children have changed."""
+        """Settle the slots whose children have changed."""
         while self._unsettled:
             self._settle(self._unsettled.popitem()[0])
 
     def _settle(self, slot: Slot) -> None:
-        """Have the slot hold a child that can work, and start what it lacks."""
+        """Make the slot hold a child that can work; start one if it lacks one."""
         slot.let_go()
         if not self._is_ending:
             self._retire_surplus(slot)
@@ -183,7 +183,7 @@ class Slots:
         _note(slot, self._unwanted, slot.child is None and not slot.wanted and slot.index < self._size)
 
     def _retire_surplus(self, slot: Slot) -> None:
-        """End what a slot above the pool's size has, but for a run that is under way."""
+        """End the children of a slot above the pool's size, except one that has a run."""
         if slot.index < self._size:
             return
         for child in (slot.successor, slot.child):
@@ -199,7 +199,7 @@ class Slots:
     # --- changes -------------------------------------------------------------------------------------
 
     def resize(self, size: int) -> None:
-        """Have so many slots; a run in one that is given up ends first."""
+        """Change the number of slots; a slot that is removed finishes its run first."""
         self._size = size
         self._slots += [Slot(index, wanted=True) for index in range(len(self._slots), size)]
         for slot in self._slots:
@@ -207,7 +207,7 @@ class Slots:
             self._unsettled[slot] = None
 
     def renew(self, backend_argument: bytes) -> None:
-        """Replace every child, the busy ones after their runs: what they know of this process is stale."""
+        """Replace every child, busy ones after their runs: what they know about this process is stale."""
         self._preparation = replace(self._preparation, backend_argument=backend_argument)
         self._nursery.renew(self._preparation)
         for child in self.children:
@@ -217,7 +217,7 @@ class Slots:
             self._unsettled[self.of(child)] = None
 
     async def wait_ready(self) -> None:
-        """Wait until one child is ready; raises `SlotStartFailed` if none can be."""
+        """Wait until one child is ready; raises `SlotStartFailed` if none can start."""
         if any(child.state in (State.IDLE, State.BUSY) for child in self._children):
             return
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -232,7 +232,7 @@ class Slots:
                 how(waiting)
 
     def end(self) -> None:
-        """End all children, and have no others."""
+        """End all children, and start no others."""
         self._is_ending = True
         self._end_waits(lambda waiting: waiting.cancel())
         for child in self.children:

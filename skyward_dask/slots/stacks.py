@@ -1,4 +1,4 @@
-"""Where the threads of a child stand, asked from outside."""
+"""The stacks of a child's threads, requested from outside."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from skyward_dask.slots.framing import Frame, Kind
 from skyward_dask.slots.loop_channel import LoopChannel, do_nothing
 from skyward_dask.slots.status_page import Page
 
-#: Seconds that a child's listener has to get the GIL, so that it can say where its threads stand: on a busy
-#: machine that may take a while, and in a task that lets go of it, it comes in time.
+#: Seconds that a child's listener has to get the GIL, so that it can write the stacks: on a busy machine that
+#: may take a while, but if the task releases the GIL, the listener gets it in time.
 _PATIENCE = 2.0
-#: Seconds for faulthandler to write stacks from a signal's handler: that takes a millisecond.
+#: Seconds for faulthandler to write stacks from a signal handler: that takes a millisecond.
 _SIGNAL_PATIENCE = 0.2
-#: Seconds between two looks whether it has; without another word so long, what it wrote is complete.
+#: Seconds between two checks whether it has; if it writes nothing for that long, what it wrote is complete.
 _PAUSE = 0.005
-#: What faulthandler says of the child's own thread, which is of no interest to a task's user.
+#: What faulthandler writes about the child's own thread, which is of no interest to a task's user.
 _LISTENER = " in _listen\n"
 
 
 class Stacks:
-    """Asks a child where its threads stand. For the pool's loop.
+    """Asks a child for the stacks of its threads. For the pool's loop.
 
     Parameters
     ----------
     page : Page
     answers : LoopChannel
-        To the child's listener.
+        The channel to the child's listener.
     signal_listener : callable
         Sends the listener's thread the signal at which faulthandler writes stacks.
 
     Attributes
     ----------
     told : int
-        How far into the page's file faulthandler has written what was asked for.
+        The offset in the page's file up to which faulthandler has written stacks on request.
     """
 
     def __init__(self, page: Page, answers: LoopChannel, signal_listener: Callable[[], None]) -> None:
@@ -44,12 +44,12 @@ class Stacks:
         self._closed = False
 
     async def look(self, patience: float = _PATIENCE) -> str:
-        """Where all threads of the child stand; empty if it doesn't say in time.
+        """The stacks of all threads of the child; empty if it doesn't write them in time.
 
-        Its listener says it, with the GIL: that disturbs no call of the task, and no frame changes while it
-        is read (without the GIL a process that recurses crashed after ten looks). If it doesn't get the GIL
-        in so many seconds, it says it from a signal's handler: the task is in C code, most probably, and its
-        frames stand still.
+        Its listener writes them while it holds the GIL: that disturbs no call of the task, and no frame
+        changes while it is read (without the GIL, a process that recursed crashed after ten looks). If the
+        listener doesn't get the GIL within `patience` seconds, it writes them from a signal handler: most
+        probably the task is in C code then, and its frames don't change.
         """
         async with self._asking:
             self._asked += 1
@@ -76,7 +76,7 @@ class Stacks:
         return self._page.stack(since) if told else ""
 
     async def _until(self, condition: Callable[[], bool], patience: float) -> bool:
-        """Whether a condition comes true in time, for a child that is still there."""
+        """Whether a condition becomes true in time, while the child is alive."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while not self._closed and loop.time() < deadline:
@@ -86,9 +86,9 @@ class Stacks:
         return False
 
     def close(self) -> None:
-        """There is nothing to be seen any more."""
+        """There are no stacks to look at any more."""
         self._closed = True
-        self._signal_listener = do_nothing  # it refers to who has us: without the circle all goes at once
+        self._signal_listener = do_nothing  # it refers to our owner: without this cycle all is freed at once
 
 
 def of_tasks(stacks: str) -> str:

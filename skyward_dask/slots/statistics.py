@@ -1,4 +1,4 @@
-"""What a slot has done, and what its process takes: the one shape of it, from a pool to a user's eyes."""
+"""What a slot has done, and what its process uses: the same dataclass all the way from a pool to a user."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class SlotStatistics:
     task : str or None
         The key of the task that is running there.
     tasks_done, crashes, kills : int
-        Counted since the worker started; by a pool of its own, since that was made.
+        Counted since the worker started; for a pool without a worker, since the pool was made.
     memory : int
         Resident bytes of its process; 0 for a thread, whose memory is the worker's.
     cpu : float
-        CPU seconds of its current process and of the processes that this has waited for; for a thread, of all
+        CPU seconds of its current process and of the processes that it has waited for; for a thread, of all
         its tasks.
     """
 
@@ -48,8 +48,8 @@ class SlotStatistics:
 def process_usage(pid: int) -> tuple[int, float]:
     """Resident bytes of a process, and CPU seconds of it and of those that it has waited for.
 
-    Zeros for a process that is gone. One read where there is ``/proc``: psutil takes ten times as long, and a
-    node may have 64 slots.
+    Zeros for a process that has ended. Where there is ``/proc``, one file is read: psutil takes ten times as
+    long, and a node may have 64 slots.
     """
     with suppress(OSError, ValueError, psutil.Error):
         return _from_proc(pid) if _HAS_PROC else _from_psutil(pid)

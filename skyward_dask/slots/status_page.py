@@ -1,9 +1,9 @@
-"""What a child, its worker and its template share: where the child's run stands, the run to be stopped, its
-limits and whether it was found over them, faulthandler's stacks.
+"""What a child, its worker and its template share: the state of the child's run, which run must stop, the
+run's limits and whether it was found over them, and faulthandler's stacks.
 
-One memfd for each child (an unlinked file where there is none). Its first page is mapped by all three and
-holds a few numbers, so that neither a full socket nor a held GIL stands between them; faulthandler writes
-behind it, at the descriptor's offset.
+Each child has one memfd (an unlinked file where there are no memfds). All three processes map its first page,
+which holds a few numbers, so that neither a full socket nor a held GIL comes between them; faulthandler
+writes after that page, at the descriptor's offset.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from time import monotonic
 
 from skyward_dask.slots.features import Feature, available
 
-#: Has faulthandler write all threads' stacks to the shared page though one of them doesn't let go of the GIL.
-#: A real-time signal, where there are any: programs hardly use one. The third: arbitrary.
+#: Has faulthandler write all threads' stacks to the shared page even if one of them doesn't release the GIL.
+#: A real-time signal, where there are any, because programs hardly use them. The third: arbitrary.
 STACK_SIGNAL: int = signal.SIGRTMIN + 3 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 _SIZE = mmap.PAGESIZE
 _NUMBER = struct.Struct("<Q")
 _MOMENT = struct.Struct("<d")
 _LIMITS = struct.Struct("<QdQ")
 _OVERRUN = struct.Struct("<QQQQ")
-# places in the page; of each, one process writes and the others read
+# offsets in the page; one process writes each, and the others read it
 _BEGUN, _STOP, _CALLED, _ENDED, _LISTENER, _LOOK, _LOOK_BEGIN, _LOOK_END, _WATCHED = range(0, 72, 8)
 _LIMITED, _CONDEMNED = 128, 192
-#: Bytes of a stack that are read at the most: some fifty threads' worth.
+#: The most bytes of stacks that are read: about fifty threads' worth.
 _STACK_LIMIT = 64 * 1024
-#: Bytes of stacks after which they are written from the start again: arbitrary, some hundred looks' worth.
+#: Bytes of stacks after which they are written from the start again: arbitrary, about a hundred looks' worth.
 _STACKS_LIMIT = 1 << 20
 
 
@@ -46,7 +46,7 @@ def _unnamed_file() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Those of a run: its number, seconds, bytes; 0: none."""
+    """The limits of a run: its number, seconds, bytes; 0 for no limit."""
 
     run: int
     timeout: float
@@ -55,7 +55,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Overrun:
-    """What a template has found of a run over a limit: bytes, or 0 if its time was over; where it stood."""
+    """What a template found about a run over a limit: its bytes, or 0 if it timed out; its stacks."""
 
     peak: int
     stack: str
@@ -67,7 +67,7 @@ class Page:
     Parameters
     ----------
     fd : int, optional
-        The descriptor that the child was given; a new file without it.
+        The descriptor that the child was given; without it, a new file is made.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -95,7 +95,7 @@ class Page:
 
     @property
     def called(self) -> float:
-        """When the run's function was called, by the clock of `time.monotonic`; 0 if it wasn't yet."""
+        """When the run's function was called, by the clock of `time.monotonic`; 0 if it hasn't been yet."""
         moment: float = _MOMENT.unpack_from(self._map, _CALLED)[0]
         return moment
 
@@ -105,7 +105,7 @@ class Page:
 
     @property
     def ended(self) -> int:
-        """The number of the run that last came to its outcome, which is yet to be sent."""
+        """The number of the run that last got its outcome, set before the outcome is sent."""
         return self._get(_ENDED)
 
     @ended.setter
@@ -114,7 +114,7 @@ class Page:
 
     @property
     def stop(self) -> int:
-        """The number of the run that is to stop; 0 for none."""
+        """The number of the run that must stop; 0 for none."""
         return self._get(_STOP)
 
     @stop.setter
@@ -123,22 +123,22 @@ class Page:
 
     @property
     def listener(self) -> int:
-        """The thread of the child that is never the task's, by the kernel's number; 0 before it is there."""
+        """The kernel's id of the child's thread that is never the task's; 0 before that has started."""
         return self._get(_LISTENER)
 
     @listener.setter
     def listener(self, thread: int) -> None:
         self._set(_LISTENER, thread)
 
-    # --- limits: the worker's, or else the template's to keep ----------------------------------------
+    # --- limits, which the worker enforces, or else the template -------------------------------------
 
     def set_limits(self, limits: Limits) -> None:
-        """A run is about to be sent that has limits."""
+        """A run that has limits is about to be sent."""
         self.watched = monotonic()
         _LIMITS.pack_into(self._map, _LIMITED, limits.run, limits.timeout, limits.memory)
 
     def limits(self) -> Limits | None:
-        """Those of the run that is under way."""
+        """The limits of the run that is under way."""
         limits = Limits(*_LIMITS.unpack_from(self._map, _LIMITED))
         return limits if limits.run == self.begun and limits.run != self.ended else None
 
@@ -153,16 +153,16 @@ class Page:
         _MOMENT.pack_into(self._map, _WATCHED, moment)
 
     def condemn(self, peak: int) -> None:
-        """The run that the child has begun is over a limit: with so many bytes, or 0 if it is its time."""
+        """The run that the child has begun is over a limit: `peak` is its bytes, or 0 if it timed out."""
         _OVERRUN.pack_into(self._map, _CONDEMNED, self.begun, peak, 0, 0)
 
     def add_stacks(self, begin: int, end: int) -> None:
-        """Where it stood then."""
+        """The condemned run's stacks were written between these offsets."""
         number, peak, _, _ = _OVERRUN.unpack_from(self._map, _CONDEMNED)
         _OVERRUN.pack_into(self._map, _CONDEMNED, number, peak, begin, end)
 
     def overrun(self, number: int) -> Overrun | None:
-        """What has been found of the run of that number, if it was condemned."""
+        """What was found about the run with that number, if it was condemned."""
         condemned, peak, begin, end = _OVERRUN.unpack_from(self._map, _CONDEMNED)
         return Overrun(peak, self._text(begin, end)) if condemned == number else None
 
@@ -170,11 +170,11 @@ class Page:
 
     @property
     def looked(self) -> int:
-        """The number of the last look to which `tell_stacks` has answered."""
+        """The number of the last look that `tell_stacks` has answered."""
         return self._get(_LOOK)
 
     def tell_stacks(self, number: int) -> None:
-        """Have faulthandler write where all threads of this process stand; the calling one has the GIL."""
+        """Have faulthandler write the stacks of all threads of this process; the calling one has the GIL."""
         if self.written() > _STACKS_LIMIT:
             os.ftruncate(self.fd, _SIZE)
             os.lseek(self.fd, _SIZE, os.SEEK_SET)
@@ -188,7 +188,7 @@ class Page:
         return self._text(self._get(_LOOK_BEGIN), self._get(_LOOK_END))
 
     def last_words(self, since: int) -> str:
-        """What faulthandler wrote of a crash: behind all that was asked for, by a look or up to an offset."""
+        """What faulthandler wrote of a crash: after all that was requested, by a look or up to an offset."""
         return self.stack(max(self._get(_LOOK_END), since if since <= self.written() else _SIZE))
 
     def copy(self) -> Page:
@@ -212,7 +212,7 @@ class Page:
 
 
 def signal_listener(pid: int, page: Page) -> bool:
-    """Have faulthandler write all stacks from a handler in a child's listener; False: that can't be."""
+    """Have faulthandler write all stacks from a signal handler in a child's listener; False if it can't."""
     libc = ctypes.CDLL(None)
     if not page.listener or not hasattr(libc, "tgkill"):
         return False

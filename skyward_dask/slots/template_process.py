@@ -1,4 +1,4 @@
-"""The worker's end of a template: start it, have it fork, hear from it who has died."""
+"""The worker's end of a template: start it, have it fork, learn from it which children have died."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _PROGRAM = (
 )
 #: Seconds that a template may take to end when it is told to.
 _END_PATIENCE = 5.0
-#: In the environment of a template and of all that descends from it.
+#: In the environment of a template and of all its descendants.
 _MARK = "SKYWARD_TEMPLATE"
-#: Seconds for the tree of a lost template to go.
+#: Seconds to wait until the process tree of a lost template has ended.
 _TREE_PATIENCE = 1.0
 
 
 class TemplateProcess:
-    """A template process. For the pool's loop, but for `kill` and `wait`.
+    """A template process. For the pool's loop, except for `kill` and `wait`.
 
     Parameters
     ----------
@@ -48,16 +48,16 @@ class TemplateProcess:
     sink : callable
         Takes the lines that the template writes.
     on_frame : callable
-        Takes the template and each of its words.
+        Takes the template and each frame that it sends.
     on_end : callable
-        Called with the template when it is gone.
+        Called with the template when it has ended.
 
     Attributes
     ----------
     children : dict
-        Those that it has started and that live, by process id.
+        The children that it has started and that are alive, by process id.
     forking : dict
-        Those that it was told to start, by the number under which it was.
+        The children that it was told to start, by the number of that command.
     preparation : Preparation
     ready : bool
         It can start children.
@@ -67,7 +67,7 @@ class TemplateProcess:
     Raises
     ------
     OSError, ValueError
-        There can be no such process.
+        The process can't be started.
     """
 
     def __init__(
@@ -119,11 +119,11 @@ class TemplateProcess:
         return self.preparation.environment(slot) | {_MARK: self._mark}
 
     def is_ready(self, forks: bool) -> None:
-        """It has imported what the children need; `forks`: they can share it."""
+        """It has imported what the children need; `forks` says whether they can share it."""
         self.ready, self._forks = True, forks
 
     def start(self, child: ChildProcess) -> int:
-        """Have it start a child; returns the number under which it will say that it has."""
+        """Have it start a child; returns the number under which it will report that it has."""
         by_exec = (_PROGRAM % "process", _flags(), self._environment(child.slot))
         self._numbers += 1
         self.forking[self._numbers] = child
@@ -136,18 +136,18 @@ class TemplateProcess:
         self._control.send(Frame(Kind.GUARD, 0))
 
     def hear_last_words(self) -> None:
-        """Take what it said before it was lost."""
+        """Take what it sent before it was lost."""
         self._control.drain()
 
     # --- in a helper thread: it may take a while -------------------------------------------------
 
     def kill(self) -> None:
-        """Kill it with all that has descended from it, wherever that is now, and reap it.
+        """Kill it with all its descendants, wherever they are now, and reap it.
 
-        A child that ended after its template, and before anybody could see to it, has left the daemons of its
-        tasks to the system.
+        If a child ended after its template, and before anybody could handle that, the daemons of its tasks
+        are left to the system.
         """
-        # what dead children have left would be nobody's once the template is gone
+        # once the template has ended, nobody would own what dead children have left behind
         end_tree(self.pid, _TREE_PATIENCE, self._popen.send_signal)
         self._popen.wait()
         for child in list(self.children.values()):
@@ -155,7 +155,7 @@ class TemplateProcess:
         end_marked(f"{_MARK}={self._mark}".encode(), _TREE_PATIENCE)
 
     def wait(self) -> None:
-        """Wait until it has ended as it was told to; one that was stopped, or still imports, is killed."""
+        """Wait until it has ended as it was told to; kill it if it was stopped, or is still importing."""
         try:
             self._popen.wait(_END_PATIENCE if self.ready else 0)
         except subprocess.TimeoutExpired:
@@ -168,12 +168,12 @@ class TemplateProcess:
         return is_stopped(self.pid)
 
     def ended_itself(self) -> bool:
-        """Whether it has ended, not by a signal, before it could fork: another one would too."""
+        """Whether it has ended, not by a signal, before it could fork: another template would do so too."""
         code = self._popen.poll()
         return not self.ready and code is not None and code >= 0
 
     def failure(self, limit: float) -> SlotStartFailed:
-        """Why no child could be started with it; it had so many seconds for its imports."""
+        """Why no child could be started with it; it had `limit` seconds for its imports."""
         if self.hangs:
             what = (
                 f"was not ready after {limit:g} s, and was killed: a module of pre_import may hang when it "

@@ -1,4 +1,4 @@
-"""Which templates there are: one starts children; those before it end with their last one."""
+"""The templates of a pool: one starts children; earlier ones end with their last child."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skyward_dask.slots.template_process import TemplateProcess
 #: Seconds that a template may take to fork or to bury: it takes milliseconds, unless it was stopped.
 PATIENCE = 5.0
 #: Seconds that a child may take until it is ready, and a template for its imports: large packages, from slow
-#: disks, on a busy machine. What takes longer than that hangs: arbitrary.
+#: disks, on a busy machine. What takes longer than that is considered hung: arbitrary.
 START_LIMIT = 300.0
 #: Templates lost in a row, with no child forked in between, after which a start has failed. Two more than
 #: the one that somebody may kill on purpose: arbitrary.
@@ -33,13 +33,13 @@ class Templates:
     sink : callable
         Takes the lines that templates write.
     helpers : concurrent.futures.Executor
-        They kill trees, and wait for processes.
+        Threads that kill process trees, and wait for processes.
     on_frame : callable
-        Takes a template and each of its words.
+        Takes a template and each frame that it sends.
     on_lost : callable
         Takes a template that is dead with all its children, why, and whether the next would be lost as well.
     on_end : callable
-        Called when one has ended.
+        Called when a template has ended.
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class Templates:
 
     @property
     def are_gone(self) -> bool:
-        """Whether none lives."""
+        """Whether no template is alive."""
         return not (self._all or self._ending)
 
     def present(self) -> TemplateProcess:
-        """The template that starts children, made if need be.
+        """The template that starts children, made if necessary.
 
         Raises
         ------
         SlotStartFailed
-            There can be none.
+            No template can be started.
         """
         if self._present is None:
             try:
@@ -100,7 +100,7 @@ class Templates:
         self.dismiss()
 
     def dismiss(self) -> None:
-        """Start no more children with the present template; it ends with its last one."""
+        """Start no more children with the present template; it ends with its last child."""
         template, self._present = self._present, None
         if template is not None:
             self.end_if_done(template)
@@ -124,9 +124,9 @@ class Templates:
         self._lost_in_a_row = 0
 
     def _look_after(self, template: TemplateProcess, deadline: float) -> None:
-        """Look after a template while it prepares: it may take its time for imports, but not for ever.
+        """Watch a template while it prepares: imports may take a while, but not for ever.
 
-        And for good where nobody else tells of deaths: a grandchild can hold a dead child's socket open.
+        Where nothing else reports deaths, go on watching: a grandchild can hold a dead child's socket open.
         """
         if template not in self._all or (template.ready and available(Feature.PIDFD)):
             return
@@ -137,13 +137,13 @@ class Templates:
             self._loop.call_later(PATIENCE, self._look_after, template, deadline)
 
     def lose_that_of(self, pid: int) -> None:
-        """A child's death isn't told: its template is lost."""
+        """A child's death wasn't reported: its template is lost."""
         for template in tuple(self._all):
             if pid in template.children:
                 self.lose(template)
 
     def lose(self, template: TemplateProcess) -> None:
-        """A template is dead, or doesn't answer: end what it leaves."""
+        """A template is dead, or doesn't answer: end what it leaves behind."""
         if template not in self._all:
             return
         self._all.discard(template)

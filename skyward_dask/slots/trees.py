@@ -1,7 +1,7 @@
-"""Process trees: who descends from whom, and how to end them all.
+"""Process trees: which processes descend from which, and how to end them all.
 
-A *subreaper* (Linux) gets the orphans of its descendants: what a task has started can be found under its
-slot's process, and once that is dead under the template, whatever sessions and groups it has made.
+A *subreaper* (Linux) inherits the orphans of its descendants: what a task has started can be found below its
+slot's process, and once that is dead below the template, whatever sessions and groups it has created.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 #: On the command line of resource trackers.
 _TRACKER = b"resource_tracker import main"
-#: Seconds that these have to clean up: that takes some 50 ms, more on a busy machine.
+#: Seconds that trackers have to clean up: that takes about 50 ms, more on a busy machine.
 _MERCY = 1.0
-#: Seconds between two looks at processes that were killed and have yet to go.
+#: Seconds between two looks at processes that were killed and haven't ended yet.
 _LOOK = 0.002
 
 
@@ -33,15 +33,15 @@ def become_subreaper() -> None:
 
 
 def wake_at_parents_death() -> None:
-    """Have a stopped process go on when the thread that started it is gone."""
+    """Have this process, if it is stopped, continue when the thread that started it has ended."""
     if available(Feature.SUBREAPER):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 def children(pid: int) -> list[int]:
-    """The children of a process, of all its threads; empty where ``/proc`` doesn't tell."""
+    """The children of a process, of all its threads; empty where ``/proc`` doesn't say."""
     found: list[int] = []
-    with suppress(OSError):  # it is gone
+    with suppress(OSError):  # it has ended
         for thread in os.listdir(f"/proc/{pid}/task"):
             with suppress(OSError):
                 found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
@@ -49,7 +49,7 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """All that descends from a process, itself excluded."""
+    """All descendants of a process, not including itself."""
     found: list[int] = []
     level = children(pid)
     while level:
@@ -59,19 +59,19 @@ def descendants(pid: int) -> list[int]:
 
 
 def end_descendants(pid: int, patience: float, spared: Set[int] = frozenset()) -> None:
-    """Kill what descends from a process until nothing is left.
+    """Kill the descendants of a process until none is left.
 
-    Resource trackers (multiprocessing's, loky's) come last, and have a moment: once all others are gone they
-    remove what these left in shared memory, and end by themselves.
+    Resource trackers (multiprocessing's, loky's) come last, and get a moment: once all others have ended,
+    they remove what those left in shared memory, and end by themselves.
 
     Parameters
     ----------
     pid : int
-        This process, or one that is stopped: else it may start more as fast as they are killed.
+        This process, or one that is stopped: another may start processes as fast as they are killed.
     patience : float
-        Seconds after which what can't be killed (waiting in the kernel) is left to its fate.
+        Seconds after which we give up on processes that can't be killed (they wait in the kernel).
     spared : set of int
-        Children of `pid` that live on.
+        Children of `pid` that are not killed.
     """
     deadline = time.monotonic() + patience
     trackers = end_all_but_trackers(pid, patience, spared)
@@ -85,7 +85,7 @@ def end_descendants(pid: int, patience: float, spared: Set[int] = frozenset()) -
 
 
 def end_all_but_trackers(pid: int, patience: float, spared: Set[int] = frozenset()) -> Set[int]:
-    """Kill what descends from a process but for resource trackers; returns these."""
+    """Kill the descendants of a process, except for resource trackers; returns those."""
     deadline = time.monotonic() + patience
     while True:
         left = _left(pid, spared)
@@ -98,7 +98,7 @@ def end_all_but_trackers(pid: int, patience: float, spared: Set[int] = frozenset
 
 
 def has_tracker(pid: int, spared: Set[int]) -> bool:
-    """Whether a resource tracker descends from a process, though not from its children that live on."""
+    """Whether a resource tracker descends from a process, but not from its `spared` children."""
     return any(map(_is_tracker, _left(pid, spared)))
 
 
@@ -114,20 +114,20 @@ def _await_ends(pids: Set[int], deadline: float) -> None:
 
 def _is_tracker(pid: int) -> bool:
     """Whether a process is a resource tracker: Python runs them all in the same way."""
-    with suppress(OSError):  # it is gone
+    with suppress(OSError):  # it has ended
         return _TRACKER in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
 
 
 def end_tree(pid: int, patience: float, send: Callable[[int], None]) -> None:
-    """Kill a process that isn't ours to reap, with all that descends from it.
+    """Kill a process that this one can't reap, with all its descendants.
 
     Parameters
     ----------
     send : callable
-        Sends a signal to the process itself, and to no other that may have its number by now.
+        Sends a signal to the process itself, and never to another that may have its pid by now.
     """
-    send(signal.SIGSTOP)  # a pool in it would start its workers anew
+    send(signal.SIGSTOP)  # otherwise a pool in it would restart its workers
     trackers = end_all_but_trackers(pid, patience)
     send(signal.SIGKILL)
     _await_ends({pid}, time.monotonic() + patience)
@@ -142,7 +142,7 @@ def end_marked(mark: bytes, patience: float) -> None:
     Parameters
     ----------
     patience : float
-        Seconds after which what can't be killed is left to its fate.
+        Seconds after which we give up on processes that can't be killed.
     """
     deadline = time.monotonic() + patience
     while left := [pid for pid in _processes() if mark in _environment(pid) and _lives(pid)]:
@@ -154,40 +154,40 @@ def end_marked(mark: bytes, patience: float) -> None:
 
 
 def _processes() -> list[int]:
-    """All that there are; empty where there is no ``/proc``."""
+    """All process ids; empty where there is no ``/proc``."""
     with suppress(OSError):
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]
     return []
 
 
 def _environment(pid: int) -> bytes:
-    with suppress(OSError):  # it is gone, or somebody else's
+    with suppress(OSError):  # it has ended, or belongs to somebody else
         return Path(f"/proc/{pid}/environ").read_bytes()
     return b""
 
 
 def _lives(pid: int) -> bool:
-    """Whether a process is more than an entry that nobody has reaped.
+    """Whether a process is more than a zombie.
 
-    The kernel calls it dead when its first thread is; others may yet hold what they have forked.
+    The kernel calls a process dead when its main thread is; its other threads may still have children.
     """
     state = _state(pid)
     return state not in "ZX" or (state == "Z" and _has_threads(pid))
 
 
 def _has_threads(pid: int) -> bool:
-    with suppress(OSError):  # it is gone
+    with suppress(OSError):  # it has ended
         return len(os.listdir(f"/proc/{pid}/task")) > 1
     return False
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process does nothing until it is told to go on; False where ``/proc`` doesn't tell."""
+    """Whether a process is stopped until it is told to continue; False where ``/proc`` doesn't say."""
     return _state(pid) in "Tt"
 
 
 def _state(pid: int) -> str:
-    """The letter by which the kernel says what a process does; ``X`` for one that is gone."""
+    """The letter by which the kernel says what a process does; ``X`` for one that has ended."""
     with suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     return "X"

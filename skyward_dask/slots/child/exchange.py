@@ -1,4 +1,4 @@
-"""A child's side of a run: the call from its frame, and its result back, large buffers in shared memory."""
+"""A child's side of a run: it gets the call and returns the result, large buffers in shared memory."""
 
 from __future__ import annotations
 
@@ -15,34 +15,35 @@ from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.memory.borrowing import Borrower
 from skyward_dask.slots.pickling import load_exception, loads, unloadable
 
-#: Seconds without a run after which memory goes back: longer than the pause between two tasks of a graph.
+#: Seconds without a run after which memory is given back: longer than the pause between two tasks of a graph.
 _IDLE = 1.0
-#: Seconds between two looks for dead orphans in a child that has children and no run: they double.
+#: Seconds between two checks for dead orphans, in a child that has children and no run: the pause doubles
+#: from the first to the longest.
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 60.0
 #: Function, positional and keyword arguments.
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
 class Exchange:
-    """What a child gets and gives.
+    """What a child receives for a run, and what it returns.
 
     Parameters
     ----------
     runs : Channel
-        Where the child's main thread speaks with its worker.
+        The channel between the child's main thread and its worker.
     share_from : int or None
-        Bytes from which a buffer of a result goes into shared memory.
-
+        Size in bytes from which a buffer of a result goes into shared memory.
     orphans : Orphans
 
     Attributes
     ----------
     is_short : bool
-        The run came without all its descriptors, or its result can't go: this process has too many open.
+        The run came without all its descriptors, or its result can't be returned: this process has too many
+        open.
 
     Notes
     -----
-    For the main thread: between a run and its result nobody else reads `runs`.
+    For the main thread only: between a run and its result, nobody else reads `runs`.
     """
 
     def __init__(self, runs: Channel, share_from: int | None, orphans: Orphans) -> None:
@@ -52,7 +53,7 @@ class Exchange:
         self._orphans = orphans
 
     def call(self, frame: Frame) -> Call:
-        """The call that a frame brings: what was attached to it comes after its own arguments."""
+        """The call in a frame: what was attached to the call comes after its own arguments."""
         layout, counts = frame.envelope or (None, ())
         self._check_complete(frame, "arguments")
         try:
@@ -80,7 +81,7 @@ class Exchange:
         sizes : tuple
             For each part its size, if it was put there; empty if none was.
         parts : list
-            Those that were not.
+            The parts that were not put there.
 
         Raises
         ------
@@ -128,7 +129,7 @@ class Exchange:
             self.is_short, self._was_short = False, True
 
     def next_run(self) -> Frame | None:
-        """Wait for the next run; None: another process has to have it, this one has no descriptors left."""
+        """Wait for the next run; None if another process must take it: this one has no descriptors left."""
         frame = self._next_frame()
         return None if frame.is_short and self._was_short else frame
 
@@ -140,7 +141,7 @@ class Exchange:
         raise AssertionError("the last pause has no end")
 
     def _pauses(self) -> Iterator[float]:
-        """Seconds until there is something to be done in a child that has no run; 0: nothing any more."""
+        """Seconds until a child that has no run must do something; 0 if there is nothing left to do."""
         idle, look = 0.0, _FIRST_LOOK
         while self._orphans.reap():
             yield look

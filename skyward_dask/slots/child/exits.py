@@ -1,7 +1,7 @@
-"""How a slot's process, or one that its task forked, ends by itself: its interpreter isn't taken to pieces.
+"""How a slot's process, or one that its task forked, exits: without finalizing its interpreter.
 
-With distributed imported that takes 100 ms, most of it for copies of pages that the template has too;
-multiprocessing's children leave it out as well.
+With distributed imported, finalization takes 100 ms, most of it to copy pages that are shared with the
+template; multiprocessing's children skip it as well.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import traceback
 from contextlib import suppress
 from typing import NoReturn
 
-#: What a shell reports of a program that Ctrl-C ended.
+#: The exit code that a shell reports for a program that Ctrl-C ended.
 INTERRUPTED = 130
 
 
 def end_as_a_program_does() -> NoReturn:
-    """Wait for the tasks' threads, and do what was registered for the end."""
+    """Wait for the tasks' threads, call what was registered with `atexit`, and exit."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
@@ -29,7 +29,7 @@ def end_as_a_program_does() -> NoReturn:
 
 
 def leave(leaving: SystemExit) -> NoReturn:
-    """Exit with the code that Python would, though not by its way: threads of the task may hang on."""
+    """Exit with the code that Python would use, without its shutdown: threads of the task may still run."""
     code = leaving.code
     if code is not None and not isinstance(code, int):
         print(code, file=sys.stderr)
@@ -38,13 +38,13 @@ def leave(leaving: SystemExit) -> NoReturn:
 
 
 def exit_now(code: int) -> NoReturn:
-    """End this process, and do nothing before but write out what was printed."""
+    """Flush what was printed, and end this process without doing anything else."""
     flush()
     os._exit(code & 0xFF)
 
 
 def flush() -> None:
-    """Write out what was printed, wherever that goes."""
+    """Flush what was printed, wherever that goes."""
     for stream in (sys.stdout, sys.stderr):
         # a task may have closed them, or put something in their place that raises anything
         with suppress(BaseException):

@@ -1,8 +1,8 @@
-"""Processes that a task forks: they are no slots, and live as any process does.
+"""Processes that a task forks: they are not slots, and live like any other process.
 
-A fork has a copy of all that its slot's process has, the sockets to the worker too, where its words would be
-taken for the slot's. So it can't ask the worker for anything, and doesn't come back into our code: where its
-task would return, it ends.
+A fork has a copy of everything in its slot's process, including the sockets to the worker, where its messages
+would be taken for the slot's. So it can't ask the worker for anything, and doesn't return into our code: it
+ends where its task would return.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A child's heap: freed memory is used again, and given back when the child has nothing to do.
+"""A child's heap: freed memory is reused, and given back to the system when the child has nothing to do.
 
-By its defaults the C library returns a large array's memory when the array dies, and the next one pays for
+By default, the C library returns a large array's memory when the array is freed, and the next array pays for
 fresh pages: half of what ``x + 1`` costs.
 """
 
@@ -11,7 +11,8 @@ import gc
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-#: Bytes that are kept at the most: they count in the worker's memory, and against a limit of the next task.
+#: The most bytes that are kept: they count as the worker's memory, and towards the memory limit of the next
+#: task.
 _KEPT = 64 << 20
 
 
@@ -23,7 +24,7 @@ def keep_warm() -> None:
 
 
 def give_back() -> None:
-    """Give what is free back to the system, cycles of dead objects included."""
+    """Give free memory back to the system, including that of garbage cycles."""
     gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

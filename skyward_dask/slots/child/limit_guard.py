@@ -1,11 +1,12 @@
-"""Limits of runs, kept by the template where the worker doesn't: its loop may be blocked.
+"""Limits of runs, which the template enforces when the worker doesn't: the worker's loop may be blocked.
 
 ```
  worker's loop ── limits of the run, when it last looked ─▶ page ◀─ begun, called, ended ── child
  template      ── reads the page; stops the child, reads again; over its limit ─▶ page, kill
 ```
 
-When the worker lives again it finds what was written, and the run ends as if it had looked itself.
+When the worker's loop runs again, it finds what the template wrote, and the run ends as if the worker had
+looked itself.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from contextlib import suppress
 from skyward_dask.slots.own_memory import own_memory
 from skyward_dask.slots.status_page import Page, signal_listener
 
-#: Seconds between two looks, which cost microseconds for each child, more where memory is measured.
+#: Seconds between two looks, which cost microseconds for each child, and more where memory is measured.
 _PAUSE = 0.25
-#: Seconds that the worker has to end a run whose time is over: some loops are always a little behind.
+#: Seconds that the worker has to end a run that timed out: some loops are always a little behind.
 _SLACK = 1.0
-#: Seconds after which the worker's last look at a run's memory is too old: it looks every tenth.
+#: Seconds after which the worker's last look at a run's memory is too old: it looks every tenth of a second.
 _OLD = 0.5
-#: Seconds for a process to stop, and for faulthandler to write: either takes a millisecond.
+#: Seconds that a process has to stop, and faulthandler to write: either takes a millisecond.
 _PATIENCE = 0.2
-#: Seconds between two looks whether it has.
+#: Seconds between two checks whether that has happened.
 _INSTANT = 0.002
 
 
 class LimitGuard:
-    """Watches the pages of a template's children, from the moment on that it is told to."""
+    """Watches the pages of a template's children, from the moment when `begin` is called."""
 
     def __init__(self) -> None:
         self._pages: dict[int, Page] = {}
@@ -42,7 +43,7 @@ class LimitGuard:
         self._due = time.monotonic()
 
     def add(self, pid: int, page: int) -> None:
-        """A child was started with the page on this descriptor, which is the guard's."""
+        """A child was started with the page on this descriptor, which the guard now owns."""
         self._pages[pid] = Page(page)
 
     def remove(self, pid: int) -> None:
@@ -50,21 +51,21 @@ class LimitGuard:
         self._pages.pop(pid).close()
 
     def close(self) -> None:
-        """Let go of all pages, in a process that was just forked."""
+        """Close all pages, in a process that was just forked."""
         while self._pages:
             self._pages.popitem()[1].close()
 
     @property
     def pause(self) -> float | None:
-        """Milliseconds until the next look; None: nothing is to be looked at."""
+        """Milliseconds until the next look; None if there is nothing to look at."""
         if self._due is None or not self._pages:
             return None
         return max(0.0, (self._due - time.monotonic()) * 1000)
 
     def look(self) -> None:
-        """End a run that is over its limit, if it is time to look and there is one.
+        """If it is time to look, end a run that is over its limit, if there is one.
 
-        One at a time: in between others are served.
+        Only one at a time, so that others are served in between.
         """
         now = time.monotonic()
         if self._due is None or now < self._due:
@@ -76,7 +77,7 @@ class LimitGuard:
 
 
 def _peak_if_over(pid: int, page: Page) -> int | None:
-    """Bytes of a run that is over its memory limit, 0 of one whose time is over; None: all is well."""
+    """Bytes that a run over its memory limit uses, 0 if it timed out; None if it is within its limits."""
     limits, now = page.limits(), time.monotonic()
     if limits is None:
         return None
@@ -88,9 +89,9 @@ def _peak_if_over(pid: int, page: Page) -> int | None:
 
 
 def _end(pid: int, page: Page) -> bool:
-    """End the run that a child has; returns False if it has ended in time, or its child can't be stopped.
+    """End a child's run; returns False if the run has ended in time, or the child can't be stopped.
 
-    Nothing changes in a child that is stopped: what is read then is still so when it is killed.
+    Nothing changes in a stopped child: what is read then is still true when it is killed.
     """
     _signal(pid, signal.SIGSTOP)
     peak = _peak_if_over(pid, page) if _has_stopped(pid) else None
@@ -104,7 +105,7 @@ def _end(pid: int, page: Page) -> bool:
 
 
 def _tell_stacks(pid: int, page: Page) -> None:
-    """Have a child that is stopped write where its threads stand."""
+    """Have a stopped child write the stacks of its threads."""
     since = at = page.written()
     signal_listener(pid, page)
     _signal(pid, signal.SIGCONT)
@@ -128,6 +129,6 @@ def _has_stopped(pid: int) -> bool:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    """Signal a child that is there, or dead and not yet reaped: the number is its own."""
+    """Signal a child that is alive, or dead and not yet reaped: so the process id is still its own."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)

@@ -1,4 +1,4 @@
-"""A task's way from its process back to the worker: requests, and their answers."""
+"""How a task in a slot's process reaches the worker: requests, and their answers."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from skyward_dask.slots.status_page import Page
 
 
 class Link:
-    """A task's way back: calls that the worker carries out for the run that is active.
+    """A task's connection to the worker, which carries out calls for the active run.
 
     Attributes
     ----------
     run : int
-        The number of the run that is active; 0 between runs.
+        The number of the active run; 0 between runs.
     report : tuple
-        Plain values that the backend adds to the answer of the run; empty again after it.
+        Plain values that the backend adds to the answer of the run; emptied after each run.
 
     Notes
     -----
-    Thread-safe. A call from a thread that outlives its run is refused, and one from a process that a task has
-    forked.
+    Thread-safe. A call is refused if it comes from a thread that has outlived its run, or from a process that
+    a task has forked.
     """
 
     def __init__(self, runs: Channel, page: Page) -> None:
@@ -52,7 +52,7 @@ class Link:
         return _answer(reply.get())
 
     def begin(self, outcome: Future[Any], name: str, *args: object) -> None:
-        """The same without waiting: the outcome gets the answer, in another thread."""
+        """Like `call`, without waiting: another thread puts the answer into the outcome."""
         number = next(self._numbers)
         self._waiting[number] = partial(_settle, outcome)
         self._request(number, name, args, {})
@@ -69,15 +69,15 @@ class Link:
 
     @property
     def stopped(self) -> bool:
-        """Whether the run that is active is to stop."""
+        """Whether the active run must stop."""
         return self.run != 0 and self._page.stop == self.run
 
     def call_begins(self) -> None:
-        """The run's time begins."""
+        """The task's function is about to be called: the run's time starts now."""
         self._page.called = monotonic()
 
     def tell(self, name: str, *args: object, **kwargs: object) -> None:
-        """Have the worker do `name`, and don't wait; nobody hears whether it could."""
+        """Have the worker do `name`, and don't wait; nobody learns whether it succeeded."""
         self._request(0, name, args, kwargs)
 
     def _request(self, number: int, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
@@ -128,7 +128,7 @@ def _pickled_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> l
 
 
 def enumerate_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> list[tuple[str, object]]:
-    """The arguments of a call with the names that an error calls them by."""
+    """The arguments of a call, with their names for an error message."""
     return [(f"argument {n}", a) for n, a in enumerate(args)] + [
         (f"argument {name!r}", value) for name, value in kwargs.items()
     ]

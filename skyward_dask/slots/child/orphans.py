@@ -1,7 +1,7 @@
-"""Orphans of a slot's tasks: a subreaper gets them, and has to take note of their ends.
+"""Orphans of a slot's tasks: a subreaper inherits them, and has to reap them.
 
-A task waits for what it has started itself, now or in a later run. The kernel doesn't say which of its
-children a process has started and which it was given: so what Python starts is noted.
+A task waits for the processes that it has started itself, now or in a later run. The kernel doesn't say which
+children a process has started and which it has inherited: so we note what Python starts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from skyward_dask.slots.trees import children
 
-#: Where processes are started: a module and its function, which returns a process id, or that first.
+#: What starts processes: modules, and functions that return a process id, or a tuple that begins with it.
 _STARTERS = (
     (os, "fork"),
     (os, "forkpty"),
@@ -32,7 +32,7 @@ _COURTESY = 0.1
 
 
 class Orphans:
-    """The children of this process that it hasn't started itself. For the main thread, between runs."""
+    """The children of this process that it hasn't started itself. For the main thread only, between runs."""
 
     def __init__(self) -> None:
         self._starting = threading.Lock()
@@ -53,7 +53,7 @@ class Orphans:
         return noted
 
     def reap(self) -> bool:
-        """Take note of the ends of orphans; returns whether there are children, which will end some time."""
+        """Reap dead orphans; returns whether there are children, which will end at some time."""
         with suppress(ChildProcessError):
             if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 self._reap()

@@ -2,13 +2,13 @@
 
 ```
  main thread      waits on `runs`; unpickles, calls, pickles, answers
- listener thread  waits on `answers`: hands answers to the threads that asked, tells where all threads
-                  stand; at its end, exits
+ listener thread  waits on `answers`: hands answers to the threads that asked, writes the stacks of all
+                  threads; exits when `answers` ends
 ```
 
 A run is stopped by its number in the shared page and a SIGINT: the handler runs in the main thread, and
-raises KeyboardInterrupt there only while that very run is active. The worker's end is the template's to
-notice, which kills this process; the listener does so for the case that both ended at once.
+raises KeyboardInterrupt there only while that very run is active. The template notices the worker's end, and
+kills this process; the listener does so if both have ended at once.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ from skyward_dask.slots.pickling import loads
 from skyward_dask.slots.status_page import STACK_SIGNAL, Page
 from skyward_dask.slots.trees import become_subreaper, end_all_but_trackers, wake_at_parents_death
 
-#: Half of the kernel's scale: above any worker, however much it holds, that isn't above the half itself.
+#: Half of the kernel's scale: a child is above any worker that isn't above half of the scale itself.
 _MORE, _WORST_SCORE = 500, 1000
-#: Seconds that a child without worker and template takes for killing what its task has started.
+#: Seconds that a child without a worker and a template spends on killing what its tasks have started.
 _PATIENCE = 1.0
 
 
 def main(runs: int, answers: int, page: int, generators: Generators | None = None) -> None:
-    """Serve runs until the worker is gone.
+    """Serve runs until the worker has ended.
 
     Parameters
     ----------
     runs, answers, page : int
         Descriptors that this process was given.
     generators : Generators, optional
-        Those of the template, whose numbers are every child's.
+        Those of the template, which would produce the same numbers in every child.
     """
     for fd in (runs, answers, page):
         os.set_inheritable(fd, False)
@@ -93,7 +93,7 @@ def main(runs: int, answers: int, page: int, generators: Generators | None = Non
 
 
 def reset_signals() -> None:
-    """Take the defaults: what the worker ignores or blocks survives exec and fork."""
+    """Restore the defaults: signals that the worker ignores or blocks stay so across exec and fork."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
@@ -101,14 +101,14 @@ def reset_signals() -> None:
 
 
 def _be_taken_first() -> None:
-    """Have the kernel, if it runs out of memory, take this process before the worker with its results."""
+    """If memory runs out, have the kernel kill this process before the worker, which holds results."""
     score = Path("/proc/self/oom_score_adj")
     with suppress(OSError, ValueError):
         score.write_text(str(min(_WORST_SCORE, int(score.read_text()) + _MORE)))
 
 
 def _interrupt(link: Link, number: int, frame: types.FrameType | None) -> None:
-    """SIGINT, in the main thread: from the worker it concerns one run; from elsewhere, this process."""
+    """Handle SIGINT, in the main thread: from the worker it stops one run; from elsewhere, this process."""
     if link.run or link.is_forked:
         raise KeyboardInterrupt
     exit_now(INTERRUPTED)
@@ -128,15 +128,15 @@ def _listen(answers: Channel, link: Link, page: Page) -> None:
 
 
 def _exit_with_all() -> NoReturn:
-    """The worker is gone: end this process with all that its tasks have started."""
+    """The worker has ended: end this process with all that its tasks have started."""
     trackers = end_all_but_trackers(os.getpid(), _PATIENCE)
-    if os.getpgrp() == os.getpid() and not trackers:  # these end when this process has
+    if os.getpgrp() == os.getpid() and not trackers:  # trackers end once this process has
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 
 def _prepare(frame: Frame, link: Link) -> tuple[int | None, Callable[[], object] | None]:
-    """Make ready for runs; returns from which size on results are shared, and how to see that all is well."""
+    """Prepare for runs; returns the size from which results are shared, and the health check."""
     path, authkey, backend, modules, share_from = frame.envelope
     sys.path[:] = path
     current_process().authkey = authkey

@@ -1,7 +1,7 @@
-"""Random numbers of a child's own: what a template has seeded from the system is the same in all its forks.
+"""Each child's own random numbers: a generator that the template seeded is the same in all its forks.
 
-Generators that modules make when they are imported are found: `random.Random` and NumPy's, wherever they are
-kept. One that was given a seed keeps it.
+This module finds the generators that modules create when they are imported, `random.Random` and NumPy's,
+wherever they are kept. One that was given a seed keeps it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class Generators:
-    """The generators of a process that nobody has given a seed."""
+    """The generators of a process that were seeded from the system."""
 
     def __init__(self) -> None:
         self._own: weakref.WeakSet[random.Random] = weakref.WeakSet()
@@ -26,7 +26,7 @@ class Generators:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Note those that are made in the block, by modules that it imports."""
+        """Note the generators that are created in the block, by modules that it imports."""
         seed, randbits = random.Random.seed, secrets.randbits
 
         def note_seed(generator: random.Random, *args: Any, **kwargs: Any) -> None:
@@ -51,18 +51,18 @@ class Generators:
                 self._numpys = list(self._found())
 
     def _found(self) -> Iterator[Any]:
-        """NumPy's generators whose entropy is the system's, or was derived from that."""
+        """NumPy's generators whose entropy came from the system, or was derived from such entropy."""
         kind = sys.modules["numpy.random"].BitGenerator
         for each in gc.get_objects():
             if issubclass(type(each), kind) and getattr(each.seed_seq, "entropy", None) in self._entropies:
                 yield each
 
     def reseed(self) -> None:
-        """Give each of them, and the ones that all of a process's modules share, numbers of their own."""
+        """Seed each of them anew, and the global ones that all modules of a process share."""
         for own in self._own:
             own.seed()
         for numpys in self._numpys:
-            with suppress(Exception):  # a kind of the user's: it goes on as it is
+            with suppress(Exception):  # a class of the user's: it stays as it is
                 numpys.state = type(numpys)().state
         for name in ("numpy.random", "torch"):
             if name in sys.modules:

@@ -18,7 +18,7 @@ from skyward_dask.slots.status_page import Page
 
 #: RESULT or ERROR; for each part its size where it is in shared memory, else None; the parts that aren't.
 _Outcome = tuple[Kind, tuple[int | None, ...], list[Part]]
-#: What most answers say: no report, nothing in shared memory, the process is healthy, it has descriptors.
+#: What most answers say: no report, nothing in shared memory, a healthy process, and enough descriptors.
 _ALL_IS_WELL = ((), (), True, False)
 
 
@@ -29,7 +29,7 @@ class Server:
     Attributes
     ----------
     runs : Channel
-        Where they come from.
+        Where runs come from.
     link : Link
     page : Page
     exchange : Exchange
@@ -45,7 +45,7 @@ class Server:
     health_check: Callable[[], object] | None
 
     def serve(self) -> None:
-        """Until the worker has no more for this process, or it is of no more use."""
+        """Serve until the worker has no more runs for this process, or the process can't take any more."""
         try:
             while (frame := self.exchange.next_run()) is not None:
                 self._answer(frame)
@@ -66,19 +66,19 @@ class Server:
         link.report = ()
 
     def _end(self, number: int) -> None:
-        """The run has its outcome, and no limits any more: what remains is to send that."""
+        """The run has its outcome, and its limits no longer apply: only the outcome remains to be sent."""
         flush()
         self.page.ended = number
 
     def _run(self, frame: Frame) -> tuple[_Outcome, bool]:
-        """Carry a run out; an interrupt that comes anywhere in here ends the process."""
+        """Carry out a run; an interrupt that comes anywhere in here ends the process."""
         try:
             self.link.run = frame.number
             outcome = self._outcome(frame)
             is_healthy = outcome[0] is Kind.RESULT or self._is_healthy()
             self.link.run = 0
         except KeyboardInterrupt:
-            if not self.link.stopped:  # else that was asked for
+            if not self.link.stopped:  # otherwise the worker asked for it
                 traceback.print_exc()
             exit_now(INTERRUPTED)
         return outcome, is_healthy
@@ -104,7 +104,7 @@ class Server:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            # cut our own frames off: what is left is the task's, and crosses to its caller
+            # cut off our own frames: the others are the task's, and are sent to its caller
             trace = error.__traceback__
             while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
                 trace = trace.tb_next

@@ -1,15 +1,15 @@
-"""The process that forks a pool's children, and ends all that they leave behind.
+"""The process that forks a pool's children, and ends every process that they leave behind.
 
 ```
  worker's loop ── PREPARE, FORK + descriptors ───▶ template ── fork ──▶ child, child, …
                ◀─ READY, FORKED + pidfd, EXITED ─          ◀─ SIGCHLD, orphans
 ```
 
-It has imported what the children need, and has one thread: so a fork takes milliseconds and is sound. It
-is the *guardian* too: a subreaper, to which the orphans of dead children come, whatever sessions they have
-made; and it keeps the limits of runs while the worker's loop is blocked. When the worker is gone it kills
-until nothing is left. Where forking is not sound, the same process starts children by exec and guards them
-just as well.
+The template has imported what the children need, and has one thread: so a fork takes milliseconds and is
+safe. It is also the *guardian*: a subreaper, which inherits the orphans of dead children, whatever sessions
+they have created; and it enforces the limits of runs while the worker's loop is blocked. When the worker has
+ended, it kills until nothing is left. Where forking is not safe, the same process starts children by exec,
+and guards them just as well.
 """
 
 from __future__ import annotations
@@ -36,23 +36,24 @@ from skyward_dask.slots.features import Feature, available
 from skyward_dask.slots.framing import Frame, Kind
 from skyward_dask.slots.trees import become_subreaper, end_descendants, has_tracker, wake_at_parents_death
 
-#: Native threads that live well with a fork: jemalloc (Arrow's allocator) stops its own before and starts
-#: it anew after one.
+#: Native threads that are safe across a fork: jemalloc (Arrow's allocator) stops its own before a fork, and
+#: restarts it afterwards.
 _HARMLESS = frozenset({"jemalloc_bg_thd"})
-#: Seconds for what a dead child has left behind to go; what is stuck in the kernel goes later.
+#: Seconds to wait until the processes that a dead child left behind have ended; what is stuck in the kernel
+#: ends later.
 _PATIENCE = 1.0
-#: The same at the end, when there is nothing else to be done.
+#: The same at the end, when there is nothing else to do.
 _LAST_PATIENCE = 60.0
 
 
 def main(control: int, worker: int) -> None:
-    """Serve until the worker is gone; in a forked process, be a child until its work is done."""
+    """Serve until the worker has ended; in a forked process, be a child until its work is done."""
     os.set_inheritable(control, False)
     process.reset_signals()
     print_promptly()
     become_subreaper()
     wake_at_parents_death()
-    if os.getppid() != worker:  # it died before we asked
+    if os.getppid() != worker:  # the worker died before we asked
         return
     be_child = _Template(Channel(socket.socket(fileno=control)), worker).serve()
     if be_child is not None:
@@ -74,13 +75,13 @@ class _Template:
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         self._poll = select.poll()
         self._watched = [control.socket.fileno(), self._woken]
-        if available(Feature.PIDFD):  # an end of file doesn't come while a fork of the worker lives
+        if available(Feature.PIDFD):  # there is no end of file while a fork of the worker lives
             self._watched.append(os.pidfd_open(worker))
         for fd in self._watched:
             self._poll.register(fd, select.POLLIN)
 
     def serve(self) -> Callable[[], None] | None:
-        """Do what the worker says; returns in a child, with what it has to do, and at the end."""
+        """Do what the worker says, until it ends; returns only in a child, with what the child must do."""
         with suppress(ChannelClosed):
             self._control.send(Kind.READY, 0, (_prepare(self._control.receive(), self._generators),))
             while True:
@@ -97,7 +98,7 @@ class _Template:
         os._exit(0)
 
     def _listen(self) -> Callable[[], None] | None:
-        """Do what the worker has said, all of it: what was read along with another wakes nobody."""
+        """Handle all frames that have come: `poll` doesn't wake for one that was read along with another."""
         while True:
             frame, be_child = self._control.receive(), None
             if frame.kind is Kind.GUARD:
@@ -129,12 +130,12 @@ class _Template:
         if not available(Feature.PIDFD):
             self._control.send(Kind.FORKED, number, (pid,))
             return
-        pidfd = os.pidfd_open(pid)  # nobody has reaped it: the number is its own
+        pidfd = os.pidfd_open(pid)  # it isn't reaped yet: the pid is its own
         self._control.send(Kind.FORKED, number, (pid,), descriptors=(pidfd,))
         os.close(pidfd)
 
     def _in_child(self, command: tuple[Any, ...] | None, descriptors: list[int]) -> Callable[[], None]:
-        """Let go of what is the template's; in the forked process."""
+        """Close what belongs to the template; called in the forked process."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._control.close()
@@ -146,7 +147,7 @@ class _Template:
         os.dup2(stderr, 2)
         os.close(stdout)
         os.close(stderr)
-        os.setpgid(0, 0)  # Ctrl-C at the worker's terminal is the worker's affair
+        os.setpgid(0, 0)  # Ctrl-C at the worker's terminal is for the worker to handle
         if command is None:
             runs, answers, page = own
             return partial(process.main, runs, answers, page, self._generators)
@@ -162,24 +163,24 @@ class _Template:
                 os.waitpid(pid, 0)
 
     def _bury(self, pid: int) -> None:
-        """End what a dead child has left behind, then tell how it died."""
-        # what a living child has started is under that child: what is here was the dead one's
+        """Kill what a dead child has left behind, then report how it died."""
+        # what a living child has started is below that child: what is below us was the dead child's
         self._children.discard(pid)
         self._guard.remove(pid)
         if not has_tracker(os.getpid(), self._children):
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)  # before it is reaped: until then nobody else has its number
+                os.killpg(pid, signal.SIGKILL)  # before it is reaped: until then no other group has its id
         end_descendants(os.getpid(), _PATIENCE, spared=self._children)
         _, status = os.waitpid(pid, 0)
         self._control.send(Kind.EXITED, 0, (pid, os.waitstatus_to_exitcode(status)))
 
 
 def _do_nothing(*_: object) -> None:
-    """A handler, so that the signal wakes `poll` by the pipe."""
+    """A handler, so that the signal wakes `poll` through the pipe."""
 
 
 def _dead_child() -> int | None:
-    """The process id of a dead child that is yet to be reaped."""
+    """The process id of a dead child that hasn't been reaped yet."""
     with suppress(ChildProcessError):
         found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return None if found is None else found.si_pid
@@ -187,27 +188,27 @@ def _dead_child() -> int | None:
 
 
 def _prepare(frame: Frame, generators: Generators) -> bool:
-    """Make ready what the children to come can share; returns whether they can be forked."""
+    """Import what future children can share; returns whether they can be forked."""
     path, modules, backend = frame.envelope
     if modules is None or not available(Feature.FORK):
         return False
     sys.path[:] = path
-    gc.disable()  # the imports leave hardly anything to be collected, and take a fifth longer with it
+    gc.disable()  # the imports leave hardly any garbage, and take a fifth longer with the collector on
     with generators.noted():
         for module in modules:
-            # a child imports it again, and then its slot says what is wrong
+            # a child imports it again, and then its slot reports what is wrong
             with suppress(Exception):
                 import_module(module)
         if backend:
             with suppress(Exception):  # likewise
                 import_module(backend.partition(":")[0]).prepare(bytes(frame.parts[0]))
-    gc.freeze()  # what lives now stays shared: no collection of a child writes to it
+    gc.freeze()  # what exists now stays shared: no collection in a child writes to it
     gc.enable()
     return not _native_threads() - _HARMLESS
 
 
 def _native_threads() -> set[str]:
-    """The names of this process's threads, but for the one that asks."""
+    """The names of this process's threads, except for the calling one."""
     own = os.getpid()
     return {
         Path(f"/proc/self/task/{thread}/comm").read_text().strip()

@@ -1,4 +1,4 @@
-"""Private views of what was lent, and results copied to where the worker wants them."""
+"""Private views of what the worker lent, and results copied to where it wants them."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class _Known:
 
 
 class Borrower:
-    """Private views of what is lent, and the way back for results.
+    """Makes private views of what is lent, and delivers results.
 
-    One lasting mapping of each segment serves one loan of a range after the other, so that pages are mapped
-    once. What a task wrote is dropped from it before the range is lent again. A range that is still in use
-    from an earlier loan gets a mapping of its own.
+    One lasting mapping of each segment serves all loans of a range, one after the other, so that pages are
+    mapped once. What a task wrote is dropped from the mapping before the range is lent again. A range that is
+    still in use from an earlier loan gets a mapping of its own.
 
     Notes
     -----
@@ -72,9 +72,9 @@ class Borrower:
         self._ended: deque[Place] = deque()  # written to by finalizers, at any moment
 
     def learn(self, new: Iterable[tuple[int, int]], descriptors: Sequence[int]) -> None:
-        """Take the descriptors of segments: (number, size) of each."""
+        """Take the descriptors of segments; `new` has (number, size) of each."""
         for (number, size), fd in zip(new, descriptors, strict=True):
-            if number in self._segments:  # the worker doesn't know whether it has come before
+            if number in self._segments:  # the worker doesn't know whether it arrived before
                 os.close(fd)
             else:
                 self._segments[number] = _Known(fd, size)
@@ -119,7 +119,7 @@ class Borrower:
     def deliver(
         self, envelope: tuple[Any, ...], descriptors: Sequence[int], buffers: Sequence[memoryview]
     ) -> None:
-        """Copy buffers to where they were granted."""
+        """Copy buffers to the ranges that were granted for them."""
         new, places = envelope
         self.learn(new, descriptors)
         for place, buffer in zip(places, buffers, strict=True):
@@ -129,7 +129,7 @@ class Borrower:
         number, start, size, warm = place
         known = self._segments[number]
         if not warm or not _has_writing(known):
-            # into fresh pages the system call is the faster one
+            # for fresh pages the system call is faster
             known.populated.discard((start, size))
             write_all(known.fd, start, buffer)
             return

@@ -39,7 +39,7 @@ class Extents:
         self._insert(segment, start, size)
 
     def take(self, size: int) -> tuple[int, int] | None:
-        """The segment and the start of `size` bytes that are free no longer; None if none fits."""
+        """Take `size` bytes; returns their segment and their start, or None if nothing fits."""
         position = bisect_left(self._by_size, (size, -1, -1))
         if position == len(self._by_size):
             return None
@@ -51,9 +51,9 @@ class Extents:
         return segment, start
 
     def clear(self) -> list[Extent]:
-        """Take all: (segment, start, size) of each."""
+        """Take all extents: (segment, start, size) of each."""
         taken = [(segment, start, size) for size, segment, start in self._by_size]
-        self.__init__()  # type: ignore[misc]  # as it was made
+        self.__init__()  # type: ignore[misc]  # as it was at first
         return taken
 
     def _insert(self, segment: int, start: int, size: int) -> None:

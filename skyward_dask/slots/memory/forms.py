@@ -1,7 +1,7 @@
 """A value in its pickled form: a stream and its buffers, large ones as pieces of shared memory.
 
-A form stays as it was made. Each consumer gets its own value from it, over private mappings: so everybody may
-write to what he gets, and nobody sees it.
+A form never changes. Each consumer gets its own value from it, over private mappings: so each may write to
+its value, and nobody else sees that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from skyward_dask.slots.memory.segment import Range
 from skyward_dask.slots.memory.segments import Segments
 from skyward_dask.slots.pickling import dumps, loads, unloadable
 
-#: Bytes of a stream that take a millisecond to be unpickled, if they are many small objects.
+#: Bytes of a stream that take a millisecond to unpickle, if they are many small objects.
 _LONG = 64 * 1024
 
 
@@ -63,7 +63,7 @@ class Form:
         Raises
         ------
         SerializationError
-            It can't be unpickled here.
+            The value can't be unpickled here.
         """
         parts = self.views()
         try:
@@ -77,7 +77,7 @@ class Form:
 
 
 def share(parts: Iterable[Part], segments: Segments | None) -> Form:
-    """Put large buffers into shared memory, but for those that are there, and as they were made.
+    """Put large buffers into shared memory, except those that are already there and unchanged.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""How much memory may still be had: the machine's and the control group's, whichever is less.
+"""How much memory is still available: on the machine or in the control group, whichever is less.
 
-A memfd has no limit of its own, and pages that can't be had kill a process instead of failing a call: so one
-asks before.
+A memfd has no limit of its own, and a lack of pages kills a process instead of failing a call: so we check
+first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class _Hierarchy:
-    """Where control groups say what memory they may have, and have.
+    """Where control groups say how much memory they may use, and how much they use.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class _Hierarchy:
     limit, used : str
         Files of a group.
     cached : Pattern
-        Finds bytes of files' cached pages, which give way, in a group's ``memory.stat``.
+        Finds the bytes of cached file pages, which can be reclaimed, in a group's ``memory.stat``.
     """
 
     own: re.Pattern[str]
@@ -43,7 +43,7 @@ class _Hierarchy:
             yield from (each for each in (group, *group.parents) if each.is_relative_to(self.root))
 
     def left(self, group: Path) -> int | None:
-        """Bytes that a group may still have; None if it has no limit."""
+        """Bytes that a group may still use; None if it has no limit."""
         limit, used = _read(group / self.limit).strip(), _read(group / self.used).strip()
         if not (limit.isdecimal() and used.isdecimal()):
             return None
@@ -58,7 +58,7 @@ _HIERARCHIES = (
         "memory.current",
         re.compile(r"^(?:in)?active_file (\d+)$", re.MULTILINE),
     ),
-    # version 1, where "no limit" is a number that is beyond all machines
+    # version 1, where "no limit" is a number beyond the memory of any machine
     _Hierarchy(
         re.compile(r"^\d+:(?:[^:]*,)?memory(?:,[^:]*)?:/(.*)$", re.MULTILINE),
         Path("/sys/fs/cgroup/memory"),
@@ -70,7 +70,7 @@ _HIERARCHIES = (
 
 
 def available() -> int | None:
-    """Bytes that may still be had; None where nobody can tell."""
+    """Bytes that are still available; None where that can't be found out."""
     return min(_limits(), default=None)
 
 

@@ -1,11 +1,11 @@
-"""Who still maps a range: a lock that the kernel keeps for as long as any process has it mapped.
+"""Whether a range is still mapped: a lock that the kernel keeps for as long as any process maps it.
 
 A *lease* is a descriptor of a segment, opened for this purpose, with read locks on the ranges that are lent.
-Such a lock ("open file description lock") belongs to what was opened, not to a process. Whoever gets the
-descriptor maps a page of it, its *anchor*, and closes it: a mapping holds what it maps open. So the lock
-goes when the last process that has the anchor ends, unmaps it or executes another program: forked
-grandchildren, killed processes and those that close all their descriptors are accounted for by the kernel.
-A descriptor that was never received goes with its socket.
+Such a lock ("open file description lock") belongs to the open file description, not to a process. A process
+that gets the descriptor maps a page of it, its *anchor*, and closes the descriptor: a mapping keeps the file
+open. So the lock ends when the last process that has the anchor ends, unmaps it or executes another program:
+the kernel accounts for forked grandchildren, killed processes and those that close all their descriptors. A
+descriptor that was never received is closed with its socket.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def is_leased(fd: int, start: int, size: int) -> bool:
 
 
 def anchor(fd: int) -> mmap.mmap:
-    """Hold the lease by a mapping, and close its descriptor; the lease ends with the mapping."""
+    """Hold a lease by a mapping, and close its descriptor; the lease ends with the mapping."""
     try:
         return mmap.mmap(fd, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     finally:
@@ -48,7 +48,7 @@ def anchor(fd: int) -> mmap.mmap:
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Neighbours as one: each lock is an entry in a list that the kernel walks."""
+    """Merge adjacent ranges: each lock is an entry in a list that the kernel walks."""
     merged: list[tuple[int, int]] = []
     for start, size in sorted(ranges):
         if merged and start <= sum(merged[-1]):

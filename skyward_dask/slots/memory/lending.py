@@ -1,4 +1,4 @@
-"""What is shared goes to a child by reference, with a lease.
+"""Shared buffers are passed to a child by reference, with a lease.
 
 ```
  worker: Lender                                                       child: Borrower
@@ -7,9 +7,9 @@
    collect  ◀── RESULT: which of its parts are there ─────────
 ```
 
-A *layout* is plain values, for an envelope: the segments that are new to this child, the segments that have a
-lease, and for each part None, if it travels inline, or (segment, start of its range, start, size). The
-descriptors follow in the same order.
+A *layout* consists of plain values, for an envelope: the segments that are new to this child, the segments
+that have a lease, and for each part None, if it travels inline, or (segment, start of its range, start,
+size). The descriptors follow in the same order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Lender:
     Parameters
     ----------
     segments : Segments, optional
-        Everything travels inline without them.
+        Without them, everything travels inline.
     """
 
     def __init__(self, segments: Segments | None) -> None:
@@ -44,7 +44,7 @@ class Lender:
 
     @property
     def share_from(self) -> int | None:
-        """Bytes from which the child's results go into shared memory."""
+        """Size in bytes from which buffers of the child's results go into shared memory."""
         return None if self._segments is None else self._segments.share_from
 
     def send(self, runs: LoopChannel, number: int, forms: tuple[Form, ...]) -> None:
@@ -62,15 +62,15 @@ class Lender:
         runs.send(Frame(Kind.RUN, number, (layout, counts), inline, descriptors), owned=leases)
 
     def lend(self, parts: Sequence[Part | Piece]) -> tuple[Layout, list[int], list[int]]:
-        """What a borrower has to know of the pieces among the parts.
+        """What a borrower must know about the pieces among the parts.
 
         Returns
         -------
         layout : Layout
         descriptors : list of int
-            Those that it speaks of.
+            Those that the layout refers to.
         leases : list of int
-            Those of them that are the caller's to close.
+            Those of them that the caller must close.
         """
         lent: dict[Segment, list[tuple[int, int]]] = {}
         for part in parts:
@@ -82,7 +82,7 @@ class Lender:
         return layout, [*(segment.fd for segment in new), *leases], leases
 
     def allocate(self, sizes: Sequence[int]) -> list[Range]:
-        """Ranges for the buffers of a result; it may take a while, and any thread will do.
+        """Ranges for the buffers of a result; may take a while, and may be called in any thread.
 
         Raises
         ------
@@ -94,7 +94,7 @@ class Lender:
 
     def grant(self, runs: LoopChannel, number: int, taken: list[Range]) -> None:
         """Tell the child where to write the buffers of its result."""
-        # should the child die, they are in use until `close`: it may be writing to its last breath
+        # if the child dies, they stay in use until `close`: it may write to them until its very end
         self._granted = taken
         new = self._new(given.segment for given in taken)
         places = tuple((given.segment.number, given.start, given.size, given.warm) for given in taken)
@@ -102,11 +102,11 @@ class Lender:
         runs.send(Frame(Kind.GRANT, number, (_described(new), places), (), descriptors))
 
     def refuse(self, runs: LoopChannel, number: int, error: Exception) -> None:
-        """Tell the child why it can't have them: the error is its task's."""
+        """Tell the child why it can't have the ranges: its task raises the error."""
         runs.send(Frame(Kind.GRANT, number, (), dump_exception(error)))
 
     def collect(self, sizes: Sequence[int | None], inline: Sequence[Part]) -> Form:
-        """A result: for each of its parts the size, where it was granted a range, else None."""
+        """A result; `sizes` has for each part its size, if it was granted a range, else None."""
         if not sizes:
             return Form(tuple(inline))
         granted, rest = iter(self._granted), iter(inline)
@@ -117,11 +117,11 @@ class Lender:
         return Form(parts)
 
     def forget(self) -> None:
-        """What the child was sent has not all come: it gets every segment again."""
+        """Not all that was sent has reached the child: it gets every segment again."""
         self._known.clear()
 
     def close(self) -> None:
-        """The child is gone."""
+        """The child has ended."""
         self._granted = []
 
     def _new(self, segments: Iterable[Segment]) -> list[Segment]:
@@ -131,7 +131,7 @@ class Lender:
 
 
 class PrivateViews:
-    """Values for threads of the worker's own process, over mappings that are nobody else's.
+    """Values for threads of the worker's own process, over mappings that nobody else uses.
 
     Notes
     -----
@@ -144,7 +144,7 @@ class PrivateViews:
         self._lock = threading.Lock()
 
     def load(self, form: Form) -> Any:
-        """The value of a form: what is written to it is seen by its holder only."""
+        """The value of a form: only its holder sees what is written to it."""
         stream, *buffers = form.inline
         inline = [stream, *map(bytearray, buffers)]
         with self._lock:

@@ -1,4 +1,4 @@
-"""Pages of mappings: views that say when they die, who has written, and holes.
+"""Pages of mappings: views that keep an object alive, detection of writes, and holes.
 
 Nothing here knows what the pages mean.
 """
@@ -28,8 +28,8 @@ _PAGEMAP_SCAN = 0xC0606610
 _SCAN_ARGUMENT = struct.Struct("<12Q")
 _SCAN_RESULT = 24  # bytes of one struct page_region
 _FILE, _PRESENT, _SWAPPED = 1 << 2, 1 << 3, 1 << 4
-#: The highest byte of a pagemap entry that isn't a page of the process's own: neither present (bit 7) nor
-#: swapped (bit 6), or of a file (bit 5).
+#: Values of the highest byte of a pagemap entry if the page isn't the process's own: neither present (bit 7)
+#: nor swapped (bit 6), or of a file (bit 5).
 _CLEAN = bytes(top for top in range(256) if not top & 0xC0 or top & 0x20)
 
 
@@ -39,7 +39,7 @@ def rounded(size: int) -> int:
 
 
 def map_private(fd: int, size: int, offset: int = 0) -> mmap.mmap:
-    """Map a file readable and writable: what is written is seen by nobody else."""
+    """Map a file readable and writable: nobody else sees what is written."""
     flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
     return mmap.mmap(fd, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE, offset=offset)
 
@@ -75,7 +75,7 @@ class _Buffer(ctypes.Structure):
 
 
 def address(buffer: Any) -> int:
-    """Where a buffer's bytes are; of read-only ones too."""
+    """The address of a buffer's bytes; the buffer may be read-only."""
     found = _Buffer()
     ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(buffer), ctypes.byref(found), 0)
     where = found.buf or 0
@@ -84,7 +84,7 @@ def address(buffer: Any) -> int:
 
 
 def is_clean(where: int, size: int) -> bool:
-    """Whether no page of the private mapping there has been written to; False if nobody can tell."""
+    """Whether no page of the private mapping there has been written to; False if that can't be found out."""
     first = where - where % PAGE
     length = rounded(where + size - first)
     try:
@@ -102,7 +102,7 @@ def is_clean(where: int, size: int) -> bool:
 
 
 def _scan(pagemap: int, first: int, length: int) -> bool:
-    """No page that is present or swapped is the process's own; stops at the first one."""
+    """Whether no page that is present or swapped is the process's own; stops at the first that is."""
     result = ctypes.create_string_buffer(_SCAN_RESULT)
     # struct pm_scan_arg: size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted,
     # category_mask, category_anyof_mask, return_mask
@@ -140,7 +140,7 @@ def populate(mapping: mmap.mmap, start: int, size: int) -> None:
     try:
         mapping.madvise(_MADV_POPULATE_READ, start, size)
     except OSError:
-        return  # an older kernel: they come one by one
+        return  # an older kernel: they are mapped one by one
 
 
 def write_all(fd: int, start: int, data: memoryview) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from skyward_dask.slots.memory.mappings import address, map_private, view, write_all
 
-_MFD_NOEXEC_SEAL = 0x8  # Linux 6.3; where it is unknown the call fails
+_MFD_NOEXEC_SEAL = 0x8  # Linux 6.3; the call fails on kernels that don't know it
 
 
 class Range:
@@ -23,7 +23,7 @@ class Range:
     start, size : int
         In bytes, whole pages.
     warm : bool
-        It had pages when it was given out.
+        Whether it had pages when it was given out.
     """
 
     __slots__ = ("__weakref__", "segment", "size", "start", "warm")
@@ -35,11 +35,11 @@ class Range:
         self.warm = warm
 
     def view(self, start: int, size: int) -> memoryview:
-        """Writable bytes at an offset of the segment; what is written is seen in this process only."""
+        """Writable bytes at an offset of the segment; only this process sees what is written."""
         return view(self.segment.map, start, size, keep=self)
 
     def write(self, data: memoryview) -> None:
-        """Fill the range from its beginning, for all to see; other threads run meanwhile."""
+        """Write data to the beginning of the range, visible to all processes; other threads run meanwhile."""
         write_all(self.segment.fd, self.start, data)
 
 
@@ -70,14 +70,14 @@ class Segment:
         return segment
 
     def give(self, start: int, size: int, warm: bool) -> Range:
-        """A range, which is in use until it is taken back."""
+        """Give out a range, which is in use until it is taken back."""
         given = Range(self, start, size, warm)
         insort(self.starts, start)
         self.ranges[start] = weakref.ref(given)
         return given
 
     def take_back(self, start: int) -> None:
-        """A range is dead."""
+        """A range that was given out has been dropped."""
         del self.ranges[start]
         del self.starts[bisect_right(self.starts, start) - 1]
 
@@ -101,5 +101,5 @@ def memfd() -> int:
 
 
 def _seal(fd: int) -> None:
-    """Nobody may truncate it: reading what was cut off would kill the reader."""
+    """Prevent truncation: reading what was cut off would kill the reader."""
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)

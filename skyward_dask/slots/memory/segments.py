@@ -1,4 +1,4 @@
-"""Shared memory of a pool: few large memfds, ranges given out and taken back.
+"""Shared memory of a pool: a few large memfds, whose ranges are given out and taken back.
 
 ```
  Segments ── allocate ──▶ Range ── view ──▶ arrays in the worker (each keeps its Range alive)
@@ -6,10 +6,10 @@
     └── housekeeper ◀── SimpleQueue: written to from finalizers, which may run anywhere
 ```
 
-The worker owns all ranges; children map what they are told. A range whose last view has died is used again
-when nobody has a lease on it any more. Until then it waits in quarantine. Free ranges keep their pages for a
-while: writing into fresh ones costs several times as much. They go back to the system when nothing has
-been taken for a second, when there are too many, or when the worker is short of memory.
+The worker owns all ranges; children map what they are told to. A range whose last view has been freed is
+reused when nobody has a lease on it any more. Until then it waits in quarantine. Free ranges keep their pages
+for a while: writing into fresh ones costs several times as much. The pages are given back to the system when
+no range has been taken for a second, when there are too many, or when the worker is short of memory.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from skyward_dask.slots.memory.leases import is_leased, lease
 from skyward_dask.slots.memory.mappings import forget_writes, punch, rounded
 from skyward_dask.slots.memory.segment import Range, Segment, memfd
 
-#: Bytes from which shared memory is faster than the socket, its round trip for a range included.
+#: Bytes from which shared memory is faster than the socket, including the round trip to get a range.
 SHARE_FROM = 256 * 1024
 #: Bytes of one segment, unless a range needs more. Address space, not memory: large, so that a few
-#: descriptors are enough, and small beside a limit of address space (`ulimit -v`).
+#: descriptors are enough, and small compared with a limit on address space (`ulimit -v`).
 SEGMENT = 1 << 30
-#: Bytes of free pages that are kept warm: some results of a usual size.
+#: Bytes of free pages that are kept warm: several results of a usual size.
 WARM = 1 << 30
-#: Seconds without a taker after which free pages go back: longer than the pause between a user's calls.
+#: Seconds without an allocation after which free pages are given back: longer than the pause between a user's
+#: calls.
 IDLE = 1.0
-#: Bytes of fresh pages that may be taken before one looks again whether the machine has them.
+#: Bytes of fresh pages that may be taken before the next check whether the machine has them.
 _UNCHECKED = 16 << 20
 #: Bytes that are left to others when fresh pages are taken.
 _RESERVE = 64 << 20
-#: Ranges in quarantine that one allocation looks at: their number can't slow it down.
+#: The most ranges in quarantine that one allocation looks at, so that their number can't slow it down.
 _LOOKS = 64
 
 
@@ -53,13 +54,13 @@ class Segments:
     Parameters
     ----------
     share_from : int
-        Bytes from which a buffer is worth a range.
+        Size in bytes from which a buffer is worth a range.
     is_pressed : callable
-        Whether the worker is short of memory: free pages then go back at once.
+        Returns whether the worker is short of memory: free pages are then given back at once.
 
     Notes
     -----
-    Thread-safe. Ranges outlive `close`: a segment goes with its last range.
+    Thread-safe. Ranges outlive `close`: a segment is closed with its last range.
     """
 
     def __init__(self, share_from: int, is_pressed: Callable[[], bool] = lambda: False) -> None:
@@ -77,12 +78,12 @@ class Segments:
         self._housekeeper: threading.Thread | None = None
 
     def allocate(self, size: int) -> Range:
-        """A range for so many bytes.
+        """A range for `size` bytes.
 
         Raises
         ------
         SharedMemoryError
-            The machine, or a limit of the worker, doesn't have them.
+            The machine doesn't have the memory, or a limit of the worker doesn't allow it.
         """
         size = rounded(size)
         with self._lock:
@@ -118,12 +119,12 @@ class Segments:
                 self._cool()
 
     def resident(self) -> int:
-        """Bytes of memory that the segments have."""
-        # without the lock: who holds it may want to know
+        """Bytes of memory that the segments use."""
+        # without the lock: the thread that holds it may call this
         return sum(os.fstat(segment.fd).st_blocks * 512 for segment in tuple(self._segments.values()))
 
     def close(self) -> None:
-        """Give nothing out any more; what is in use stays until it is dropped."""
+        """Give out no more ranges; those in use stay until they are dropped."""
         self.trim()
         with self._lock:
             self._closed = True
@@ -175,7 +176,7 @@ class Segments:
         return number, 0
 
     def _smaller(self, number: int, size: int) -> Segment:
-        """A segment of just that size: a large one is more than a limit of the process allows."""
+        """A segment of just that size: a limit of the process doesn't allow a large one."""
         try:
             return Segment.create(number, size)
         except OSError as error:
@@ -187,7 +188,7 @@ class Segments:
     # --- taking back --------------------------------------------------------------------------------
 
     def _drop(self, number: int, start: int, size: int) -> None:
-        """A range is dead. Called by finalizers, at any moment in any thread: no lock may be taken."""
+        """A range was dropped. Called by finalizers, at any moment in any thread: it must not take a lock."""
         if os.getpid() != self._owner:
             return  # a forked process drops its copy
         if not self._closed:
@@ -267,7 +268,7 @@ class Segments:
 
 
 def create(share_from: int | None, **options: Any) -> Segments | None:
-    """Shared memory as the platform and the setting allow; None: everything goes over sockets."""
+    """Shared memory as the platform and the setting allow; None if everything goes over sockets."""
     if share_from is None or not is_supported():
         return None
     return Segments(share_from, **options)
