@@ -69,7 +69,7 @@ class Requests:
     def secede(self) -> None:
         """Continue outside the slot, as with Dask's own secede.
 
-        A run that is repeated, because its child's template ended, has already seceded once. A task that
+        A run that is repeated, because its child's template ended, may have seceded before. A task that
         secedes twice in one run gets a KeyError in the child.
         """
         pool, run = self._run.pool, self._run.run
