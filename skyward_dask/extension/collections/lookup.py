@@ -84,7 +84,7 @@ def _unreachable(spec: Spec, cause: Exception) -> CollectionLost:
 
 
 async def answered(scheduler: Any, message: Message) -> Any:
-    """Ask the directory; raises the error in its answer: Dask would log one that the directory raises."""
+    """Ask the directory; raises the error in its answer, which Dask would log if the directory raised it."""
     went_well, value = pickle.loads(await ask(scheduler, message))
     if not went_well:
         raise value
