@@ -47,7 +47,7 @@ class Parties:
         others = set(hosts) - {self._places.get(party)}
         know = (ask(self._scheduler.rpc(host), Know(party)) for host in others)
         await asyncio.gather(*know, return_exceptions=True)  # a host that has left takes no calls
-        if party not in self._places:  # a host may have heard that the party left first
+        if party not in self._places:  # a host may have received `Gone` before `Know`
             self._tell(Gone(party, ""))
             raise Unregistered(party)
 

@@ -1,4 +1,4 @@
-"""Retires workers that host collections: moves their other data first, tells operators why one stays.
+"""Retires workers that host collections: moves their other data first, and tells operators why one stays.
 
 Dask neither retires a worker that has an actor nor moves anything off it; `scale`, `adapt` and ``--lifetime``
 close it all the same, with whatever it holds. So homes are hidden while Dask moves the rest.

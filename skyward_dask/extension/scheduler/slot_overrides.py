@@ -1,4 +1,4 @@
-"""Slot counts set by `resize`, which override that of the installed plugin.
+"""Slot counts set by `resize`, which override the installed plugin's.
 
 The scheduler keeps them by worker name: when a nanny restarts a worker, the name stays, the address doesn't.
 A later `install` or `uninstall`, however it is done, makes them void.
