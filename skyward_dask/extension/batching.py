@@ -1,9 +1,9 @@
 """How soon messages between a scheduler and a node leave.
 
-Dask gathers what goes to a worker for 5 ms, and what comes from it for 2 ms. A worker has few more tasks
-under way than it has slots (`distributed.scheduler.worker-saturation`): so each slot waits for a batch
-between two short tasks, and no core has anything to do meanwhile. A node that stands for N workers of one
-thread has one stream in the place of N, and would be slower than they are.
+Dask gathers messages to a worker for 5 ms, and messages from it for 2 ms. A worker has only a few more
+tasks under way than it has slots (`distributed.scheduler.worker-saturation`). So each slot waits for a batch
+between two short tasks, and its core is idle meanwhile. A node that replaces N workers of one thread has
+one stream instead of N, and would be slower than they are.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from weakref import WeakKeyDictionary
 
 from distributed.batched import BatchedSend
 
-#: Seconds for which messages are gathered: what a task costs at the scheduler, so that what comes of one turn
-#: of its loop still leaves at once. (2,000 no-ops on two slots: 430 per second with Dask's own intervals, 510
-#: with half of them, 630 with this, 560 without any.)
+#: Seconds for which messages are gathered: what a task costs at the scheduler, so that the messages of one
+#: turn of its loop still leave together. (2,000 no-ops on two slots: 430 per second with Dask's own
+#: intervals, 510 with half of them, 630 with this, 560 without any.)
 INTERVAL = 0.0005
 
 
 class Pace:
-    """Streams with an interval of ours, and the ones that they had.
+    """Streams that have an interval of ours, and their original intervals.
 
     Notes
     -----
-    For the loop that the streams belong to.
+    Used only on the loop that the streams belong to.
     """
 
     def __init__(self) -> None:

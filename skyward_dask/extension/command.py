@@ -1,4 +1,4 @@
-"""``dask-worker``: ``dask worker`` with slots, whose options may stand anywhere on the line."""
+"""``dask-worker``: ``dask worker`` with slots, whose options can be anywhere on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _US = "skyward_dask"
 def _preloads(kwargs: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The modules to preload, ours first, each with its own arguments; ours need none."""
     others = [name for name in kwargs["preload"] if name != _US]
-    if not kwargs["preload"]:  # as Dask does: what the configuration has counts if the line has none
+    if not kwargs["preload"]:  # as in Dask, the configuration applies if the command line has none
         configured = dask.config.get("distributed.worker.preload")
         others = [
             name for name in ([configured] if isinstance(configured, str) else configured) if name != _US

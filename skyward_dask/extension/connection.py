@@ -13,12 +13,12 @@ from skyward_dask.config import Worker
 from skyward_dask.errors import ConfigurationError, InstallError
 from skyward_dask.extension.registration import introduce
 
-#: Seconds in which a client that has lost its connection has another one, if the scheduler lives at all: one
-#: that is busy takes a second or two.
+#: Seconds in which a client that has lost its connection must have another one, if the scheduler is alive: a
+#: busy one takes a second or two.
 _RECONNECT = 10.0
-#: Seconds between two looks at a client's status, which changes without a word.
+#: Seconds between two looks at a client's status, as nothing announces a change.
 _LOOK = 0.05
-#: Seconds for whoever listens at the scheduler's address: if nobody does, the system says so at once.
+#: Seconds to wait for whoever listens at the scheduler's address: if nobody does, the system says so at once.
 _PROBE = 0.3
 
 
@@ -41,7 +41,7 @@ def checked(client: object) -> Client:
 
 
 def refuse_closed(client: Client) -> None:
-    """Raise, if the client has no connection to a scheduler, and won't have one."""
+    """Raise an error if the client has no connection to a scheduler, and won't get one."""
     if client.scheduler is None or client.status not in ("running", "connecting", "newly-created"):
         raise ConfigurationError(
             f"the client is {client.status}, and has no connection to a scheduler: use it, and the "
@@ -50,7 +50,7 @@ def refuse_closed(client: Client) -> None:
 
 
 async def reach(client: Client) -> Any:
-    """The client's connection to the scheduler; where it is lost, Dask makes another one.
+    """The client's connection to the scheduler; if it is lost, waits until Dask has made another one.
 
     Raises
     ------
@@ -68,7 +68,7 @@ async def reach(client: Client) -> Any:
 
 
 async def _nobody_listens(client: Client, address: str) -> bool:
-    """Whether the scheduler has ended, as its address says: one that is busy takes its time."""
+    """Whether the scheduler has ended, and nobody listens at its address; a busy one is only slow."""
     try:
         comm = await connect(address, timeout=_PROBE, **client.connection_args)
     except OSError as error:
@@ -78,7 +78,7 @@ async def _nobody_listens(client: Client, address: str) -> bool:
 
 
 async def connected(client: Client) -> Any:
-    """The client's connection to a scheduler that has our side."""
+    """The client's connection to the scheduler, where our plugin is installed if need be."""
     try:
         scheduler = await reach(client)
         await introduce(scheduler)

@@ -1,8 +1,8 @@
-"""What a task raises, in a shape that Dask can carry to whoever waits for it.
+"""What a task raises, in a form that Dask can carry to whoever waits for it.
 
-Dask pickles an exception with its causes and its frames, one inside the other: a long chain of these ends
-the worker, and a deep traceback never arrives. What isn't an `Exception` it carries, but a client that raises
-it on its event loop waits for ever.
+Dask pickles an exception with its causes and its frames, one inside the other: a long chain of causes ends
+the worker, and a deep traceback never arrives. Dask does carry an error that isn't an `Exception`, but a
+client that raises it on its event loop waits for ever.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from skyward_dask.slots.pickling import members_of
 
 T = TypeVar("T")
 
-#: Causes, and frames, that are kept at most: together they take a third of the depth to which Python
+#: Maximum numbers of causes, and of frames, to keep: together they take a third of the depth to which Python
 #: pickles, and less than the 10,000 bytes that Dask gives a traceback (admin.max-error-length).
 _LINKS, _FRAMES = 50, 50
 
 
 def not_an_exception(error: BaseException, key: object) -> SkywardError:
-    """What a client raises in the place of an error that it can't; to be raised where none is handled."""
+    """The error to raise instead of one that a client can't raise; raise it outside any `except` block."""
     shorten(error)
     instead = SkywardError(
         f"task {key!r} raised {error!r}, which is not an Exception: event loops and threads take it as a "
@@ -36,7 +36,7 @@ def not_an_exception(error: BaseException, key: object) -> SkywardError:
 
 
 def called(key: object, function: Callable[[], T]) -> T:
-    """What a task's function returns."""
+    """Call a task's function; what it raises is made fit for Dask."""
     try:
         return function()
     except Exception as error:
@@ -48,7 +48,7 @@ def called(key: object, function: Callable[[], T]) -> T:
 
 
 async def awaited(key: object, coroutine: Awaitable[T]) -> T:
-    """The value of a task's coroutine; what is meant for the loop itself goes on to it."""
+    """Await a task's coroutine; exceptions that are meant for the loop itself go on to it."""
     try:
         with shortened():
             return await coroutine
@@ -63,9 +63,9 @@ async def awaited(key: object, coroutine: Awaitable[T]) -> T:
 
 
 def shorten(error: BaseException) -> None:
-    """Leave frames and causes out of an exception that has too many of them for Dask."""
+    """Remove frames and causes from an exception that has too many of them for Dask."""
     depths, found = {id(error): 0}, [error]
-    for each in found:  # it grows meanwhile
+    for each in found:  # the list grows meanwhile
         each.__traceback__ = _both_ends(each.__traceback__)
         if depths[id(each)] == _LINKS:
             _skip_to_the_end(each)
@@ -90,13 +90,13 @@ def _both_ends(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _skip_to_the_end(error: BaseException) -> None:
-    """Have the last of an exception's causes follow it at once."""
+    """Make the last of an exception's causes its direct cause."""
     last = _last_cause(error)
     suppressed = error.__suppress_context__
     error.__cause__ = last if error.__cause__ is not None else None
     error.__context__ = last if error.__context__ is not None else None
     error.__suppress_context__ = suppressed
-    with suppress(TypeError):  # notes of the user's that are no list
+    with suppress(TypeError):  # the user's notes aren't a list
         error.add_note(f"(Causes between this exception and the last one are left out: {_LINKS} are shown.)")
 
 

@@ -1,4 +1,4 @@
-"""What a task that yields meets until streams exist: an error that says so."""
+"""The error for a task that yields, as there are no streams yet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def refuse_generator(result: T, key: object) -> T:
-    """The result, unless it is a generator."""
+    """Return the result; raises an error if it is a generator."""
     if isinstance(result, (GeneratorType, AsyncGeneratorType)):
         raise StreamsNotSupported(
             f"task {key!r} returned the generator {result.__qualname__!r}: it can't leave the process that "

@@ -1,7 +1,7 @@
 """Log records of a child, as records of its worker: with their own logger, level and place.
 
-A child has the worker's levels. What its tasks log is handled in the worker; what they print is
-another matter (`skyward_dask.extension.worker.task_log`).
+A child has the worker's levels. The worker handles what its tasks log; for what they print, see
+`skyward_dask.extension.worker.task_log`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from skyward_dask.errors import WorkerUnreachable
 from skyward_dask.slots.child.link import Link
 
-#: Of a record: what is used up when it is put into words, and can't be sent as it is.
+#: The fields of a record that become its text, and can't be sent as they are.
 _WORDED = frozenset({"msg", "args", "exc_info"})
 _PLAIN = (str, int, float, bool, bytes, type(None))
 
@@ -52,8 +52,8 @@ class Forwarder(logging.Handler):
     levels : Levels
         The worker's.
     otherwise : logging.Handler
-        Has the records of a process that doesn't reach the worker: one that a task has forked, or a slot's
-        own between two tasks.
+        Handles the records of a process that can't reach the worker: one that a task has forked, or a slot's
+        own process between two tasks.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class Forwarder(logging.Handler):
         except WorkerUnreachable:
             pass  # the task has just ended
         except Exception:
-            self.handleError(record)  # logging is no reason for a task to fail: it says so on stderr
+            self.handleError(record)  # logging must not make a task fail: stderr gets the error
             return
         self._otherwise.handle(record)
 
     def _values(self, record: logging.LogRecord) -> dict[str, Any]:
-        """All of the record in plain values, from which `logging.makeLogRecord` builds it again."""
+        """The whole record in plain values, from which `logging.makeLogRecord` can rebuild it."""
         values = {name: _plain(value) for name, value in vars(record).items() if name not in _WORDED}
         values["msg"] = record.getMessage()
         if record.exc_info and not record.exc_text:
@@ -85,7 +85,7 @@ class Forwarder(logging.Handler):
 
 
 def _plain(value: Any) -> Any:
-    """A field of a record: the worker may lack the modules of values that aren't plain."""
+    """A field of a record as a plain value: the worker may lack the modules of others."""
     kind = type(value)
     if kind in _PLAIN:
         return value
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
 
 
 def forward(link: Link, levels: Levels) -> None:
-    """Log in the worker from now on, what it would log itself; called once in a child."""
+    """From now on, log in the worker whatever it would log itself; called once in a child."""
     assert logging.lastResort is not None
     every = Forwarder(link, levels, logging.lastResort)
     for name, found in logging.getLogger().manager.loggerDict.items():
@@ -112,7 +112,7 @@ def forward(link: Link, levels: Levels) -> None:
 
 
 def handle(values: dict[str, Any], is_chosen: bool) -> None:
-    """Log a record of a child in the worker: if its logger does, or if a task has chosen the level."""
+    """Log a child's record in the worker, if the logger's level allows it or a task has chosen the level."""
     record = logging.makeLogRecord(values)
     logger = logging.getLogger(record.name)
     if is_chosen or logger.isEnabledFor(record.levelno):

@@ -5,8 +5,8 @@
 ```
 
 A bag of a million dicts costs a second to pickle and as long to unpickle, and the interpreter does nothing
-else meanwhile. So the worker keeps it closed, as the child made it, and hands it on like an array. It opens
-it for a task that runs in one of its threads.
+else meanwhile. So the worker keeps it closed, as the child made it, and passes it on like an array. It
+is opened there only for a task that runs in one of its threads.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from skyward_dask.errors import SerializationError
 from skyward_dask.slots.framing import Part
 from skyward_dask.slots.pickling import dumps, loads, unloadable
 
-#: Bytes from which a result stays closed: it takes milliseconds to unpickle, as long as a turn of the
-#: worker's loop may take.
+#: Size in bytes from which a result stays closed: unpickling it takes milliseconds, which is as long as a
+#: turn of the worker's loop may take.
 SEAL_FROM = 1 << 20
 
 
 class _ParcelType(type):
-    """The class of parcels' classes: where such a class is sent, the type of the content arrives.
+    """The metaclass of parcels: if a parcel's class is sent, the type of the content arrives.
 
     The worker tells the scheduler the type of a result, which becomes ``future.type``.
     """
@@ -73,7 +73,7 @@ class Parcel(metaclass=_ParcelType):
             ) from error
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
-        # Dask agrees on an older protocol with some peers, which has no buffers
+        # with some peers Dask uses an older protocol, which has no out-of-band buffers
         as_part = pickle.PickleBuffer if int(protocol) >= 5 else bytes
         return _opened, tuple(map(as_part, self._parts))
 
@@ -86,12 +86,12 @@ def _opened(*parts: Part) -> Any:
 
 
 class Foreign(Parcel):
-    """A result that can't be unpickled in the worker, though in a slot's process it can.
+    """A result that can't be unpickled in the worker, but can be in a slot's process.
 
     Parameters
     ----------
     name : str
-        What an error calls it where it can't be unpickled either.
+        What an error calls it in other processes that can't unpickle it.
     """
 
     __slots__ = ("_name",)
@@ -126,7 +126,7 @@ def type_of(*parts: Part) -> str:
 
 
 def _parcel_of(content: type) -> type[Parcel]:
-    """The class of parcels with such a content; by its looks, the content's own."""
+    """The class of parcels with such a content; it looks like the content's own class."""
     named = {"__slots__": (), "__module__": content.__module__, "content": content}
     made: Any = _ParcelType(content.__name__, (Parcel,), named)
     return cast(type[Parcel], made)
@@ -176,14 +176,14 @@ def seal(value: Any) -> Any:
     return Sealed(value)
 
 
-#: Builtin types whose instances pickle into the stream: there is nothing in them to be shared.
+#: Builtin types whose instances pickle into the stream: there is nothing in them to share.
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), bytearray)
-#: Elements of a container that one looks at for buffers.
+#: Number of a container's elements that are checked for buffers.
 _LOOKS = 100
 
 
 def may_have_buffers(value: object) -> bool:
-    """Whether a value may hold arrays: False for plain data, as its first elements show it."""
+    """Whether a value may hold arrays: False for plain data, judging by its first elements."""
     if isinstance(value, dict):
         return any(map(may_have_buffers, _first(value.values())))
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -1,4 +1,4 @@
-"""What we change in objects of Dask's, and how it was: undone in one place, the last change first."""
+"""What we change in Dask's objects, and the old values: undone in one place, the last change first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NOTHING = object()
 
 
 class Patches:
-    """Changes that are undone together, but for those that somebody else has changed since."""
+    """Changes that are undone together, except where somebody else has changed the value since."""
 
     def __init__(self) -> None:
         self._undo = ExitStack()
@@ -26,7 +26,7 @@ class Patches:
         setattr(owner, name, value)
 
     def callback(self, undo: Callable[..., object], *args: object) -> None:
-        """Have something else undone."""
+        """Have a function called when the changes are undone."""
         self._undo.callback(undo, *args)
 
     def undo(self) -> None:

@@ -1,4 +1,4 @@
-"""What tasks have taken, added up by the prefix of their keys."""
+"""What tasks have used, added up by the prefix of their keys."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class PrefixStatistics:
     Attributes
     ----------
     count : int
-        Runs that have ended, repeated ones included; those that were cancelled are not.
+        Runs that have ended, including repeated ones, but not cancelled ones.
     cpu : float
-        Their CPU seconds: exact in a process slot, where a task is alone, and with the processes that it has
-        waited for. In a thread slot those of its thread.
+        Their CPU seconds. In a process slot, where a task is alone, these are exact, and include those of
+        the processes that it has waited for; in a thread slot, they are those of its thread.
     wall : float
-        Their seconds, from the moment that the worker had the task to that of its result.
+        Their elapsed seconds, from when the worker had the task to when it had the result.
     peak_memory : int
-        The most bytes that one of them had of its own, without inputs that it only read; 0 in thread slots,
-        where nobody knows.
+        The most bytes of its own memory that one of them used, without inputs that it only read; 0 in thread
+        slots, where this is unknown.
     memory_limit_hits, timeouts, crashes : int
         How many were ended by their `memory_limit`, by their `timeout`, or with their process.
     """
@@ -62,7 +62,7 @@ class PrefixCounts:
         self._counts: dict[str, _Values] = {}
 
     def add(self, key: Any, cpu: float, wall: float, peak: int, error: BaseException | None) -> None:
-        """Count one run of a task, by how it has ended; one that was cancelled isn't counted."""
+        """Count one run of a task, by how it has ended; a cancelled one isn't counted."""
         if isinstance(error, Reschedule):
             return
         over = isinstance(error, SlotOutOfMemory)
@@ -75,7 +75,7 @@ class PrefixCounts:
 
     @contextmanager
     def thread(self, key: Any) -> Iterator[None]:
-        """The calling thread runs that task in the block."""
+        """Measure and count the task that the calling thread runs in the block."""
         began, cpu, error = time(), thread_time(), None
         try:
             yield
@@ -86,7 +86,7 @@ class PrefixCounts:
             self.add(key, thread_time() - cpu, time() - began, 0, error)
 
     def values(self) -> dict[str, _Values]:
-        """What there is to tell, in plain values."""
+        """The counts of each prefix, in plain values."""
         with self._lock:
             return dict(self._counts)
 
@@ -97,7 +97,7 @@ def _sum(one: _Values, other: _Values) -> _Values:
 
 
 def added_up(counts: Iterable[Mapping[str, _Values]]) -> dict[str, PrefixStatistics]:
-    """What several workers have counted."""
+    """The counts of several workers together."""
     together: dict[str, _Values] = {}
     for counted in counts:
         for prefix, values in counted.items():

@@ -1,6 +1,6 @@
 """`dask_setup`: what Dask calls for ``--preload skyward_dask``, in workers and in schedulers.
 
-Dask swallows what a preload raises, and the worker would join with plain threads. So nothing is judged
+Dask swallows what a preload raises, and the worker would join with plain threads. So nothing is checked
 here: a plugin is set up right before the worker registers, and its failure ends the worker.
 """
 
@@ -77,7 +77,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(options: dict[str, Any]) -> None:
-    """Say what is wrong with the options, in click's manner."""
+    """Raise a click error if the options are invalid."""
     try:
         Worker.from_config(**given(options))
     except ConfigurationError as error:
@@ -85,7 +85,7 @@ def check(options: dict[str, Any]) -> None:
 
 
 def _check_address() -> None:
-    """Refuse an option in the place of the address, which is the first word that Dask doesn't know."""
+    """Refuse an option as the address: Dask takes the first word that it doesn't know for the address."""
     context = click.get_current_context(silent=True)
     address = context.params.get("scheduler") if context is not None else None
     if str(address).startswith("-"):
@@ -97,7 +97,7 @@ def _check_address() -> None:
 
 
 def end_with_the_reason() -> None:
-    """If the command that runs in this thread fails for a reason of ours, have that be its last words."""
+    """If the command that runs in this thread fails with one of our errors, show that error last."""
     if (context := click.get_current_context(silent=True)) is not None:
         context.call_on_close(_raise_reason)
 
@@ -112,7 +112,7 @@ def _raise_reason() -> None:
 
 
 class Refusal(WorkerPlugin):
-    """In the place of a plugin that can't be made: it ends the worker and says why."""
+    """Stands in for a plugin that can't be created: it ends the worker and says why."""
 
     name = NAME
 
@@ -128,7 +128,7 @@ def _plugin(options: dict[str, Any], refusal: str) -> WorkerPlugin:
         return Refusal(refusal)
     try:
         return SkywardPlugin(Worker.from_config(**given(options)))
-    except Exception as error:  # swallowed if it left us; the worker exits with it
+    except Exception as error:  # Dask would swallow it; so the worker exits with it
         return Refusal(str(error) if isinstance(error, ConfigurationError) else repr(error))
 
 

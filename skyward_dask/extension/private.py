@@ -37,10 +37,10 @@ from skyward_dask.extension.patches import Patches
 #: What `get_worker()` reads: a child puts its façade there.
 worker_context: ContextVar[Any] = _worker_cvar
 
-#: What Dask knows of the task that a thread runs: its key.
+#: What Dask knows about the task that a thread runs: its key.
 task_of_thread: Any = thread_state
 
-#: What `Worker.execute` submits to an executor that is no thread pool, with a spec, its data and a delay.
+#: What `Worker.execute` submits to an executor that isn't a thread pool, with a spec, its data and a delay.
 run_task_simple = _run_task_simple
 
 #: Plugins of a worker that change its modules, behind `PipInstall`, `CondaInstall` and `Client.upload_file`.
@@ -61,7 +61,7 @@ def add_pending_plugin(worker: Worker, plugin: WorkerPlugin) -> None:
 
 
 def is_registered(worker: Worker) -> bool:
-    """Whether the worker has told the scheduler of itself, or is about to, beyond recall."""
+    """Whether the worker has registered with the scheduler, or can no longer be kept from doing so."""
     return hasattr(worker.state, "address")
 
 
@@ -71,10 +71,10 @@ def is_registering(worker: Worker) -> bool:
 
 
 def before_execute(patches: Patches, worker: Worker, hook: Callable[[Any], None]) -> None:
-    """Have something called with a task's key, in the task's own context, before `Worker.execute` begins.
+    """Have a hook called with a task's key, in the task's own context, before `Worker.execute` begins.
 
-    Whoever has it undone takes its own hook away, and nobody else's: layers of wrappers would keep what lies
-    below the topmost one.
+    Undoing it removes this hook, and nobody else's: of several layers of wrappers, those below the topmost
+    one would stay.
     """
     if not isinstance(execute := vars(worker).get("execute"), _Execute):
         execute = worker.execute = _Execute(worker)  # type: ignore[method-assign]
@@ -83,7 +83,7 @@ def before_execute(patches: Patches, worker: Worker, hook: Callable[[Any], None]
 
 
 class _Execute:
-    """In the place of a worker's `execute`."""
+    """Stands in for a worker's `execute`."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker, self._execute = worker, worker.execute
@@ -113,7 +113,7 @@ def log_handler(worker: Worker) -> logging.Handler:
 
 
 def automatic_memory_limit(nthreads: int) -> int | None:
-    """What ``memory_limit="auto"`` means for so many threads, in bytes."""
+    """What ``memory_limit="auto"`` means for this number of threads, in bytes."""
     limit: int | None = parse_memory_limit("auto", nthreads, logger=logging.getLogger(__name__))
     return limit
 
@@ -128,9 +128,9 @@ def set_memory_limit(worker: Worker, limit: int) -> None:
 
 
 async def tell_nanny_memory_limit(worker: Worker, limit: int) -> None:
-    """Give a worker's nanny the limit that it ends the worker by."""
+    """Give a worker's nanny the limit beyond which it ends the worker."""
     nanny: Any = worker.nanny  # its address, whatever its annotation says
-    # the nanny waits for the worker's registration and listens meanwhile; a worker outlives a nanny's silence
+    # the nanny listens while it waits for the worker to register; if it doesn't answer, the worker goes on
     with suppress(OSError):
         await worker.rpc(nanny).run(function=dumps(_set_nanny_memory_limit), args=dumps((limit,)))
 
@@ -142,7 +142,7 @@ def _set_nanny_memory_limit(limit: int, dask_worker: Any) -> None:
 def submit_task(
     worker: Worker, threads: ThreadPoolExecutor, call: Callable[..., Any], key: Any, data: Any, delay: float
 ) -> Any:
-    """Have a thread of Dask's run a task as `Worker.execute` has it; returns the future of its message."""
+    """Have one of Dask's threads run a task, as `Worker.execute` does; returns the future of its message."""
     context = copy_context()
     return threads.submit(
         context.run, _run_task, call, data, worker.execution_state, key,
@@ -152,7 +152,7 @@ def submit_task(
 
 @contextmanager
 def task_thread(worker: Worker, key: Any) -> Iterator[None]:
-    """In the block, this thread is the task's in what Dask's plugins ask of it."""
+    """In the block, Dask's plugins take this thread for the task's own."""
     token = _worker_cvar.set(worker)
     with set_thread_state(start_time=time(), execution_state=worker.execution_state, key=key):
         try:
@@ -162,7 +162,7 @@ def task_thread(worker: Worker, key: Any) -> Iterator[None]:
 
 
 def resize_threads(threads: ThreadPoolExecutor, count: int) -> None:
-    """Have so many threads at the most; surplus ones stay, and wait."""
+    """Set the maximum number of threads; surplus ones stay, and wait."""
     threads._max_workers = count
 
 
@@ -172,7 +172,7 @@ def set_executor(executor: object) -> None:
 
 
 def secede(worker: Worker, key: Any, begun: float) -> None:
-    """Tell the state machine that a task goes on outside its slot, as Dask's own secede does."""
+    """Tell the state machine that a task continues outside its slot, as Dask's own secede does."""
     now = time()
     worker.handle_stimulus(
         SecedeEvent(key=key, compute_duration=now - begun, stimulus_id=f"worker-secede-{now}")
@@ -180,7 +180,7 @@ def secede(worker: Worker, key: Any, begun: float) -> None:
 
 
 def count_memory(patches: Patches, worker: Worker, slots: Callable[[], int]) -> None:
-    """Have the memory of a worker's slots count in what it reports, spills and pauses by."""
+    """Add the memory of a worker's slots to the figure that it reports, and by which it spills and pauses."""
     own = worker.monitor.get_process_memory
     patches.attribute(worker.monitor, "get_process_memory", lambda: own() + slots())
 
@@ -191,16 +191,16 @@ def send_to_scheduler(client: Client, message: dict[str, Any]) -> None:
 
 
 def disown(client: Client, refuse: Callable[..., Any]) -> None:
-    """Have a client be nobody's default any more, and refuse what would wait for its loop; in a fork."""
+    """In a fork: have a client no longer be the default, and refuse calls that would wait for its loop."""
     client.status = "closed"
     client.sync = refuse  # type: ignore[method-assign]
 
 
 def bind_futures(find: Callable[[], Client | None]) -> None:
-    """Have each future without a client look for one when it is first used, from now on, in this process.
+    """From now on, in this process, have each future without a client look for one when it is first used.
 
-    Not when it is made: specs of tasks carry futures as mere references. One that has found a client is news
-    to the scheduler, which has to hear that the client wants the key.
+    It doesn't look when it is created: specs of tasks carry futures as mere references. When it has found a
+    client, the scheduler must be told that this client wants the key.
     """
     release = Future.release
 
@@ -220,13 +220,13 @@ def bind_futures(find: Callable[[], Client | None]) -> None:
 
 
 def place_actor(worker: Worker, key: str, actor: object) -> None:
-    """Have an object live in a worker as an actor, without a task that builds it."""
-    worker.state.actors[key] = actor  # before the value comes: so it is taken for an actor's
+    """Make an object an actor of a worker, without a task that builds it."""
+    worker.state.actors[key] = actor  # before the value arrives, so that it is taken for an actor's
     worker.update_data({key: actor})
 
 
 def know_actor(scheduler: Scheduler, key: str, worker: str, client: str) -> None:
-    """Tell the scheduler of an actor that a worker is about to have, and of a client that wants it."""
+    """Tell the scheduler about an actor that a worker is about to have, and about a client that wants it."""
     scheduler.update_data(who_has={key: [worker]}, nbytes={key: 0}, client=client)
     task = scheduler.tasks[key]
     task.actor = True
@@ -245,18 +245,18 @@ def actor_in_this_thread(worker: Worker) -> Any:
 
 
 def client_extension(client: Client, name: str, make: Callable[[Client], object]) -> object:
-    """Something of ours that lives as long as a client, made when it is first asked for."""
+    """An object of ours that lives as long as a client, created on first use."""
     return client.extensions.get(name) or client.extensions.setdefault(name, make(client))
 
 
 class _AtClose:
-    """Looks to a client like one of its periodic callbacks, which it stops first of all when it closes."""
+    """Looks like one of a client's periodic callbacks, which the client stops first of all when it closes."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         self.stop = function
 
     def start(self) -> None:
-        """It has."""
+        """Do nothing: there is nothing to start."""
 
 
 def at_close(client: Client, name: str, function: Callable[[], object]) -> None:
@@ -265,7 +265,7 @@ def at_close(client: Client, name: str, function: Callable[[], object]) -> None:
 
 
 def key_of_this_coroutine(keys: Iterable[Any]) -> Any:
-    """Which of a worker's keys this coroutine carries out, by the name of its asyncio task; None for none."""
+    """The one of a worker's keys that this coroutine computes, by its asyncio task's name; None if none."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no loop runs in this thread

@@ -1,4 +1,4 @@
-"""Bringing our side to a scheduler, over a connection to it."""
+"""Installing our plugin on a scheduler, over a connection to it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from distributed.protocol.pickle import dumps
 
 from skyward_dask.errors import InstallError
 
-#: Of our plugins, in the scheduler and in workers.
+#: The name of our plugins, in the scheduler and in workers.
 NAME = "skyward"
-#: Under this name a worker that registers says that it is a node.
+#: The key under which a worker says, when it registers, that it is a node.
 NODE = "skyward-node"
-#: Of the events that nodes log.
+#: The topic of the events that nodes log.
 TOPIC = "skyward"
 
 
 class _SchedulerSide:
-    """Pickled, it is a message that arrives as the scheduler's plugin; only there is that imported."""
+    """Arrives, when pickled and sent, as the scheduler's plugin, whose module is only imported there."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _scheduler_side, ()

@@ -1,4 +1,4 @@
-"""The run of a task that is under way in a worker: it can be told to stop, and can ask whether it was."""
+"""A run of a task in a worker: it can be told to stop, and the task can ask whether it was."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from skyward_dask.slots.runs import Run
 
 @dataclass(slots=True, eq=False)
 class TaskRun:
-    """One run of a task; not the task: what is said of a run that was given up never meets the next one.
+    """One run of a task, not the task: stopping a run that was given up doesn't affect the next one.
 
     Notes
     -----
-    For the worker's loop, but for `stopped`, which a thread slot's task looks at.
+    Used on the worker's loop only, except `stopped`, which a thread slot's task reads.
     """
 
     key: Any = None
@@ -30,11 +30,11 @@ class TaskRun:
         self.run, self.pool = run, pool
 
     def leave(self) -> None:
-        """The run is over: it refers to this object, and this object to it no more."""
+        """The run is over: it refers to this object, so this object must no longer refer to it."""
         self.run = self.pool = None
 
     def stop(self) -> None:
-        """Nobody wants the result any more."""
+        """Stop the run: nobody wants its result any more."""
         self.stopped = True
         if self.pool is not None and self.run is not None:
             self.pool.stop(self.run)
@@ -46,7 +46,7 @@ class TaskRun:
         return child.slot if child is not None else None
 
     async def look(self) -> str:
-        """Where its process stands, as faulthandler says it; empty if it has none."""
+        """The stacks of its process, as faulthandler writes them; empty if it has none."""
         return await self.pool.look(self.run) if self.pool is not None and self.run is not None else ""
 
 
@@ -57,9 +57,9 @@ current: ContextVar[TaskRun | None] = ContextVar("skyward_run", default=None)
 def cancelled() -> bool:
     """Whether the calling task was cancelled, or nobody wants its result any more.
 
-    In a process slot a cancelled task is interrupted, and killed after a grace period: there this is for its
-    other threads, and for code that catches KeyboardInterrupt. In a thread slot, or in an ``async def`` task,
-    only the task itself can end: call this now and then.
+    In a process slot a cancelled task is interrupted, and killed after a grace period: there, this function
+    is for the task's other threads, and for code that catches KeyboardInterrupt. A task in a thread slot, or
+    an ``async def`` task, can only end by itself: it should call this function now and then.
 
     Returns
     -------

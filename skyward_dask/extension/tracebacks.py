@@ -14,7 +14,7 @@ import skyward_dask
 from skyward_dask.errors import SkywardError, SlotCrashed, TaskTimeout
 
 _PACKAGE = str(Path(skyward_dask.__file__).parent)
-#: What stands below a task's function in the main thread of its slot's process, besides our frames.
+#: The frames, besides ours, that lead to a task's function in the main thread of its slot's process.
 _LEADING = ("_task_spec.py", '"<string>"')
 _THREADING = "threading.py"
 
@@ -51,7 +51,7 @@ def is_ours(file: str) -> bool:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """What the exception was caused by, or raised in the handling of."""
+    """The exceptions that caused this one, or that were being handled when it was raised."""
     seen, left = {id(error)}, [error.__cause__, error.__context__]
     while left:
         link = left.pop()
@@ -65,7 +65,7 @@ def _shorten(
     error: BaseException, trace: TracebackType | None, leads: Callable[[str], bool]
 ) -> TracebackType | None:
     links = list(_links(trace))
-    # the last one stays, or nobody finds the error; but what we raise on purpose says all in its text
+    # the last one stays, to show where the error is; but what we raise on purpose says everything in its text
     last = [] if isinstance(error, SkywardError) and links and is_ours(_file(links[-1])) else links[-1:]
     while len(links) > 1 and leads(_file(links[0])):
         del links[0]
@@ -89,7 +89,7 @@ def _file(link: TracebackType) -> str:
 
 
 def without_ours(stack: str) -> str:
-    """A stack of a slot's process without our threads, and without the frames below its task's function."""
+    """A stack of a slot's process without our threads and the frames that lead to the task's function."""
     threads = (_users_frames(thread) for thread in stack.split("\n\n"))
     return "\n\n".join(thread for thread in threads if thread is not None)
 
@@ -100,7 +100,7 @@ def _users_frames(thread: str) -> str | None:
     if not any(map(is_our_line, frames)):
         return thread
     outermost = list(dropwhile(lambda line: _THREADING in line, reversed(frames)))
-    if len(outermost) < len(frames):  # not the main thread, and perhaps one of the task's own
+    if len(outermost) < len(frames):  # not the main thread; perhaps one that the task started
         return None if not outermost or is_our_line(outermost[0]) else thread
     users = list(
         dropwhile(lambda line: is_our_line(line) or any(name in line for name in _LEADING), outermost)

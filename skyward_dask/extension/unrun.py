@@ -1,4 +1,4 @@
-"""What a task meets that returns a call instead of running it: an error that says what to submit."""
+"""The error for a task that returns a call instead of running it: it says what to submit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ T = TypeVar("T")
 
 
 class NotRun:
-    """The base of calls that haven't run: see `skyward_dask.api.calls`."""
+    """The base class of calls that haven't run: see `skyward_dask.api.calls`."""
 
     __slots__ = ()
 
 
 def refuse_unrun(result: T, key: object) -> T:
-    """The result, unless it is a call that was to be run."""
+    """Return the result; raises an error if it is a call, which should have been run."""
     if isinstance(result, NotRun):
         raise OperatorError(
             f"task {key!r} returned {result!r}, which hasn't run: calls of a @skyward_dask.function are for "

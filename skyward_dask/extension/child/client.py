@@ -20,19 +20,19 @@ from distributed.utils import LoopRunner, in_async_call, sync
 from skyward_dask.errors import ConfigurationError, WorkerUnreachable
 from skyward_dask.extension import private
 
-#: How often a connection is tried to which the scheduler's greeting doesn't come alone: arbitrary.
+#: Number of attempts to connect, if the scheduler's greeting doesn't come alone: arbitrary.
 _GREETINGS = 5
 
 
 class ChildClient:
-    """Makes the client and its loop, each once.
+    """Creates the client and its loop, each once.
 
     Parameters
     ----------
     scheduler : str
         The scheduler's address, as the worker knows it.
     security : Security
-        The worker's; with it the child is who its worker is.
+        The worker's; it gives the child the worker's credentials.
 
     Notes
     -----
@@ -50,7 +50,7 @@ class ChildClient:
         os.register_at_fork(after_in_child=self._disown)
 
     def _disown(self) -> None:
-        """In a process that a task has forked: no thread drives the client there."""
+        """Disable the client in a process that a task has forked: no thread runs its loop there."""
         if self._client is not None:
             private.disown(self._client, _refuse)
 
@@ -60,7 +60,7 @@ class ChildClient:
 
     @property
     def loop(self) -> Any:
-        """The loop, which is started when it is first asked for."""
+        """The loop, which is started on first use."""
         self._check_process()
         with self._making:
             return self._running_loop()
@@ -80,7 +80,7 @@ class ChildClient:
         with self._making:
             self._running_loop()
             if not self._connections.connection_args:
-                # not before: with credentials in memory it writes the private key to a temporary file
+                # not earlier: if credentials are in memory, this writes the private key to a temporary file
                 self._connections.connection_args = self._security.get_connection_args("worker")
         return self._connections
 
@@ -100,7 +100,7 @@ class ChildClient:
             return self._client
 
     def _default(self) -> Client | None:
-        """One that the task has made itself, to the same scheduler."""
+        """A client of the same scheduler that the task has made itself."""
         try:
             client = default_client()
         except ValueError:
@@ -111,9 +111,9 @@ class ChildClient:
     def _connect(self, timeout: Any) -> Client:
         """Make the client.
 
-        distributed asserts that the scheduler's greeting comes alone, but what is said to all clients in the
-        same two milliseconds ("cancelled-keys", say) comes with it: then the connection is made anew. In a
-        plain worker that is as rare as the one client that it makes; here each child makes one.
+        distributed asserts that the scheduler's greeting comes alone, but a message to all clients in the
+        same two milliseconds ("cancelled-keys", for example) comes with it: then another connection is made.
+        In a plain worker that is rare, as it makes only one client; here each child makes one.
         """
         if self.scheduler.startswith("inproc://"):
             raise ConfigurationError(
@@ -127,7 +127,7 @@ class ChildClient:
             try:
                 return self._new_client(timeout)
             except AssertionError:
-                default_client().close()  # half made, it is the default already
+                default_client().close()  # it is only half made, but already the default
         return self._new_client(timeout)
 
     def _new_client(self, timeout: Any) -> Client:

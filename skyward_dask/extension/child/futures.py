@@ -1,8 +1,8 @@
-"""Futures that cross between a child and its worker: each side holds what it has, through its own client.
+"""Futures that cross between a child and its worker: each side holds its futures through its own client.
 
-A result with futures outlives the task that made them. In a thread they are bound to the worker's client,
-which wants their keys as long as the result lives; so before a child lets go of such futures, the worker's
-client wants them too.
+A result with futures outlives the task that made them. In a thread slot, they are bound to the worker's
+client, which wants their keys as long as the result lives. So before a child releases such futures, it has
+the worker's client want them too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from skyward_dask.slots.child.link import Link
 
 
 def bind_to_a_client(worker: ChildWorker) -> None:
-    """Have futures that tasks of this process use find the child's client; called once in a child."""
+    """Have the futures that this process's tasks use find the child's client; called once in a child."""
 
     def find() -> Any:
         if threading.current_thread() is threading.main_thread():
@@ -29,7 +29,7 @@ def bind_to_a_client(worker: ChildWorker) -> None:
 
 
 def lend_futures(result: Any, worker: ChildWorker, link: Link) -> bool:
-    """Have the worker want the futures in a result, before this process lets go of them.
+    """Have the worker want the futures in a result, before this process releases them.
 
     Returns whether there are any.
     """
@@ -38,7 +38,7 @@ def lend_futures(result: Any, worker: ChildWorker, link: Link) -> bool:
         return False
     keys = list({future.key for future in futures_of(result)})
     if keys:
-        # in the stream in which our own release will follow: the scheduler sees them in this order
+        # in the same stream as our own release, which comes later: the scheduler sees them in this order
         holder = link.call("hold", keys)
         private.send_to_scheduler(client, {"op": "client-desires-keys", "keys": keys, "client": holder})
     return bool(keys)

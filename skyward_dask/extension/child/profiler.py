@@ -1,4 +1,4 @@
-"""The child's profiler: where its task stands, sampled as Dask samples the threads of a worker.
+"""The child's profiler: it samples the task's stack, as Dask samples the threads of a worker.
 
 ```
  main thread     begin ── runs the task ── end: what was sampled travels with the result
@@ -27,7 +27,7 @@ _DROWSY = 1.0
 
 
 def find_frame(root: CodeType) -> FrameType | None:
-    """Where the main thread stands; None if it is not in a call of the function whose code `root` is."""
+    """The main thread's current frame; None if it isn't in a call of the function whose code is `root`."""
     innermost = frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None and frame.f_code is not root:
         frame = frame.f_back
@@ -41,7 +41,7 @@ class Sampler:
     ----------
     link : Link
     root : CodeType
-        Of the function that runs tasks: only what it has called is shown.
+        The code of the function that runs tasks: only the frames that it has called are shown.
     """
 
     def __init__(self, link: Link, root: CodeType) -> None:
@@ -88,5 +88,5 @@ class Sampler:
 
     def _tell(self) -> None:
         self._told = monotonic()
-        with suppress(WorkerUnreachable):  # the task has just ended; what was sampled is a fraction of it
+        with suppress(WorkerUnreachable):  # the task has just ended; only a fraction of its samples is lost
             self._link.tell("profile", self.end())

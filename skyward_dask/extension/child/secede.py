@@ -23,7 +23,7 @@ class _Members(set[threading.Thread]):
 
 
 class ChildExecutor:
-    """As much of `distributed.threadpoolexecutor.ThreadPoolExecutor` as its two functions touch.
+    """The part of `distributed.threadpoolexecutor.ThreadPoolExecutor` that `secede` and `rejoin` use.
 
     ``secede()`` removes its thread from `_threads`. ``rejoin()`` puts its thread and an event on
     `_rejoin_list`, submits a call that does nothing, and waits for the event.
@@ -40,10 +40,10 @@ class ChildExecutor:
         self._threads.add(threading.current_thread())
 
     def _adjust_thread_count(self) -> None:
-        """Nothing: the worker has started another thread, if it is to have one."""
+        """Do nothing: the worker has started another thread, if it needs one."""
 
     def submit(self, function: Callable[[], Any]) -> None:
-        """Rejoin, for the threads that want to."""
+        """Rejoin, on behalf of a thread that wants to."""
         with self._rejoin_lock:
             thread, event = self._rejoin_list.pop()
         self._link.call("rejoin")

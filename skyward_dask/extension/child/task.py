@@ -30,7 +30,7 @@ from skyward_dask.slots.child.link import Link
 
 @dataclass(slots=True)
 class _Here:
-    """The façade and the link of this process: there is one worker to a child."""
+    """The façade and the link of this process: a child has one worker."""
 
     prepared: tuple[bytes, Introduction] | None = None
     worker: ChildWorker = field(init=False)
@@ -43,14 +43,14 @@ _here = _Here()
 
 
 def prepare(argument: bytes) -> None:
-    """Take the worker's configuration over, before children are forked: they share its memory."""
+    """Take over the worker's configuration before children are forked, so that they share its memory."""
     introduction: Introduction = pickle.loads(argument)
     dask.config.update(dask.config.config, introduction.config)
     _here.prepared = argument, introduction
 
 
 def start(argument: bytes, link: Link) -> None:
-    """Introduce the worker; called once in each child, before its first import of the user's."""
+    """Set up the worker's façade; called once in each child, before it imports any user module."""
     if _here.prepared is None or _here.prepared[0] != argument:
         prepare(argument)
     assert _here.prepared is not None
@@ -73,9 +73,9 @@ def run_task(
     names: tuple[Any, ...],
     *attached: object,
 ) -> Any:
-    """Compute a task in this process, with what its thread in the worker knows of it.
+    """Compute a task in this process, in the context that its thread would have in the worker.
 
-    `attached` are more of its dependencies, of those names.
+    `attached` are further dependencies of the task; their keys are `names`.
     """
     data.update(zip(names, attached, strict=True))
     del attached
@@ -100,7 +100,7 @@ def run_task(
 
 
 def _report(metrics: list[tuple[Any, float, str]]) -> None:
-    # labels of the user's own can be anything that can be hashed; what crosses is plain
+    # users' labels can be any hashable objects; only plain values are sent
     plain = [(_plain(label), float(value), str(unit)) for label, value, unit in metrics]
     samples = _here.sampler.end() if _here.sampler is not None else None
     _here.link.report = (plain, samples, *_here.meter.end())
@@ -113,17 +113,17 @@ def _plain(label: Any) -> Any:
 
 
 def report_in() -> int:
-    """Wait in this process until the worker lets it go on; returns which one it is."""
+    """Wait until the worker lets this process continue; returns its process id."""
     _here.link.call("report in")
     return os.getpid()
 
 
 def worker_of_this_process() -> ChildWorker | None:
-    """The worker whose slot this process is, whichever thread asks; None if it is no slot."""
+    """The worker whose slot this process is, from any thread; None if it isn't a slot."""
     return getattr(_here, "worker", None)
 
 
 def is_stopped() -> bool:
-    """Whether the task that this process runs is to stop."""
-    link: Link | None = getattr(_here, "link", None)  # there is none where no worker has made this process
+    """Whether the task that this process runs must stop."""
+    link: Link | None = getattr(_here, "link", None)  # there is none if no worker has started this process
     return link is not None and link.stopped

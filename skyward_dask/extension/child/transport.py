@@ -1,4 +1,4 @@
-"""The way from a task in a process slot to collections: its worker asks in its name."""
+"""The transport from a task in a process slot to collections: the worker asks on the task's behalf."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skyward_dask.slots.child.link import Link
 
 
 class ChildTransport:
-    """From a task in a process slot: its worker asks in its name."""
+    """For a task in a process slot: the worker asks on its behalf."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -28,7 +28,7 @@ class ChildTransport:
         return pending
 
     def took(self, pending: Pending) -> None:
-        # the worker can't know whether this process was still there to take it
+        # the worker can't know whether this process still existed when the answer came
         self._link.tell("took", pending.id)
 
     def withdraw(self, pending: Pending, expired: bool) -> None:

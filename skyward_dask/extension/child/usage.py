@@ -1,4 +1,4 @@
-"""What a task takes of the process that it has for itself: its CPU time and its peak of memory."""
+"""Measures the CPU time and the peak memory of a task, which has its process to itself."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import resource
 from contextlib import suppress
 from time import process_time
 
-#: Written to ``clear_refs``, it has the kernel begin anew with the peak of resident memory (proc(5)).
+#: Writing this to ``clear_refs`` has the kernel reset the peak of resident memory (proc(5)).
 _RESET_PEAK = b"5"
-#: Bytes that the peak may be above what the process has when a run begins: what a small task takes.
+#: Bytes by which the peak may exceed the current memory when a run begins: what a small task takes.
 _SLACK = 1 << 20
 
 
 class Meter:
-    """Measures one run after the other, for microseconds each. For a child's main thread.
+    """Measures one run after another, which takes microseconds each. Used in a child's main thread only.
 
     Notes
     -----
     CPU time is that of all threads of the process, and of the processes that it has waited for. The peak is
-    of resident pages, less those that are files' or shared at the end of the run, as inputs are that were
-    only read. Where the kernel keeps no peak, it is what the process has at the end.
+    of resident pages, minus those that belong to files or are shared at the end of the run, such as inputs
+    that were only read. Where the kernel keeps no peak, the memory at the end is used instead.
     """
 
     def __init__(self) -> None:
@@ -32,24 +32,24 @@ class Meter:
         self._cpu = 0.0
 
     def begin(self) -> None:
-        """A run begins."""
+        """Begin to measure a run."""
         self._cpu = _cpu()
         resident, _ = self._resident()
-        # the kernel takes its time for it, and a peak of little more than there is now does no harm
+        # a reset takes the kernel some time, and a peak that is only a little too high does no harm
         if self._reset >= 0 and _kernels_peak() > resident + _SLACK:
             try:
                 os.write(self._reset, _RESET_PEAK)
-            except OSError:  # the task before has closed it
+            except OSError:  # an earlier task has closed it
                 self._reset = -1
 
     def end(self) -> tuple[float, int]:
-        """CPU seconds since then, and the peak in bytes; 0 where nobody knows."""
+        """CPU seconds since `begin`, and the peak in bytes; 0 where it is unknown."""
         resident, shared = self._resident()
         peak = max(resident, _kernels_peak()) if self._reset >= 0 else resident
         return _cpu() - self._cpu, max(0, peak - shared)
 
     def _resident(self) -> tuple[int, int]:
-        """Bytes of pages in memory, and of those of them that are files' or shared."""
+        """Bytes of resident pages, and of those among them that belong to files or are shared."""
         try:
             _, resident, shared, *_ = map(int, os.pread(self._pages, 256, 0).split())
         except (OSError, ValueError):

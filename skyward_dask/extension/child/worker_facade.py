@@ -21,7 +21,7 @@ from skyward_dask.slots.child.link import Link
 
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """What a child is told of its worker when it starts."""
+    """What a child is told about its worker when it starts."""
 
     address: str
     name: Any
@@ -50,13 +50,13 @@ class ChildWorker:
     executor
         Dask's own ``secede`` and ``rejoin`` act on it.
     data : Mapping
-        What the worker holds; each look is a request, each value a copy.
+        What the worker holds; each access is a request, each value a copy.
     plugins : Mapping
         The worker's plugins; calls of their methods are carried out in the worker.
 
     Notes
     -----
-    What a task or an `initializer` sets on it stays in the slot's process.
+    Attributes that a task or an `initializer` sets on it stay in the slot's process.
     """
 
     def __init__(self, introduction: Introduction, link: Link) -> None:
@@ -92,7 +92,7 @@ class ChildWorker:
 
     @property
     def client(self) -> Client:
-        """The child's client, which is connected at the first use."""
+        """The child's client, which is connected on first use."""
         return self._nested.get()
 
     @property
@@ -112,7 +112,7 @@ class ChildWorker:
         return client
 
     def get_current_task(self) -> Any:
-        """The key of the task that runs."""
+        """The key of the running task."""
         return task_of_thread.key
 
     def log_event(self, topic: Any, msg: Any) -> None:
@@ -124,14 +124,14 @@ class ChildWorker:
         return self._link.call("update_data", data)
 
     def handle_stimulus(self, *stimuli: Any) -> None:
-        """Take the event with which Dask's ``secede`` ends: the worker's side has told the worker already."""
+        """Ignore the event that Dask's ``secede`` sends last: the worker has been told already."""
         for stimulus in stimuli:
             if not isinstance(stimulus, SecedeEvent):
                 self.__getattr__("handle_stimulus")
 
 
 class SchedulerFacade:
-    """The scheduler as a worker sees it; nothing connects before it is called."""
+    """The scheduler as a worker sees it; it connects only when it is called."""
 
     def __init__(self, nested: ChildClient) -> None:
         self._nested = nested
@@ -144,7 +144,7 @@ class SchedulerFacade:
 
 
 class WorkerData(Mapping[Any, Any]):
-    """The worker's data, to be read."""
+    """The worker's data, read-only."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -153,7 +153,7 @@ class WorkerData(Mapping[Any, Any]):
         return self._link.call("values", [key])[key]
 
     def __contains__(self, key: object) -> bool:
-        # asked by Client.gather for each key; between runs there is nobody who could answer
+        # Client.gather asks this for each key; between runs nobody could answer
         return self._link.is_open and key in self._link.call("keys")
 
     def __iter__(self) -> Iterator[Any]:
@@ -171,7 +171,7 @@ class WorkerPlugins(Mapping[str, Any]):
         self._shuffle = ShuffleFacade(link)
 
     def __getitem__(self, name: str) -> Any:
-        if name == "shuffle":  # asked by each task of P2P, and always there
+        if name == "shuffle":  # each P2P task asks for it, and it always exists
             return self._shuffle
         if name not in self._link.call("plugins"):
             raise KeyError(name)

@@ -14,7 +14,7 @@ from skyward_dask.config import parse_timeout, takes_only
 from skyward_dask.extension.client.tables import as_html
 from skyward_dask.extension.connection import checked, connected
 
-#: What has to be the same everywhere.
+#: The packages whose versions must be the same everywhere.
 _PACKAGES = ("python", "skyward_dask", "dask", "distributed", "cloudpickle")
 #: Seconds in which each slot should have taken a task.
 _PATIENCE = 10.0
@@ -127,7 +127,7 @@ def _worker(told: Mapping[str, Any], known: Mapping[str, Any]) -> WorkerCheck:
 
 
 def _versions(found: Mapping[str, Any] | None, own: str | None) -> dict[str, str | None]:
-    """What is installed; `own` is what our package says of itself: one in a zip file isn't installed."""
+    """The installed versions; `own` is what our package reports: in a zip file, it isn't installed."""
     known = {**found["packages"], **found["host"]} if found else {}
     known["skyward_dask"] = own or known.get("skyward_dask")
     return {package: _short(known.get(package)) for package in _PACKAGES}

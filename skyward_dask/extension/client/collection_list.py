@@ -25,7 +25,7 @@ class Collection:
     standby : tuple of str
         The workers that would take over; empty for now.
     lost : bool
-        Whether a host is gone: then every operation raises `CollectionLost` until it is destroyed.
+        Whether a host has left: then every operation raises `CollectionLost` until `destroy()` is called.
     operations : int
         How many operations it has carried out.
     size : int

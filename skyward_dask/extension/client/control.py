@@ -73,7 +73,7 @@ def resize(client: Client, concurrency: int, workers: Iterable[str] | None = Non
         The number is invalid.
     InstallError
         Some workers have no skyward_dask slots, or can't be reached; the message names them. They keep what
-        they had, the others have the new number.
+        they had; the others have the new number.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def uninstall(client: Client) -> None:
 
 
 def installed(client: Client) -> Any:
-    """What workers that join get: a `Worker`, or None; an awaitable with an asynchronous client."""
+    """The configuration for workers that join, or None; an awaitable with an asynchronous client."""
     return checked(client).sync(_installed, client)
 
 

@@ -1,4 +1,4 @@
-"""Whether a cluster has slots that can keep the limits of `options`, which would be ignored without."""
+"""Checks that a cluster has slots that can enforce the limits of `options`: without them they are ignored."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _TEXT = (
 
 
 class _Seen:
-    """What has been seen of a client's cluster."""
+    """What is known about a client's cluster."""
 
     has_slots = warned = False
 
 
 def require_slots() -> None:
-    """Refuse limits for the current client's cluster if it has no slots; warn once where one can't wait.
+    """Refuse limits if the current client's cluster has no slots; in a thread that can't wait, warn once.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def require_slots() -> None:
 
 
 def _current_client() -> Client | None:
-    with suppress(ValueError):  # a task has come to a slot, and what it submits goes the same way
+    with suppress(ValueError):  # this task has reached a slot, and what it submits goes the same way
         get_worker()
         return None
     with suppress(ValueError):
@@ -72,6 +72,6 @@ async def _look(client: Client, seen: _Seen) -> bool | None:
 
 
 async def _warn_if_missing(client: Client, seen: _Seen) -> None:
-    with suppress(Exception):  # who submits a task to such a cluster hears of it there
+    with suppress(Exception):  # whoever submits a task to such a cluster gets the error there
         if await _look(client, seen) is False:
             warnings.warn(_TEXT, stacklevel=1)

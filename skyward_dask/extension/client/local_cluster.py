@@ -1,4 +1,4 @@
-"""The local cluster of a `Compute`, and why it can't be started, in the last line that its user sees."""
+"""Starts the local cluster of a `Compute`; if that fails, the last line that the user sees says why."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def start_local_cluster(nodes: int | tuple[int, int], worker: Worker, stack: Exi
 
 @contextmanager
 def _reasons() -> Iterator[None]:
-    """Raise the reason why a local cluster can't start, in the place of Dask's "Nanny failed to start"."""
+    """Raise the reason why a local cluster can't start, instead of Dask's "Nanny failed to start"."""
     with NamedTemporaryFile("r") as file:
         os.environ[_REASON_FILE] = file.name
         try:
@@ -54,7 +54,7 @@ def _reasons() -> Iterator[None]:
             if reason := file.read():
                 raise ConfigurationError(reason) from None
             for link in chain(error):
-                if isinstance(link, SkywardError):  # a worker's, by Dask's configuration
+                if isinstance(link, SkywardError):  # a worker's, which Dask's configuration gives slots
                     raise link from None
             raise
         finally:
@@ -67,5 +67,5 @@ def _refuse_unguarded_script() -> None:
         return
     if (file := Path(os.environ.get(_REASON_FILE, ""))).is_file():
         file.write_text(_UNGUARDED)
-        sys.exit(1)  # whoever waits for this process says it once, for all of them
+        sys.exit(1)  # the process that waits for this one says it once, for all of them
     raise ConfigurationError(_UNGUARDED)

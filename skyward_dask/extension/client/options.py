@@ -25,7 +25,7 @@ def options(
 ) -> Iterator[None]:
     """Choose the kind of slot and the limits of the tasks submitted in a block.
 
-    What isn't given is as the node's `Worker` says.
+    For what isn't given, the node's `Worker` applies.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def options(
 
     Notes
     -----
-    It is ``dask.annotate``, checked, with the keys ``executor``, ``skyward_timeout`` and
+    This is ``dask.annotate`` with checked values, for the keys ``executor``, ``skyward_timeout`` and
     ``skyward_memory_limit``. With Dask's arrays and dataframes, graph optimisation may drop annotations;
     ``dask.config.set({"optimization.fuse.active": False})`` keeps them.
     """

@@ -1,4 +1,4 @@
-"""The Dask half of `Compute`: a client, what it was opened with, and calls as Dask's futures."""
+"""The Dask half of `Compute`: a client, what was opened with it, and calls as Dask's futures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from skyward_dask.extension.tracebacks import shortened
 
 
 class Runnable(Protocol):
-    """What a call calls; it can be pickled."""
+    """The function of a call; it can be pickled."""
 
     @property
     def name(self) -> str: ...
@@ -87,7 +87,7 @@ class CallFuture(Future[Any]):
 
 
 def is_on_loop_of_worker() -> bool:
-    """Whether the thread that calls runs a worker's event loop, as a task that is an ``async def`` does."""
+    """Whether the calling thread runs a worker's event loop, as that of an ``async def`` task does."""
     try:
         worker = get_worker()
     except ValueError:
@@ -102,7 +102,7 @@ class Session:
     ----------
     client : distributed.Client
     closing : ExitStack
-        What is to be given back, the client included.
+        Closes everything that was opened, including the client.
     """
 
     def __init__(self, client: Client, closing: ExitStack) -> None:
@@ -113,7 +113,7 @@ class Session:
         self._closing.close()
 
     def is_on_loop(self) -> bool:
-        """Whether the thread that calls runs the client's loop, or its worker's: then it must not wait."""
+        """Whether the calling thread runs the client's loop, or its worker's: then it must not wait."""
         return bool(self.client.asynchronous) or is_on_loop_of_worker()
 
     def start(self, call: Sent) -> Future[Any]:
@@ -143,7 +143,7 @@ class Session:
 
 
 def open_session(nodes: int | tuple[int, int], worker: Worker | None, cluster: object | None) -> Session:
-    """Start a local cluster, or connect to the one that is there; all or nothing."""
+    """Start a local cluster, or connect to an existing one; if that fails, nothing stays open."""
     with ExitStack() as stack:
         if cluster is None:
             client = start_local_cluster(nodes, Worker.from_config() if worker is None else worker, stack)
@@ -156,7 +156,7 @@ def open_session(nodes: int | tuple[int, int], worker: Worker | None, cluster: o
 
 
 def check_cluster(cluster: object) -> None:
-    """Refuse what is neither a cluster nor an address."""
+    """Refuse anything that is neither a cluster nor an address."""
     if not isinstance(cluster, str) and not isinstance(getattr(cluster, "scheduler_address", None), str):
         hint = ": a Client's is client.scheduler.address" if isinstance(cluster, Client) else ""
         raise ConfigurationError(
@@ -174,7 +174,7 @@ def _connected(cluster: Any) -> Client:
     try:
         Client.__init__(client, cluster, set_as_default=False)
     except BaseException as error:
-        client.close()  # or the end of the interpreter waits for it for a minute
+        client.close()  # otherwise the interpreter waits a minute for it at exit
         if isinstance(error, ValueError):
             raise ConfigurationError(
                 f"cluster={cluster!r} is not the address of a scheduler: {error}. A valid one is "
@@ -185,7 +185,7 @@ def _connected(cluster: Any) -> Client:
 
 
 def _lend(client: Client, worker: Worker, stack: ExitStack) -> None:
-    """Change the slots of a cluster that isn't ours, and put them back at the end."""
+    """Change the slots of a cluster that isn't ours, and restore them at the end."""
     previous = installed(client)
     install(client, worker)
     if previous is None:

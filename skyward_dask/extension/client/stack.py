@@ -8,12 +8,12 @@ from distributed import Future
 
 from skyward_dask.errors import ConfigurationError
 
-#: The last of Dask's own frames above a task's function.
+#: The file of Dask's last frame before a task's function.
 _TASK_SPEC = "_task_spec.py"
 
 
 def stack(future: Future[Any]) -> str:
-    """Where a running task is: the frames of its function and of what that has called, outermost first.
+    """Where a running task is: the frames of its function and of what this has called, outermost first.
 
     Parameters
     ----------

@@ -124,9 +124,9 @@ def statistics(client: Client) -> Statistics:
 
     Notes
     -----
-    Whatever has come to the scheduler counts: a task that has ended, an event of a slot. It asks only nodes
-    where tasks are, or where something has happened since they last reported; the others tell it how they are
-    with Dask's heartbeat, twice a second (in a cluster of hundreds of workers more rarely).
+    Everything that has reached the scheduler is counted: a task that has ended, an event of a slot. The
+    scheduler asks only nodes where tasks are, or where something has happened since their last report; the
+    others report with Dask's heartbeat, twice a second (less often in a cluster of hundreds of workers).
 
     Places are ``child``, ``thread``, ``loop`` and ``worker``; reasons ``plain``, ``p2p``, ``async``,
     ``actor``, ``alias``, ``data``, ``annotated`` and ``other-executor``.

@@ -6,12 +6,12 @@ import html
 from collections.abc import Sequence
 
 Row = Sequence[object]
-#: Rows that a screen holds.
+#: Maximum number of rows: what a screen holds.
 _MOST = 40
 
 
 def as_text(heads: Sequence[str], rows: Sequence[Row]) -> str:
-    """Columns that are aligned: text to the left, numbers to the right."""
+    """Aligned columns: text to the left, numbers to the right."""
     rows = _shown(rows)
     lines = [heads, *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -51,6 +51,6 @@ def _shown(rows: Sequence[Row]) -> Sequence[Row]:
 
 
 def _numbers(heads: Sequence[str], rows: Sequence[Row]) -> list[bool]:
-    """Which columns are of numbers."""
+    """Which columns contain numbers."""
     columns = zip(*rows, strict=True) if rows else ([head] for head in heads)
     return [all(not str(cell) or str(cell)[0].isdigit() for cell in column) for column in columns]

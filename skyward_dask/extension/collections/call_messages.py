@@ -1,4 +1,4 @@
-"""What the processes of a cluster say to each other about calls of collections.
+"""The messages between the processes of a cluster about calls of collections.
 
 ```
  caller's process              (the scheduler's, for a client)               the home's worker
@@ -8,7 +8,7 @@
 ```
 
 On the right are the events that a home takes. Over one connection messages arrive in the order in which
-they were sent: what is said of a call follows the call.
+they were sent: a message about a call arrives after the call.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from skyward_dask.shared.events import Call, Caller, CallId, Forget, Took, Withd
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Apply this call, `pickled`, to the home of this key on that worker; `number` is for the reply."""
+    """Apply this `pickled` call to the home of this key on this worker; the reply has the same `number`."""
 
     number: int
     worker: str
@@ -34,7 +34,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The pickled answer to a request; None: it was lost on the way, and may have taken effect."""
+    """The pickled answer to a request; None if it was lost, and the request may have taken effect."""
 
     number: int
     answer: bytes | None
@@ -42,7 +42,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """The caller has the answer; for those that must not be lost: the items of a queue."""
+    """The caller has received an answer of the kind that must not be lost: the items of a queue."""
 
     worker: str
     key: str
@@ -55,7 +55,7 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The call is given up; unless its time-out is over (`expired`), what it brought is taken back."""
+    """The call is given up; unless it has timed out (`expired`), what it was given is taken back."""
 
     worker: str
     key: str
@@ -80,11 +80,11 @@ class RunEnded:
         return Forget(self.party, self.run, at)
 
 
-#: What has no answer.
+#: The messages that have no answer.
 Word = Confirm | GiveUp | RunEnded
 Message = Request | Reply | Word
 
-#: Their names on the wire, where each is a tuple of its name and its fields.
+#: The messages' names on the wire, where each message is a tuple of its name and its fields.
 _NAMES: dict[str, Callable[..., Message]] = {
     "request": Request,
     "reply": Reply,
@@ -105,17 +105,17 @@ def written(message: Message) -> tuple[Any, ...]:
 
 
 def read(plain: Sequence[Any]) -> Message:
-    """What `written` has made."""
+    """The message that `written` has turned into plain values."""
     return _NAMES[plain[0]](*plain[1:])
 
 
 def pickled(call_id: CallId, caller: Caller, operation: str, arguments: tuple[Any, ...]) -> bytes:
-    """A call on its way: flat, which takes a fifth of the time; its moment is when it arrives."""
+    """Pickle a call as a flat tuple, which takes a fifth of the time; its moment is when it arrives."""
     who = caller.party, caller.run, caller.task, caller.slot, caller.place
     return pickle.dumps((*call_id, *who, operation, arguments), protocol=5)
 
 
 def unpickled(data: bytes, at: float) -> Call:
-    """The event that a call is at its home."""
+    """Unpickle a call, as an event for its home at this moment."""
     session, number, party, run, task, slot, place, operation, arguments = pickle.loads(data)
     return Call((session, number), Caller(party, run, task, slot, place), operation, arguments, at)

@@ -1,11 +1,11 @@
-"""What the directory in the scheduler, workers and clients say to each other about collections.
+"""The messages about collections between the scheduler's directory, workers and clients.
 
 ```
  worker, client ── Open, Destroy, List ──▶ directory ── Found, End, Know, Report ──▶ a host
                                                      ── Gone ──▶ every worker that has to do with collections
 ```
 
-Each is an operation of Dask's: a dict of its `op` and its fields, which are plain.
+Each is an operation of Dask's: a dict of its `op` and its fields, which are plain values.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Where is the collection of this pickled `Spec`, made if need be? Asks who will call: `party`.
+    """Find the collection of this pickled `Spec`, or create it; `party` will make the calls.
 
-    `client` is the id of the client that the party is; empty for a worker.
+    `client` is the client's id if the party is a client; empty for a worker.
     """
 
     op: ClassVar[str] = "skyward_open"
@@ -38,14 +38,14 @@ class Destroy:
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """Which collections are there?"""
+    """List all collections."""
 
     op: ClassVar[str] = "skyward_collections"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Have these homes: key, kind and options of the state of each."""
+    """Create these homes: for each, its key, its kind and the options of its state."""
 
     op: ClassVar[str] = "skyward_found"
     homes: Sequence[tuple[str, str, Mapping[str, Any]]]
@@ -53,7 +53,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Let these homes end."""
+    """End these homes."""
 
     op: ClassVar[str] = "skyward_end"
     keys: Sequence[str]
@@ -61,7 +61,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Know:
-    """That party is there, and its calls are taken."""
+    """Accept the calls of this party, which is in the cluster."""
 
     op: ClassVar[str] = "skyward_know"
     party: str
@@ -69,7 +69,7 @@ class Know:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A party is gone; `worker` is the address that it had, empty if it was a client."""
+    """A party has left; `worker` is the address that it had, empty if it was a client."""
 
     op: ClassVar[str] = "skyward_gone"
     party: str
@@ -78,7 +78,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What have your homes to tell?"""
+    """Report the statistics of your homes."""
 
     op: ClassVar[str] = "skyward_homes"
 
@@ -87,17 +87,17 @@ Message = Open | Destroy | List | Found | End | Know | Gone | Report
 
 
 def as_operation(message: Message) -> dict[str, Any]:
-    """For a stream, or a broadcast."""
+    """The message as a dict, for a stream or a broadcast."""
     return {"op": message.op} | _fields(message)
 
 
 async def ask(connection: Any, message: Message) -> Any:
-    """Over a connection, whose attributes are the operations of the other end."""
+    """Send a message over a connection, whose attributes are the operations of the other end."""
     return await getattr(connection, message.op)(**_fields(message))
 
 
 def handler(kind: type[Message], take: Callable[[Any], Any]) -> Callable[..., Any]:
-    """What Dask calls with the fields, of what takes the message."""
+    """A handler, which Dask calls with the message's fields, for a function that takes the message."""
 
     def handle(**values: Any) -> Any:
         return take(kind(**values))

@@ -1,7 +1,7 @@
 """The homes that live in this process, the parties whose calls they take, and who waits for an answer.
 
-A home takes plain events and gives answers by the ids of their calls (`skyward_dask.shared.home`). Here is
-what it must not know: the lock that puts events into one order, and whom to tell.
+A home takes plain events and returns answers by the ids of their calls (`skyward_dask.shared.home`). This
+module has what a home must not know: the lock that puts events into one order, and who gets the answers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Reply = Callable[[Answer], None]
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A home, and what lets one event in after the other."""
+    """A home, and the lock that lets in one event at a time."""
 
     home: Home
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -34,7 +34,7 @@ class Homes:
 
     Notes
     -----
-    Thread-safe. Replies are called without a lock, in the thread that has caused them.
+    Thread-safe. Replies are called without a lock, in the thread that caused them.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Homes:
         self._replies: dict[CallId, Reply] = {}
 
     def add(self, key: str, kind: str, options: Mapping[str, Any]) -> Home:
-        """Have a new home, which is empty."""
+        """Create an empty home."""
         home = Home(kind, options)
         self._places[key] = _Place(home)
         return home
@@ -63,7 +63,7 @@ class Homes:
         return True
 
     def apply(self, key: str, event: Event) -> bool:
-        """Tell a home of what has no answer; returns False if there is none."""
+        """Apply an event without an answer to a home; returns False if there is no such home."""
         if (place := self._places.get(key)) is None:
             return False
         self._apply(place, event)
@@ -78,30 +78,30 @@ class Homes:
             logger.warning("%s: it is released", held)
 
     def end(self, key: str, close: Close) -> None:
-        """A home lives here no longer."""
+        """End a home in this process."""
         if (place := self._places.pop(key, None)) is not None:
             self._apply(place, close)
 
     def end_all(self, close: Close) -> None:
-        """This process leaves the cluster: whoever waits here, and whoever still calls, hears of it."""
+        """This process leaves the cluster: all callers that wait here or still call are told."""
         for place in list(self._places.values()):
             self._apply(place, close)
 
     def statistics(self) -> dict[str, dict[str, int]]:
-        """What each home has to tell."""
+        """The statistics of each home, by its key."""
         return {key: place.home.statistics() for key, place in list(self._places.items())}
 
     # --- parties -----------------------------------------------------------------------------------------
 
     def know(self, party: str) -> None:
-        """The scheduler has a worker or a client: homes take its calls from now on."""
+        """The scheduler knows this party: homes accept its calls from now on."""
         self._parties.add(party)
 
     def knows(self, party: str) -> bool:
         return party in self._parties
 
     def forget(self, gone: Forget) -> None:
-        """A party is gone: what its callers hold here is given back."""
+        """A party has left: give back what its callers hold here."""
         self._parties.discard(gone.party)
         for place in list(self._places.values()):
             self._apply(place, gone)

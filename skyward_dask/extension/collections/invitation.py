@@ -1,4 +1,4 @@
-"""A message that has a worker take part in collections; its sender imports nothing of what it does there."""
+"""A message that has a worker take part in collections; its sender needn't import what it runs there."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 
 class Invitation(WorkerPlugin):
-    """A message that has a worker begin to, if it hasn't."""
+    """Has a worker take part in collections, if it doesn't already."""
 
     name = "skyward-invitation"
 
     def setup(self, worker: Worker) -> None:
         import_module("skyward_dask.extension.collections.worker_collections").WorkerCollections.of(worker)
-        # nothing is left to be torn down
+        # nothing is left to tear down
         worker.loop.add_callback(worker.plugins.pop, self.name, None)

@@ -1,11 +1,11 @@
-"""Links between the processes of a cluster: they bring calls to homes elsewhere, and answers back.
+"""Links between the processes of a cluster: they carry calls to homes elsewhere, and answers back.
 
 ```
  worker ── Request ──▶ another worker ── Call ──▶ a home
  client ── Request ──▶ the scheduler ── Request ──▶ a worker ── Call ──▶ a home
 ```
 
-A call that waits is a message and a later answer: it costs neither thread nor connection.
+A call that waits is a message and a later answer: it takes up neither a thread nor a connection.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from skyward_dask.extension.collections.homes import Homes
 from skyward_dask.extension.collections.wire import Wire
 from skyward_dask.shared.events import Answer, Moved
 
-#: Takes a pickled `Answer`; None: it was lost on its way, and may have been carried out.
+#: Takes a pickled `Answer`; None if it was lost on its way, and the call may have been carried out.
 OnAnswer = Callable[[bytes | None], None]
 
-#: Seconds for a connection to a worker that may be gone: a busy one takes a second at the most.
+#: Seconds to connect to a worker that may have left: a busy one takes a second at most.
 _CONNECT = 10.0
 MOVED = pickle.dumps((False, Moved()))
 
 
 class OnLoop:
-    """Calls functions on a loop: at once, if this is its thread."""
+    """Calls functions on a loop: at once, if the calling thread is the loop's."""
 
     def __init__(self, loop: IOLoop) -> None:
         self._loop = loop
@@ -69,22 +69,22 @@ class Links:
     Parameters
     ----------
     address : str
-        Where others reach it; empty for a client.
+        The address at which others reach this process; empty for a client.
     homes : Homes
-        Those of this process.
+        The homes in this process.
     pool : distributed.core.ConnectionPool
         Closes the connections when its owner closes.
     on_loop : OnLoop
     via : str
-        The address to which all goes; empty: each to its home's worker.
+        The address to which all messages go; if empty, each goes to its home's worker.
     is_there : callable
-        Whether a worker is known to be gone, by its address: then nobody tries to connect to it.
+        Whether the worker at an address may be in the cluster; if not, nobody tries to connect to it.
     on_lost : callable
-        Takes the address to which a link has ended.
+        Called with the address to which a link has ended.
 
     Notes
     -----
-    `tell` may be called in any thread, the rest is the loop's.
+    `tell` may be called in any thread, the rest only on the loop.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Links:
         self._connecting: set[asyncio.Task[None]] = set()
 
     def ask(self, worker: str, key: str, call: bytes, on_answer: OnAnswer) -> None:
-        """Bring a call to a home elsewhere."""
+        """Send a call to a home in another process."""
         if not self._is_there(worker):
             on_answer(MOVED)
             return
@@ -116,7 +116,7 @@ class Links:
         wire.send(Request(number, worker, key, call))
 
     def tell(self, word: Word) -> None:
-        """Bring a word to its home, here or elsewhere, if there is still somebody to hear it."""
+        """Send a word to its home, here or elsewhere, if the home can still be reached."""
         if not self.homes.apply(word.key, word.event(time())):
             self.on_loop(self._send, word)
 
@@ -160,7 +160,7 @@ class Links:
 
         if request.key in self.homes:
             call = unpickled(request.call, time())
-            # else: the last words of one that is gone: nobody would free what they take
+            # otherwise, the call is of a party that has left: nobody would free what it takes
             if not (self.homes.knows(call.caller.party) and self.homes.call(request.key, call, reply)):
                 answer(MOVED)
         elif request.worker == self.address:
@@ -176,7 +176,7 @@ class Links:
         self.tell(word)
 
     def _end(self, wire: Wire, unsent: list[Message]) -> None:
-        """A wire has ended: what it had to answer is lost, but for what never left."""
+        """A wire has ended: the answers to its requests are lost, except to those that were never sent."""
         for address in [address for address, each in self._wires.items() if each is wire]:
             del self._wires[address]
             self._on_lost(address)

@@ -1,4 +1,4 @@
-"""Finding a collection: the question of a client or a worker to the scheduler's directory."""
+"""Finding a collection: a client or a worker asks the scheduler's directory."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ async def find_at_scheduler(scheduler: Any, spec: Spec, party: str, client: str 
     scheduler
         A connection to the scheduler.
     party : str
-        Who will make the calls.
+        The party that will make the calls.
     client : str
-        The id of the client that the party is; empty for a worker.
+        The client's id if the party is a client; empty for a worker.
     """
     await introduce(scheduler)
     found: Route = await answered(scheduler, Open(pickle.dumps(spec), party, client))
@@ -55,7 +55,7 @@ def destroyed(
     reach : callable
         Gives a connection to the scheduler.
     then : callable
-        Is called before anybody hears of it.
+        Called before anybody learns that the collection is destroyed.
     """
     outcome: Future[None] = Future()
 
@@ -64,7 +64,7 @@ def destroyed(
             scheduler = await reach()
             await introduce(scheduler)
             await answered(scheduler, Destroy(pickle.dumps(spec)))
-        except Exception as error:  # the caller's to see
+        except Exception as error:  # the caller gets it
             outcome.set_exception(error if isinstance(error, SkywardError) else _unreachable(spec, error))
         else:
             then(spec)
@@ -84,7 +84,7 @@ def _unreachable(spec: Spec, cause: Exception) -> CollectionLost:
 
 
 async def answered(scheduler: Any, message: Message) -> Any:
-    """Ask the directory; raises what it raised, which Dask would log as an error of the scheduler's."""
+    """Ask the directory; raises the error in its answer, which Dask would log if the directory raised it."""
     went_well, value = pickle.loads(await ask(scheduler, message))
     if not went_well:
         raise value

@@ -1,4 +1,4 @@
-"""Answers of a moment ago: what a collection with eventual consistency is read from."""
+"""Recent answers, from which a collection with eventual consistency is read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from skyward_dask.shared.asks import Ask, Spec
 
-#: Answers at the most; then all are forgotten, which costs a question each: arbitrary.
+#: Maximum number of answers; beyond it all are dropped, which costs one question for each: arbitrary.
 _MOST = 10_000
 
 
@@ -16,16 +16,16 @@ Asked = tuple[float, dict[tuple[str, Ask], tuple[float, Any]]]
 
 
 class Recent:
-    """The answers that one process has had.
+    """The answers that one process has received.
 
     Parameters
     ----------
     staleness : float
-        Seconds from the question for which an answer is good.
+        Seconds for which an answer may be reused, counted from the question.
 
     Notes
     -----
-    For any thread: each step is one of a dict's own.
+    Thread-safe: each step is a single operation on a dict.
     """
 
     def __init__(self, staleness: float) -> None:
@@ -40,17 +40,17 @@ class Recent:
         return found[1:]
 
     def asked(self) -> Asked:
-        """What `note` wants to know: to be called when the question is asked."""
+        """What `note` needs to know; must be called when the question is asked."""
         return monotonic(), self._answers
 
     def note(self, spec: Spec, ask: Ask, answer: object, asked: Asked) -> None:
-        """Take an answer; one to a change makes all others void: who has written reads what he wrote."""
+        """Keep an answer; one to a change makes all others void, so that a writer reads what it wrote."""
         moment, answers = asked
         if ask.reads and len(answers) < _MOST:
-            answers[spec.name, ask] = moment, answer  # nobody's, if something has changed since it was asked
+            answers[spec.name, ask] = moment, answer  # a dropped dict, if something has changed since
         else:
             self.clear()
 
     def clear(self) -> None:
-        """Forget all, and what is still to be noted of what was asked before."""
+        """Drop all answers, and also those to come to questions that were asked before."""
         self._answers = {}

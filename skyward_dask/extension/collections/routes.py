@@ -1,4 +1,4 @@
-"""Routes: where the collections that this process uses live, as the directory has told."""
+"""Routes: where the collections that this process uses live, according to the directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Routes:
 
     Notes
     -----
-    `get` and `forget` may be called in any thread, the rest is the loop's.
+    `get` and `forget` may be called in any thread, the rest only on the loop.
     """
 
     def __init__(self, opener: Opener) -> None:
@@ -30,12 +30,12 @@ class Routes:
         self._opening: dict[Spec, asyncio.Task[Route]] = {}
 
     def get(self, spec: Spec) -> Route | None:
-        """The route to a collection, if it is known, and is of this kind and these options."""
+        """The route to a collection, if it is known, and has this kind and these options."""
         route = self._routes.get(spec.name)
         return None if route is None or spec.differs(route.kind, route.options) else route
 
     async def find(self, spec: Spec) -> Route:
-        """Open a collection; callers at once ask together."""
+        """Open a collection; simultaneous callers share one question to the directory."""
         task = self._opening.get(spec)
         if task is None:
             task = self._opening[spec] = asyncio.ensure_future(self._open(spec))
@@ -44,12 +44,12 @@ class Routes:
         return route
 
     def forget(self, spec: Spec, route: Route | None = None) -> None:
-        """The collection isn't where the route leads, or was destroyed."""
+        """Forget a route: the collection isn't there, or was destroyed."""
         if route is None or self._routes.get(spec.name) is route:
             self._routes.pop(spec.name, None)
 
     def forget_worker(self, address: str) -> None:
-        """Nothing is to be had from there any more without asking the directory."""
+        """Forget all routes to a worker, so that the directory is asked again."""
         for name, route in list(self._routes.items()):
             if any(worker == address for worker, _ in route.homes):
                 self._routes.pop(name, None)

@@ -5,8 +5,8 @@
                          └─ no: ask the directory  └─ no: Links.ask, on the loop ──▶ a home elsewhere
 ```
 
-Each call that is begun is answered: by its home, by the loss of its link, or when the process leaves the
-cluster.
+Each call that is begun gets an answer: from its home, or an error when its link is lost or the process leaves
+the cluster.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from skyward_dask.shared.asks import Ask, Pending, Route, Spec
 from skyward_dask.shared.events import Answer, Call, Caller, CallId, Forgotten, Moved, Withdrawn
 from skyward_dask.shared.kinds import KINDS
 
-#: Seconds in which a collection is found or made, so that a call whose time-out is over still reaches it.
+#: Seconds in which a collection must be found or made, so that a call that has timed out still reaches it.
 _LATE = 5.0
 
 
 @dataclass(slots=True, eq=False)
 class _Begun:
-    """A call of this process that has no answer yet; `again` says whether it may be asked anew."""
+    """A call of this process that has no answer yet; `again` says whether it can be sent again."""
 
     spec: Spec
     ask: Ask
@@ -65,19 +65,19 @@ class Switchboard:
     Parameters
     ----------
     party : str
-        Who makes the calls of its runs.
+        The party that makes the calls of this process's runs.
     loop : tornado.ioloop.IOLoop
     routes : Routes
     links : Links
     is_live : callable
-        Whether a run is still wanted: what one that has ended asks for is refused, for it would hold it
-        for ever.
+        Whether a run is still wanted: calls of a run that has ended are refused, because it would hold for
+        ever what they take.
     present : callable
-        The caller that a call is made for, when it is sent: a client that has reconnected is another party.
+        Returns the caller as it is when the call is sent: a client that has reconnected is another party.
 
     Notes
     -----
-    `begin`, `took`, `withdraw` and `close` may be called in any thread, the rest is the loop's.
+    `begin`, `took`, `withdraw` and `close` may be called in any thread, the rest only on the loop.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Switchboard:
         self._process = os.getpid()
 
     def begin(self, spec: Spec, ask: Ask, caller: Caller, call_id: CallId | None = None) -> Pending:
-        """Ask a collection; `call_id` is given by who has named the call already."""
+        """Send a call to a collection; `call_id` is given if the call has an id already."""
         self._refuse_if_useless()
         pending = Pending(*(call_id or (self._session, next(self._numbers))))
         pending.confirmed = ask.operation in KINDS[spec.kind].confirmed
@@ -126,12 +126,12 @@ class Switchboard:
             raise WorkerUnreachable(FORKED)
 
     def took(self, pending: Pending) -> None:
-        """The answer has come to the caller."""
+        """The caller has received the answer."""
         if pending.confirmed and pending.home is not None:
             self._links.tell(Confirm(*pending.home, *pending.id))
 
     def withdraw(self, pending: Pending, expired: bool) -> None:
-        """Its caller gives a call up; if its time-out is over, it takes an answer that is on its way."""
+        """The caller gives up a call; if the call has timed out, the caller takes an answer on its way."""
         pending.withdrawn = True
         if pending.home is not None:
             self._links.tell(GiveUp(*pending.home, *pending.id, expired))
@@ -141,7 +141,7 @@ class Switchboard:
     def _withdraw(self, pending: Pending, expired: bool) -> None:
         if pending.home is not None:  # it was sent meanwhile
             self._links.tell(GiveUp(*pending.home, *pending.id, expired))
-        elif expired:  # not sent yet: its home takes it all the same (a barrier breaks), if it is found soon
+        elif expired:  # not sent yet: its home still gets it (a barrier breaks), if found soon
             self._loop.call_later(_LATE, _give_up, pending)
         else:
             _give_up(pending)
@@ -149,7 +149,7 @@ class Switchboard:
     # --- from the question to the home -------------------------------------------------------------------
 
     def _ask_here(self, begun: _Begun, route: Route) -> bool:
-        """Returns False if the home isn't here."""
+        """Ask the home, if it is in this process; returns False if it isn't."""
         home, pending, run = _home(route, begun.ask), begun.pending, begun.caller.run
         if home[1] not in self._homes:
             return False
@@ -165,7 +165,7 @@ class Switchboard:
     def _start_on_loop(self, begun: _Begun) -> None:
         self._begun.add(begun)
         begun.pending.add_done_callback(lambda _: self._begun.discard(begun))
-        if self._closed:  # since it was looked at
+        if self._closed:  # it was closed meanwhile
             begun.fail(CollectionLost(self._closed))
         else:
             self._links.on_loop(self._start, begun)
@@ -183,7 +183,7 @@ class Switchboard:
     async def _find(self, begun: _Begun) -> None:
         try:
             route = await self._routes.find(begun.spec)
-        except (Exception, asyncio.CancelledError) as error:  # the caller's to see
+        except (Exception, asyncio.CancelledError) as error:  # the caller gets it
             begun.fail(error if isinstance(error, SkywardError) else _unreachable(begun.spec, error))
             return
         if begun.ask.operation:
@@ -207,7 +207,7 @@ class Switchboard:
         elif self._binds(begun):
             try:
                 call = pickled(pending.id, self._present(begun.caller), ask.operation, ask.arguments)
-            except Exception as error:  # keys are nested too deeply, say; the caller's to see
+            except Exception as error:  # for example, keys are nested too deeply; the caller gets it
                 begun.fail(error)
             else:
                 self._links.ask(worker, key, call, partial(self._take_answer, begun, route))
@@ -243,7 +243,7 @@ class Switchboard:
     # --- what ends ---------------------------------------------------------------------------------------
 
     def _binds(self, begun: _Begun) -> bool:
-        """Note that a run may hold something at a home; False: the run has ended, and may not."""
+        """Note that a run may hold something at a home; returns False if the run has ended, and may not."""
         run, home = begun.caller.run, begun.pending.home
         if not run or not begun.ask.binds or home is None:
             return True
@@ -254,12 +254,12 @@ class Switchboard:
         return True
 
     def forget_run(self, run: str) -> None:
-        """A run has ended: have the homes give back what it holds."""
+        """A run has ended: have the homes take back what it holds."""
         for worker, key in self._bound.pop(run, ()):
             self._links.tell(RunEnded(worker, key, self._party, run))
 
     def destroyed(self, spec: Spec) -> None:
-        """A collection was destroyed from here: what was known of it means nothing any more."""
+        """A collection was destroyed from here: forget what was known about it."""
         self._routes.forget(spec)
         self._recent.clear()
 
@@ -276,7 +276,7 @@ class Switchboard:
 
 
 def _give_up(pending: Pending) -> None:
-    """A call that has not been sent won't be."""
+    """Give up a call that hasn't been sent, and won't be."""
     if pending.home is None:
         with suppress(InvalidStateError):
             pending.set_exception(Withdrawn())

@@ -1,7 +1,7 @@
-"""The way from a handle to its collections: through a worker, through a slot's worker, or through a client.
+"""How a handle reaches its collection: through a worker, through a slot's worker, or through a client.
 
-A transport asks and gives the answer to come. Who calls owns what the call takes: the run of a task, wherever
-there is one, whatever the cluster was named by.
+A transport sends a call and returns a future of the answer. The caller owns what the call takes: it is the
+run of a task wherever there is one, however the cluster was specified.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ from skyward_dask.extension.connection import reach, refuse_closed
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
 from skyward_dask.shared.events import Caller
 
-#: Seconds in which the scheduler knows again a client that has connected again.
+#: Seconds in which the scheduler must recognise a client that has reconnected.
 _RECONNECT = 10.0
-#: Seconds between two questions whether it does.
+#: Seconds between two checks whether it does.
 _LOOK = 0.05
 
 
 class Transport(Protocol):
-    """How a handle asks."""
+    """How a handle reaches its collection."""
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
-        """Ask; doesn't wait."""
+        """Send a call; doesn't wait."""
 
     def took(self, pending: Pending) -> None:
-        """The answer to a question that binds has come to who asked; said just before they have it."""
+        """The caller is about to get the answer to a call that binds; called just before it does."""
 
     def withdraw(self, pending: Pending, expired: bool) -> None:
-        """Who asked gives it up; if the timeout is over, they take an answer that is on its way."""
+        """The caller gives up a call; if the call has timed out, the caller takes an answer on its way."""
 
     def destroy(self, spec: Spec) -> Future[None]:
         """End the collection; doesn't wait."""
 
     def is_on_loop(self) -> bool:
-        """Whether the thread that calls runs the loop that brings the answers: then it must not wait."""
+        """Whether the calling thread runs the loop that brings the answers: then it must not wait."""
 
 
 class WorkerTransport:
-    """From a task in a thread, a coroutine or an actor of a worker."""
+    """For a task in a thread, a coroutine or an actor of a worker."""
 
     def __init__(self, worker: DaskWorker) -> None:
         self._worker = worker
@@ -72,7 +72,7 @@ class WorkerTransport:
         return self._collections.switchboard.begin(spec, ask, caller)
 
     def took(self, pending: Pending) -> None:
-        self._collections.caller()  # or its run has ended meanwhile: then it has nothing any more
+        self._collections.caller()  # raises if its run has ended meanwhile: then it owns nothing any more
         self._collections.switchboard.took(pending)
 
     def withdraw(self, pending: Pending, expired: bool) -> None:
@@ -86,7 +86,7 @@ class WorkerTransport:
 
 
 class ClientTransport:
-    """From a client's own process."""
+    """For a client's own process."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -104,7 +104,7 @@ class ClientTransport:
         private.at_close(client, "skyward", partial(self._switchboard.close, reason))
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
-        refuse_closed(self.client)  # a loop that has ended takes calls and never answers
+        refuse_closed(self.client)  # a loop that has ended accepts calls, but never answers
         if private.is_of_a_worker(self.client):
             _refuse_without_owner(spec, ask)
         return self._switchboard.begin(spec, ask, Caller(self.client.id, place=self.client.id))
@@ -122,7 +122,7 @@ class ClientTransport:
     def is_on_loop(self) -> bool:
         return bool(self.client.asynchronous)
 
-    # --- a client that has lost its connection makes it anew, and is another party then -------------------
+    # --- a client that has lost its connection makes another one, and is then another party ---------------
 
     def _presented(self, caller: Caller) -> Caller:
         return replace(caller, party=self._party())
@@ -147,12 +147,12 @@ class ClientTransport:
 
 
 def find_transport(client: Client | None = None) -> Transport:
-    """The way from here: from the task that calls, if that is in the client's cluster; else from the client.
+    """The transport from here: the calling task's, if it runs in the client's cluster; else the client's.
 
     Raises
     ------
     ConfigurationError
-        There is none.
+        There is no transport.
     """
     worker = _worker_here()
     if worker is None or (client is not None and not _is_of_cluster(client, worker)):
@@ -161,7 +161,7 @@ def find_transport(client: Client | None = None) -> Transport:
 
 
 def _worker_here() -> ChildWorker | DaskWorker | None:
-    """The worker of the task that calls, also in another thread of the task's."""
+    """The worker of the calling task, also in another thread of the task's."""
     try:
         found: ChildWorker | DaskWorker = get_worker()
     except ValueError:
@@ -195,7 +195,7 @@ def _current_client() -> Client:
 
 
 def _of_client(client: Client) -> ClientTransport:
-    """One for each client: it has a connection."""
+    """The client's transport: one for each client, because it has a connection."""
     if not isinstance(client, Client):
         raise ConfigurationError(f"client must be a dask.distributed.Client, not {client!r}.")
     found = private.client_extension(client, "skyward", ClientTransport)

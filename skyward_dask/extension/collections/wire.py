@@ -1,7 +1,7 @@
 """A wire: messages between two processes of a cluster, in order, over one connection of Dask's.
 
-What is sent while a batch is under way goes with the next one: so many messages cost few writes, and a
-single one doesn't wait.
+Messages sent while a batch is being written go with the next batch. So a large number of messages costs few
+writes, and a single message doesn't wait.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from skyward_dask.extension.collections.call_messages import Message, read, writ
 
 
 class Wire:
-    """One end of it.
+    """One end of a wire.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Wire:
             while self._outbox:
                 batch, self._outbox = self._outbox, []
                 await self._comm.write([written(message) for message in batch])
-        except OSError:  # the reader sees the end, and tells
+        except OSError:  # the reader notices the end, and reports it
             return
         self._writing = None
 

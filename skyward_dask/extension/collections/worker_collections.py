@@ -45,12 +45,12 @@ from skyward_dask.shared.events import Caller, Close, Forget
 
 logger = logging.getLogger(__name__)
 
-#: Under this name in `worker.plugins`, so that the state machine calls `transition`.
+#: The plugin's name in `worker.plugins`, where the state machine finds it and calls `transition`.
 NAME = "skyward-collections"
 _RUNNING = ("executing", "long-running")
-#: The actor whose ``async def`` method runs here.
+#: The actor whose ``async def`` method runs in this context.
 _acting: ContextVar[Any] = ContextVar("skyward_actor", default=None)
-#: The id of the worker that carries out a task here, the task's key, and its run.
+#: The id of the worker that carries out a task in this context, the task's key, and its run.
 _executing: ContextVar[tuple[object, Any, str]] = ContextVar("skyward_executing", default=(None, None, ""))
 
 
@@ -63,7 +63,7 @@ class WorkerCollections(WorkerPlugin):
 
     Notes
     -----
-    Made when a task of the worker first uses a collection, or when one is to live there.
+    Created when a task of the worker first uses a collection, or when a collection is placed there.
     """
 
     name = NAME
@@ -89,7 +89,7 @@ class WorkerCollections(WorkerPlugin):
         self._patches = Patches()
         private.before_execute(self._patches, worker, self._executes)
         self._patches.entry(worker.handlers, "actor_execute", self._act)
-        # our own messages are taken as long as the worker lives: one that comes late is no error
+        # these handlers stay as long as the worker lives: a message that comes late is no error
         worker.plugins[NAME] = self
         worker.handlers["skyward_wire"] = self._links.accept
         for kind, take in _ANSWERED.items():
@@ -98,7 +98,7 @@ class WorkerCollections(WorkerPlugin):
 
     @classmethod
     def of(cls, worker: DaskWorker) -> WorkerCollections:
-        """The worker's; from any thread."""
+        """The worker's own, which is created on first use; from any thread."""
         found = worker.plugins.get(NAME)
         if found is None:
             if threading.get_ident() != worker.thread_id:
@@ -114,12 +114,12 @@ class WorkerCollections(WorkerPlugin):
     # --- who calls ---------------------------------------------------------------------------------------
 
     def caller(self) -> Caller:
-        """Who calls in this thread or coroutine; its run is empty if none is known.
+        """The caller in this thread or coroutine; its `run` is empty if no run is known.
 
         Raises
         ------
         CancelledError
-            A run that isn't wanted any more, and goes on in a thread that can't be ended.
+            The run isn't wanted any more, but continues in a thread, which can't be stopped.
         """
         if (run := current.get()) is not None:
             return self.caller_of(run)
@@ -129,12 +129,12 @@ class WorkerCollections(WorkerPlugin):
         actor = private.actor_in_this_thread(self._worker) or _acting.get()
         if actor is not None:
             return Caller(self._worker.id, f"actor {actor}", place=self._worker.address)
-        # a run that had begun when the first one asked for a collection, on a worker without slots of ours
+        # on a worker without slots of ours, a run that had begun before a collection was first used there
         key = getattr(private.task_of_thread, "key", None) or private.key_of_this_coroutine(self._runs)
         return Caller(self._worker.id, place=self._worker.address) if key is None else self._caller_for(key)
 
     def caller_of(self, run: TaskRun, slot: int | None = None) -> Caller:
-        """The caller that a run of a task is; raises as `caller` does."""
+        """The caller for a run of a task; raises as `caller` does."""
         if run.stopped:
             raise CancelledError(f"task {run.key!r} was cancelled")
         return self._caller_for(run.key, slot)
@@ -146,7 +146,7 @@ class WorkerCollections(WorkerPlugin):
         return Caller(self._worker.id, run, str(key), slot, self._worker.address)
 
     def _executes(self, key: Any) -> None:
-        """A task's context knows the run: whoever copies it, in whatever thread, is the run."""
+        """Note the run in the task's context: a copy of the context, in any thread, stands for the run."""
         _executing.set((self._worker.id, key, self._runs.get(key, "")))
 
     async def _act(self, actor: Any = None, function: Any = None, **rest: Any) -> Any:
@@ -163,7 +163,7 @@ class WorkerCollections(WorkerPlugin):
         return run in self._live or not run or run.startswith("actor ")
 
     def renew(self, key: Any) -> None:
-        """The run begins anew in another child: what it held in the lost one is given back; any thread."""
+        """The run is repeated in another child: give back what it held in the lost one; from any thread."""
         run = self._runs.get(key)
         if run is not None:
             self._runs[key] = self._new_run(key)
@@ -175,7 +175,7 @@ class WorkerCollections(WorkerPlugin):
         self.switchboard.forget_run(run)
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
-        """What the state machine says."""
+        """A task has changed its state; called by the state machine."""
         if finish == "executing":
             self._runs[key] = self._new_run(key)
             self._live.add(self._runs[key])
@@ -203,7 +203,7 @@ class WorkerCollections(WorkerPlugin):
         return "OK"
 
     def _end(self, message: End) -> str:
-        for key in message.keys:  # Dask lets go of the actors later
+        for key in message.keys:  # Dask releases the actors later
             self._close(key)
         return "OK"
 
@@ -219,7 +219,7 @@ class WorkerCollections(WorkerPlugin):
         try:
             self._routes.forget_worker(message.worker)
             self._homes.forget(Forget(message.party, at=time()))
-        except Exception:  # Dask would close the worker, with all results
+        except Exception:  # otherwise Dask would close the worker, and its results would be lost
             logger.exception("What %s held couldn't be released", message.worker or message.party)
 
     def destroy(self, spec: Spec) -> Future[None]:
@@ -233,7 +233,7 @@ class WorkerCollections(WorkerPlugin):
         return self._homes.statistics()
 
 
-#: What the directory asks, and what does it.
+#: The messages of the directory that get an answer, and the methods that take them.
 _ANSWERED: dict[type[Message], Callable[[WorkerCollections, Any], object]] = {
     Found: WorkerCollections._found,
     End: WorkerCollections._end,

@@ -1,4 +1,4 @@
-"""What workers answer to a broadcast: what went wrong there, in words."""
+"""Workers' answers to a broadcast: what went wrong there, as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distributed.protocol.serialize import Serialized, deserialize
 
 from skyward_dask import __version__
 
-#: What the import of our package raises where it isn't installed, by its repr or as text.
+#: The error that importing our package raises where it isn't installed, as its repr or as text.
 _MISSING = re.compile(r"^ModuleNotFoundError\W.*'skyward_dask\b")
 
 
@@ -21,34 +21,34 @@ def failure(answer: Any) -> str:
         return failure(_unpickled(answer["exception"])) or str(answer["exception_text"])
     if not isinstance(answer, BaseException):
         return ""
-    # a bare Exception is what a scheduler, which unpickles nothing, makes of a worker's error: its repr
+    # a scheduler that unpickles nothing turns a worker's error into a bare Exception with its repr
     text = str(answer) if type(answer) is Exception else f"{type(answer).__name__}: {answer}"
     missing = "skyward_dask, or a part of it, isn't installed in its environment"
     return missing if _MISSING.search(text) else text
 
 
 def look() -> str:
-    """The version of the package where this runs; it can be imported there."""
+    """The version of the package in this process; raises an error if it can't be imported here."""
     import_module("skyward_dask.extension.worker.plugin")
     return __version__
 
 
 def to_look() -> dict[str, Any]:
-    """A message that has a worker `look`, though it may not have the package."""
+    """A message that has a worker call `look`, even if it doesn't have the package."""
     return {"op": "run", "function": dumps(look)}
 
 
 def looked(answer: Any) -> dict[str, Any]:
-    """What came of it."""
+    """The version that `look` found, or the reason why it failed."""
     if reason := failure(answer):
         return {"reason": reason}
     return {"version": _unpickled(answer["result"])}
 
 
 def _unpickled(error: Any) -> object:
-    """What a worker has raised; None if its type isn't known here, or isn't the same as there."""
+    """What a worker has sent or raised; None if its type is unknown here, or isn't the same as there."""
     try:
         error = deserialize(error.header, error.frames) if isinstance(error, Serialized) else error
         return loads(error) if isinstance(error, bytes) else error
-    except Exception:  # then its text will do
+    except Exception:  # then the caller uses its text
         return None

@@ -1,6 +1,6 @@
 """The directory, in the scheduler: which collections there are, and where they live.
 
-Who uses them is in `parties`, and how their homes come to workers in `placement`.
+`parties` knows who uses them, and `placement` creates their homes on workers.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class Directory:
 
     Notes
     -----
-    Lives on the scheduler's loop.
+    Used on the scheduler's loop only.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._entries: dict[str, _Entry] = {}
-        # each lives as long as somebody makes or destroys under its name
+        # each lock lives as long as somebody creates or destroys a collection of that name
         self._making: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._parties = Parties(scheduler)
         self._placement = Placement(scheduler, self._parties)
@@ -81,7 +81,7 @@ class Directory:
         return route
 
     async def _found(self, spec: Spec) -> Route:
-        if spec.name not in self._entries:  # not under the name's lock: all who come wait at the same time
+        if spec.name not in self._entries:  # without the name's lock, so that all callers wait at once
             await self._placement.wait_for_a_worker()
         async with self._making.setdefault(spec.name, asyncio.Lock()):
             entry = self._entries.get(spec.name)
@@ -100,7 +100,7 @@ class Directory:
         return await _answer(self._end(pickle.loads(message.spec)))
 
     async def _end(self, spec: Spec) -> None:
-        """Nothing happens if there is none."""
+        """End a collection; does nothing if there is none of that name."""
         async with self._making.setdefault(spec.name, asyncio.Lock()):
             entry = self._entries.get(spec.name)
             if entry is None:
@@ -110,10 +110,10 @@ class Directory:
             del self._entries[spec.name]
             await self._placement.end(entry.route)
 
-    # --- who is gone -------------------------------------------------------------------------------------
+    # --- who has left ------------------------------------------------------------------------------------
 
     def remove_worker(self, worker: str) -> None:
-        """A worker is gone, with its homes and its tasks."""
+        """A worker has left, with its homes and its tasks."""
         for entry in self._entries.values():
             if not entry.lost and any(home[0] == worker for home in entry.route.homes):
                 entry.lost = (
@@ -125,11 +125,11 @@ class Directory:
         self._parties.forget_worker(worker)
 
     def remove_client(self, client: str) -> None:
-        """A client is gone, or its connection is: then it comes again as another party."""
+        """A client has left, or lost its connection: if it reconnects, it is another party."""
         self._parties.forget_client(client)
 
     def clear(self) -> None:
-        """The cluster restarts: all collections end, and nothing new is to live on the workers that go."""
+        """The cluster restarts: all collections end, and workers that leave get no new homes."""
         self._entries.clear()
         self._placement.restart()
 
@@ -146,7 +146,7 @@ class Directory:
         }
 
     async def _list(self, message: List) -> list[dict[str, Any]]:
-        """What there is to tell, in plain values."""
+        """A description of each collection, in plain values."""
         answers = await self._scheduler.broadcast(
             msg=as_operation(Report()), workers=self._parties.present(), on_error="return"
         )
@@ -162,7 +162,7 @@ class Directory:
 async def _answer(coroutine: Coroutine[Any, Any, Any]) -> bytes:
     try:
         return pickle.dumps((True, await coroutine))
-    except Exception as error:  # the caller's to see
+    except Exception as error:  # the caller gets it
         return pickle.dumps((False, error))
 
 

@@ -14,7 +14,7 @@ from skyward_dask.shared.asks import Route
 
 
 class Parties:
-    """Every party that is there and uses collections, or has homes.
+    """Every party in the cluster that uses collections or has homes.
 
     Parameters
     ----------
@@ -23,11 +23,11 @@ class Parties:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        # a worker's address, or a client's id
+        # by party: a worker's address, or a client's id
         self._places: dict[str, str] = {}
 
     def register(self, party: str, client: str) -> None:
-        """A party will make calls; raises `Unregistered` if the scheduler has no such worker or client."""
+        """Note that a party will make calls; raises `Unregistered` if there is no such worker or client."""
         self._places[party] = self._place_of(party, client)
 
     def _place_of(self, party: str, client: str) -> str:
@@ -39,24 +39,24 @@ class Parties:
         raise Unregistered(party)
 
     def note_host(self, ws: WorkerState) -> None:
-        """A worker has homes."""
+        """Note that a worker has homes."""
         self._places[ws.server_id] = ws.address
 
     async def introduce(self, party: str, hosts: Iterable[str]) -> None:
-        """Have hosts take the calls of a party; raises `Unregistered` if it is gone meanwhile."""
+        """Have hosts accept a party's calls; raises `Unregistered` if the party has left meanwhile."""
         others = set(hosts) - {self._places.get(party)}
         know = (ask(self._scheduler.rpc(host), Know(party)) for host in others)
-        await asyncio.gather(*know, return_exceptions=True)  # a host that is gone takes no calls
-        if party not in self._places:  # and a host may have heard of its end first
+        await asyncio.gather(*know, return_exceptions=True)  # a host that has left takes no calls
+        if party not in self._places:  # a host may have received `Gone` before `Know`
             self._tell(Gone(party, ""))
             raise Unregistered(party)
 
     def present(self) -> set[str]:
-        """The workers that know of collections; one that has come to the address of such a worker doesn't."""
+        """The workers that take part in collections; a new worker at such a worker's old address doesn't."""
         return {place for place in self._places.values() if place in self._scheduler.workers}
 
     def hosts(self, routes: Iterable[Route]) -> set[str]:
-        """The workers that homes live on, as far as they are there."""
+        """The workers on which these homes live, if they are still in the cluster."""
         return self.present() & {worker for route in routes for worker, _ in route.homes}
 
     def forget_worker(self, worker: str) -> None:

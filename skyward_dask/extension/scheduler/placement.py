@@ -1,7 +1,7 @@
-"""Where homes live: workers are chosen, and told to have them.
+"""Where homes live: chooses workers, and has them create homes.
 
-A home is an actor of Dask's, though one that no task has built: a task would need a free slot, and whoever
-waits for the collection may have the last one. So the scheduler is told of it as of scattered data.
+A home is a Dask actor, though no task has built it: a task would need a free slot, and the caller that waits
+for the collection may have the last one. So the scheduler is told of a home as it is told of scattered data.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from skyward_dask.shared.kinds import KINDS, SHARDS
 
 logger = logging.getLogger(__name__)
 
-#: Wants the homes' keys, as Dask's own queues and variables have a client that wants theirs.
+#: The client that wants the homes' keys, as Dask's own queues and variables have one that wants theirs.
 _CLIENT = "skyward-collections"
-#: Seconds between two looks for a running worker: a start of one takes a hundred times as long.
+#: Seconds between two checks for a running worker: starting one takes a hundred times as long.
 _LOOK = 0.02
 
 
 class Placement:
-    """Has homes live on workers, and end there.
+    """Creates homes on workers, and ends them.
 
     Parameters
     ----------
@@ -50,12 +50,12 @@ class Placement:
         self._scheduler = scheduler
         self._parties = parties
         self._leaving: set[WorkerState] = set()
-        # why workers have taken no homes, by address
+        # why workers have refused homes, by address
         self._refusals: dict[str, str] = {}
         self._epoch = 0
 
     def is_there(self, worker: str) -> bool:
-        """Whether a worker is there, and stays."""
+        """Whether a worker is in the cluster, and not about to leave."""
         ws = self._scheduler.workers.get(worker)
         return ws is not None and ws not in self._leaving
 
@@ -64,16 +64,16 @@ class Placement:
         self._refusals.pop(worker, None)
 
     def restart(self) -> None:
-        """All workers that are there go."""
+        """All current workers are about to leave."""
         self._leaving = set(self._scheduler.workers.values())
 
     # --- workers -----------------------------------------------------------------------------------------
 
     async def wait_for_a_worker(self) -> None:
-        """Raises `NoWorkers` if none runs in time."""
+        """Wait for a running worker; raises `NoWorkers` if there is none in time."""
         patience = worker_timeout()
         deadline = monotonic() + patience
-        while not self._running():  # a worker's status changes without a word to plugins
+        while not self._running():  # plugins aren't told when a worker's status changes
             if monotonic() >= deadline:
                 raise NoWorkers(
                     f"a new collection needs a running worker, and there has been none for {patience:g} s: "
@@ -86,8 +86,11 @@ class Placement:
         return [ws for ws in workers if ws.status == Status.running and ws not in self._leaving]
 
     def _hosts(self, count: int, failed: Container[str]) -> list[str]:
-        """Workers for so many homes: those with the fewest actors, and of these the ones that `scale` would
-        close last; of those that refused only if need be."""
+        """Workers for `count` homes.
+
+        They are those with the fewest actors, and among these the ones that `scale` would close last. Workers
+        that have refused homes are used only if there are no others.
+        """
         left = [ws for ws in self._running() if ws.address not in failed]
         hosts = [ws for ws in left if ws.address not in self._refusals] or left
         hosts.sort(key=lambda ws: (len(ws.actors), _number(ws.name)))
@@ -96,7 +99,7 @@ class Placement:
     # --- homes -------------------------------------------------------------------------------------------
 
     async def make(self, spec: Spec) -> Route:
-        """Have the homes of a new collection live."""
+        """Create the homes of a new collection."""
         options = {**KINDS[spec.kind].options, **dict(spec.options)}
         failed: dict[str, str] = {}
         while workers := self._hosts(options.get(SHARDS, 1), failed):
@@ -113,7 +116,7 @@ class Placement:
         )
 
     async def _found(self, route: Route) -> dict[str, str]:
-        """Have all homes live; returns what went wrong, by worker."""
+        """Create all homes; returns what went wrong, by worker."""
         by_worker: defaultdict[str, list[str]] = defaultdict(list)
         for worker, key in route.homes:
             by_worker[worker].append(key)
@@ -131,14 +134,12 @@ class Placement:
         return failures
 
     async def _found_on(self, worker: str, found: Found) -> str:
-        """Returns why it can't be; empty if the homes live."""
+        """Create the homes of one worker; returns why that failed, or empty text."""
         scheduler = self._scheduler
         if (ws := scheduler.workers.get(worker)) is None:
             return "it is gone"
-        for (
-            key,
-            *_,
-        ) in found.homes:  # before the worker has it: what a worker alone knows of, it is told to drop
+        # before the worker has it: the scheduler tells workers to drop keys that it doesn't know
+        for key, *_ in found.homes:
             private.know_actor(scheduler, key, worker, _CLIENT)
         invitation = {"op": "plugin-add", "plugin": dumps(Invitation()), "name": Invitation.name}
         for message in (invitation, as_operation(found)):
@@ -156,13 +157,13 @@ class Placement:
         return ""
 
     async def end(self, route: Route) -> None:
-        """End homes, where their workers are still there."""
+        """End homes on those of their workers that are still in the cluster."""
         message = as_operation(End([key for _, key in route.homes]))
         await self._scheduler.broadcast(msg=message, workers=self._parties.hosts([route]), on_error="return")
         self.release(route)
 
     def release(self, route: Route) -> None:
-        """Nobody wants the homes any more."""
+        """Release the homes' keys: nobody wants them any more."""
         if _CLIENT in self._scheduler.clients:
             self._scheduler.client_releases_keys([key for _, key in route.homes], _CLIENT)
 

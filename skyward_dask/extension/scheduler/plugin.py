@@ -1,4 +1,4 @@
-"""The scheduler's side: truthful slot counts, and `install` carried out so that it can fail cleanly."""
+"""The scheduler's side: it keeps slot counts correct, and carries out `install` so that it fails cleanly."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from skyward_dask.extension.scheduler.slot_overrides import SlotOverrides
 
 
 class SkywardSchedulerPlugin(SchedulerPlugin):
-    """Keeps the scheduler's books of slots, and answers clients and nodes.
+    """Keeps the scheduler's slot counts, and answers clients and nodes.
 
     Notes
     -----
-    Installed by whoever comes first: a preload, `install`, or the first worker that has slots. What workers
-    that join should have is Dask's own entry in ``scheduler.worker_plugins``.
+    Installed by whoever comes first: a preload, `install`, or the first worker that has slots. The
+    configuration for workers that join is Dask's own entry in ``scheduler.worker_plugins``.
     """
 
     name = NAME
@@ -57,7 +57,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     # --- slots ----------------------------------------------------------------------------------------
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
-        """Give a worker that joins its slots, before anything is scheduled on it."""
+        """Set the slot count of a worker that joins, before anything is scheduled on it."""
         if scheduler.workers[worker].extra.get(NODE):
             self._note_node(worker, True)
         pickled = scheduler.worker_plugins.get(NAME)
@@ -68,32 +68,32 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
             self._set_slots(scheduler.workers[worker], slots)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
-        """A worker is gone, with the homes of collections that it had, and with its tasks."""
+        """A worker has left, and with it the homes of collections that lived there, and its tasks."""
         self._nodes.discard(worker)
         self.reports.forget(worker)
         self.directory.remove_worker(worker)
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """A client is gone, with what it held."""
+        """A client has left: release what it held."""
         self.directory.remove_client(client)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Something has happened to a slot."""
+        """Count the events of slots."""
         self.reports.events += topic == TOPIC
 
     def restart(self, scheduler: Scheduler) -> None:
-        """The cluster restarts, and its collections end."""
+        """The cluster restarts: its collections end."""
         self.directory.clear()
 
     def valid_workers_downscaling(
         self, scheduler: Scheduler, workers: list[WorkerState]
     ) -> list[WorkerState]:
-        """Those of the workers that `adapt` may close."""
+        """Those of these workers that `adapt` may close."""
         return self._retirement.spare_hosts(workers)
 
     def take_slots(self, worker: str, slots: int, is_node: bool) -> None:
-        """A worker says how many slots it has now, and whether they are ours."""
-        if worker in self.scheduler.workers:  # it may be gone: then its count is gone with it
+        """A worker reports how many slots it has now, and whether they are ours."""
+        if worker in self.scheduler.workers:  # it may have left, and its count with it
             self.reports.forget(worker)
             self._note_node(worker, is_node)
             self._set_slots(self.scheduler.workers[worker], slots)
@@ -103,7 +103,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         (self._pace.hasten if is_node else self._pace.restore)(self.scheduler.stream_comms[worker])
 
     def _set_slots(self, ws: WorkerState, slots: int) -> None:
-        """Patch every place that Dask subtracts from when the worker is lost."""
+        """Correct every count that Dask subtracts from when the worker is lost."""
         scheduler, more = self.scheduler, slots - ws.nthreads
         if not more:
             return
@@ -113,17 +113,17 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         scheduler.host_info[ws.host]["nthreads"] += more
         scheduler.check_idle_saturated(ws)
         scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=f"skyward-slots-{time()}")
-        # the cluster object is told of a worker's identity once, when it joins
+        # by itself, the cluster object learns a worker's identity only when the worker joins
         for plugin in scheduler.plugins.values():
             if isinstance(plugin, WorkerStatusPlugin):
                 plugin.add_worker(scheduler, ws.address)
 
     async def slots_told(self, name: Any) -> int | None:
-        """How many slots a worker is to have, where `resize` has said so."""
+        """How many slots a worker should have according to `resize`; None if it wasn't resized."""
         return self.overrides.slots_of(self.scheduler, name)
 
     async def resize(self, slots: int, workers: list[str] | None) -> dict[str, str]:
-        """Change slot counts; returns what went wrong, by worker. Those keep what they had."""
+        """Change slot counts; returns what went wrong, by worker. These workers keep their old count."""
         scheduler = self.scheduler
         chosen = [self._address(worker) for worker in workers or scheduler.workers]
         if missing := [worker for worker in chosen if worker not in scheduler.workers]:
@@ -141,7 +141,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         return failures
 
     def _address(self, worker: str) -> str:
-        """The address that is meant; what names no worker, and is no address, stays as it is."""
+        """The address of a worker; text that is neither a worker's name nor an address stays as it is."""
         try:
             return self.scheduler.coerce_address(worker)
         except (ValueError, OSError):
@@ -150,7 +150,10 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     # --- install and uninstall ----------------------------------------------------------------------
 
     async def install(self, plugin: bytes) -> dict[str, str]:
-        """Install on every worker; returns what went wrong, by worker. Then later workers get the old one."""
+        """Install the plugin on every worker; returns what went wrong, by worker.
+
+        If anything did, workers that join later get the old plugin.
+        """
         plugins = self.scheduler.worker_plugins
         previous = plugins.get(NAME)
         plugins[NAME] = plugin
@@ -168,7 +171,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         return {worker: text for worker, text in failures.items() if worker in self._nodes}
 
     async def installed(self) -> bytes | None:
-        """The plugin that workers that join get, if there is one."""
+        """The pickled plugin for workers that join, if there is one."""
         pickled: bytes | None = self.scheduler.worker_plugins.get(NAME)
         return pickled
 
@@ -178,33 +181,33 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         return {worker: text for worker, answer in answers.items() if (text := failure(answer))}
 
     async def has_slots(self) -> bool | None:
-        """Whether any worker has slots of ours; None: there are no workers."""
+        """Whether any worker has slots of ours; None if there are no workers."""
         return bool(self._nodes) if self.scheduler.workers else None
 
     # --- looking ------------------------------------------------------------------------------------
 
     async def statistics(self) -> dict[str, Any]:
-        """What each node has to tell; workers without slots have nothing."""
+        """The report of each node; workers without slots have none."""
         return await self.reports.up_to_date(self._nodes)
 
     async def check(self, timeout: float) -> dict[str, Any]:
-        """How each worker is, and the version of the package here."""
+        """What each worker says about its slots, and the version of the package here."""
         without = [worker for worker in self.scheduler.workers if worker not in self._nodes]
         workers = await self._ask({"op": "skyward_check", "timeout": timeout})
         return {"version": __version__, "workers": workers | await self._look(without)}
 
     async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         answers = await self._broadcast(list(self._nodes), message)
-        # one that is leaving may not answer, or no longer as a node
+        # a worker that is leaving may not answer, or may no longer be a node
         return {worker: a for worker, a in answers.items() if isinstance(a, dict) and "slots" in a}
 
     async def _look(self, without: list[str]) -> dict[str, Any]:
-        """The version that workers without slots could have them by, or the reason why they can't."""
+        """For workers without slots: their version of the package, or why they can't have slots."""
         answers = await self._broadcast(without, to_look())
         return {worker: looked(answer) for worker, answer in answers.items()}
 
     async def _broadcast(self, workers: list[str], message: dict[str, Any]) -> dict[str, Any]:
-        if not workers:  # which would mean all of them to Dask
+        if not workers:  # Dask would take it for all workers
             return {}
         answers: dict[str, Any] = await self.scheduler.broadcast(
             msg=message, workers=workers, on_error="return"

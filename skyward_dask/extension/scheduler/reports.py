@@ -1,8 +1,8 @@
-"""What nodes have told of their slots: with Dask's heartbeats, and else when they are asked.
+"""Nodes' reports about their slots: with Dask's heartbeats, or when they are asked.
 
-A heartbeat comes twice a second (`heartbeat-interval`; more rarely from hundreds of workers), and no report
-is older. Who wants everything in it that the scheduler knows by itself asks for `up_to_date`: then a node is
-asked if tasks are there, or if something has happened that its report can't have.
+A heartbeat comes twice a second (`heartbeat-interval`; less often from hundreds of workers), and no report is
+older than that. `up_to_date` returns reports that include everything that the scheduler itself knows: it asks
+a node if tasks are there, or if something has happened that the node's last report can't include.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _Report = dict[str, Any]
 
 
 class Reports:
-    """The scheduler's extension, in Dask's sense, to which the heartbeats of nodes lead.
+    """The scheduler's extension, in Dask's sense, that receives the heartbeats of nodes.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Reports:
     Attributes
     ----------
     latest : dict of dict
-        By worker's address.
+        The last report of each node, by worker address.
     events : int
         How many events nodes have logged: starts, crashes, kills, …
     """
@@ -39,22 +39,22 @@ class Reports:
         self._known: dict[str, int] = {}
 
     def heartbeat(self, ws: WorkerState, report: _Report) -> None:
-        """A heartbeat has come; called by Dask.
+        """Take the report of a heartbeat; called by Dask.
 
-        A worker sends one when the one before it is answered. So it has everything that the scheduler knew as
-        that one came, and not all of what has come since.
+        A worker sends a heartbeat only after the previous one was answered. So its report includes everything
+        that the scheduler knew when the previous one came, but not all that has happened since.
         """
         self.latest[ws.address] = report
         self._known[ws.address] = self._heard.get(ws.address, -1)
         self._heard[ws.address] = self._moment()
 
     def forget(self, worker: str) -> None:
-        """What the worker has told is void: it is gone, or has other slots now."""
+        """Drop the worker's report: it has left, or has other slots now."""
         for about in (self.latest, self._heard, self._known):
             about.pop(worker, None)
 
     async def up_to_date(self, nodes: Iterable[str]) -> dict[str, _Report]:
-        """The reports of these nodes, with all that the scheduler knows of at this moment."""
+        """The reports of these nodes, including everything that the scheduler knows at this moment."""
         nodes, moment = list(nodes), self._moment()
         # an empty list would mean all workers to Dask
         if behind := [node for node in nodes if self._is_behind(node, moment)]:
@@ -62,7 +62,7 @@ class Reports:
             answers = await self._scheduler.broadcast(msg=message, workers=behind, on_error="return")
             for node in behind:
                 self.forget(node)
-                # one that is leaving may not answer, or no longer as a node
+                # a worker that is leaving may not answer, or may no longer be a node
                 if isinstance(answer := answers[node], dict) and "slots" in answer:
                     self.latest[node], self._known[node] = answer, moment
         return {node: self.latest[node] for node in nodes if self.latest.get(node)}
@@ -72,5 +72,5 @@ class Reports:
         return ws is None or bool(ws.processing) or self._known.get(node, -1) < moment
 
     def _moment(self) -> int:
-        """Grows with each thing that happens."""
+        """A number that grows with each transition of a task and each event of a slot."""
         return self._scheduler.transition_counter + self.events

@@ -1,4 +1,4 @@
-"""Workers that leave while collections live on them: other data moves first, operators hear why one stays.
+"""Retires workers that host collections: moves their other data first, and tells operators why one stays.
 
 Dask neither retires a worker that has an actor nor moves anything off it; `scale`, `adapt` and ``--lifetime``
 close it all the same, with whatever it holds. So homes are hidden while Dask moves the rest.
@@ -16,12 +16,12 @@ from distributed.scheduler import WorkerState
 
 from skyward_dask.extension.scheduler.directory import Directory
 
-#: A child of the scheduler's own logger: it logs where and from which level the scheduler does, and
-#: ``client.get_scheduler_logs()`` shows it.
+#: A child of the scheduler's own logger, with the same handlers and level: ``client.get_scheduler_logs()``
+#: shows its records.
 logger = logging.getLogger("distributed.scheduler.skyward")
 #: Dask's own default.
 _MEMORY_RATIO = 2
-#: What operators read of each event, and how loudly.
+#: The level and the text of each event's log record, for operators.
 _TEXTS = {
     "spare-host": (
         logging.INFO,
@@ -51,7 +51,7 @@ class Retirement:
 
     Notes
     -----
-    Lives on the scheduler's loop.
+    Used on the scheduler's loop only.
     """
 
     def __init__(self, scheduler: Scheduler, directory: Directory) -> None:
@@ -60,7 +60,7 @@ class Retirement:
         self._spared: set[str] = set()
         self._retire: Any = scheduler.retire_workers
         self._choose: Any = scheduler.workers_to_close
-        # clients go by the handlers, the scheduler itself and its HTTP API by the attributes
+        # clients use the handlers; the scheduler itself and its HTTP API use the attributes
         for name, function in (("retire_workers", self.retire), ("workers_to_close", self.workers_to_close)):
             scheduler.handlers[name] = function
             setattr(scheduler, name, function)
@@ -70,18 +70,18 @@ class Retirement:
     ) -> dict[str, Any]:
         """Retire workers, as Dask does.
 
-        A host is not retired, and isn't in the answer, unless its caller will close it whatever the answer
-        is: then its collections are lost. In both cases its other data moves away.
+        A host is not retired, and isn't in the answer, unless the caller will close it whatever the answer
+        is: then its collections are lost. In both cases its other data moves to other workers.
         """
         wanted = workers if names is None else names
         if wanted is None or None not in (workers, names):
             retired: dict[str, Any] = await self._retire(workers, names=names, **options)
             return retired
         found = self._found(wanted)
-        # SpecCluster, which gives names for addresses, doesn't look at the answer; nor does a worker itself
+        # SpecCluster, which passes names as addresses, ignores the answer; so does a worker that leaves
         by_cluster = names is None and set(found).isdisjoint(wanted)
         if by_cluster and len(found) == len(self._scheduler.workers):
-            return {}  # the cluster ends, and nobody stays who could take anything
+            return {}  # the cluster is closing, and no worker stays that could take the data
         hosts = {address: homes for address in found if (homes := self._directory.homes_on(address))}
         retired = {}
         if others := [address for address in found if address not in hosts]:
@@ -110,7 +110,7 @@ class Retirement:
         with self._hidden(hosts):
             moved = await self._retire(list(hosts), remove=False, close_workers=False)
         retired = {}
-        for address in moved.keys() & workers.keys():  # of the others Dask has said why not, or they are gone
+        for address in moved.keys() & workers.keys():  # the others have left, or Dask has said why not
             if is_closed:
                 self._tell("lose-host", address, hosts[address])
                 await self._scheduler.remove_worker(
@@ -124,7 +124,7 @@ class Retirement:
 
     @contextmanager
     def _hidden(self, hosts: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
-        """Have Dask not see that homes are actors of their workers."""
+        """Hide from Dask that homes are actors of their workers."""
         hidden = {
             ws: {task for task in ws.actors if task.key in homes}
             for ws, homes in ((self._scheduler.workers[address], homes) for address, homes in hosts.items())
@@ -139,26 +139,26 @@ class Retirement:
 
     def _reinstate(self, worker: str, before: Status) -> None:
         """Have a worker that isn't retired take tasks again, as Dask does when it can't move something."""
-        status = before if before == Status.paused else Status.running  # two may have tried at a time
+        status = before if before == Status.paused else Status.running  # two calls may have tried at once
         message = {"op": "worker-status-change", "status": status.name, "stimulus_id": "skyward-keep-host"}
         self._scheduler.stream_comms[worker].send(message)
 
     def workers_to_close(self, memory_ratio: float | None = None, **options: Any) -> list[Any]:
-        """The workers that can go when the cluster shrinks, as Dask chooses them among those that may."""
+        """The workers to close when the cluster shrinks, chosen by Dask among those that can be closed."""
         if options.get("n") is None and options.get("target") is None:
             memory_ratio = self._ratio_of_others(_MEMORY_RATIO if memory_ratio is None else memory_ratio)
         chosen: list[Any] = self._choose(memory_ratio=memory_ratio, **options)
         return chosen
 
     def _ratio_of_others(self, ratio: float) -> float:
-        """Memory to data that workers which may go must have left; Dask forgets what those have that stay."""
+        """The ratio of memory to data for the workers that can be closed: Dask ignores hosts, which stay."""
         hosts = [ws for ws in self._scheduler.workers.values() if self._directory.homes_on(ws.address)]
         everything = sum(ws.nbytes for ws in self._scheduler.workers.values())
         others = everything - sum(ws.nbytes for ws in hosts)
         return (ratio * everything - sum(ws.memory_limit for ws in hosts)) / others if others else ratio
 
     def spare_hosts(self, workers: Iterable[WorkerState]) -> list[WorkerState]:
-        """Those of the workers that can go when the cluster shrinks."""
+        """Those of these workers that can be closed when the cluster shrinks."""
         hosts = {ws.address: homes for ws in workers if (homes := self._directory.homes_on(ws.address))}
         for address in hosts.keys() - self._spared:
             self._tell("spare-host", address, hosts[address])

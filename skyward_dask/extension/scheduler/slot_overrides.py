@@ -1,7 +1,7 @@
-"""What `resize` has told the cluster: slot counts that stand above those of the installed plugin.
+"""Slot counts set by `resize`, which override the installed plugin's.
 
-Kept on the scheduler's side, by worker name, which a nanny keeps over restarts as it doesn't keep an address.
-A later `install` or `uninstall`, by whatever door, makes it void.
+The scheduler keeps them by worker name: when a nanny restarts a worker, the name stays, the address doesn't.
+A later `install` or `uninstall`, however it is done, makes them void.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class SlotOverrides:
     Parameters
     ----------
     name : str
-        The plugin's in ``scheduler.worker_plugins``.
+        The plugin's name in ``scheduler.worker_plugins``.
     """
 
     def __init__(self, name: str) -> None:
@@ -29,13 +29,13 @@ class SlotOverrides:
         self._by_name: dict[Any, int] = {}
 
     def slots_of(self, scheduler: Scheduler, name: Any) -> int | None:
-        """What the worker of that name is to have; None: what its plugin says."""
+        """The number of slots for the worker of that name; None if its plugin's number applies."""
         if scheduler.worker_plugins.get(self._name) != self._under:
             return None
         return self._by_name.get(name, self._everywhere)
 
     def remember(self, scheduler: Scheduler, slots: int, workers: Mapping[str, WorkerState] | None) -> None:
-        """Take note of a resize, of some workers or (None) of all, those that join later too."""
+        """Note a resize of some workers or, if None, of all, including those that join later."""
         plugin = scheduler.worker_plugins.get(self._name)
         if plugin != self._under or workers is None:
             self._under, self._everywhere, self._by_name = plugin, None, {}

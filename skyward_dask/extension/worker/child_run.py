@@ -33,14 +33,14 @@ from skyward_dask.slots.outcomes import PoolClosed, RunEnded
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Request, Run
 
-#: CPU seconds, seconds, bytes at the peak, and the error that a run has ended with.
+#: Of a run: CPU seconds, elapsed seconds, peak memory in bytes, and the error that it ended with.
 Usage = tuple[float, float, int, BaseException | None]
-#: Bytes of a task, its small inputs included, that take a millisecond to be pickled.
+#: Size of a task in bytes, small inputs included, from which pickling it takes a millisecond.
 _LARGE = 64 * 1024
 
 
 class ChildRun:
-    """One run of a task in a child. For the worker's loop.
+    """One run of a task in a child. Used on the worker's loop only.
 
     Parameters
     ----------
@@ -50,21 +50,21 @@ class ChildRun:
     delay : float
         Seconds by which the scheduler's clock is ahead.
     address : str
-        The worker's.
+        The worker's address.
     task_run : TaskRun
     requests : Requests
         What the task may ask its worker for.
     values : Values
     console : Console
-        What the task has printed is written before its result is there.
+        Writes what the task has printed, before its result is handed on.
     helpers : concurrent.futures.Executor
     on_end : callable
-        Takes the run's `Usage` when it is over, before its future is done.
+        Called with the run's `Usage` when the run is over, before its future is done.
 
     Attributes
     ----------
     future : asyncio.Future of dict
-        As `distributed.worker._run_task_simple` returns it; never an exception.
+        The message that `distributed.worker._run_task_simple` would return; never an exception.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ChildRun:
         self._task_run, self._requests = task_run, requests
         self._values, self._console = values, console
         self._helpers, self._on_end = helpers, on_end
-        self._context = copy_context()  # the task's: metrics go to whoever measures it
+        self._context = copy_context()  # the task's own: its metrics go to whoever measures it
         self._begun, self._measured = time(), 0.0
         self._slot, self._cpu, self._peak = 0, 0.0, 0
 
@@ -118,7 +118,7 @@ class ChildRun:
     def _report(
         self, metrics: list[tuple[Any, float, str]], samples: dict[str, Any] | None, cpu: float, peak: int
     ) -> None:
-        """What the child has measured becomes the task's, as if its thread had done it."""
+        """Count what the child has measured as the task's, as if the task's thread had measured it."""
         self._slot = self._task_run.slot or 0
         self._cpu, self._peak = cpu, peak
         for label, value, unit in metrics:
@@ -143,14 +143,14 @@ class ChildRun:
 
     def _loaded(self, outcome: Form | BaseException | None, message: dict[str, Any]) -> None:
         is_foreign = isinstance(message.get("actual_exception"), SerializationError)
-        # in one process with its client, that one would be handed the closed result
+        # a client in the worker's own process would be handed the closed result
         if isinstance(outcome, Form) and is_foreign and not self._address.startswith("inproc"):
             self._loading = self._loop.create_task(self._take_foreign(outcome, message))
         else:
             self._end(message)
 
     async def _take_foreign(self, form: Form, message: dict[str, Any]) -> None:
-        """Keep what can't be unpickled here for other tasks, if a slot can; else the error stands."""
+        """Keep a result that only slots can unpickle, for other tasks; if no slot can, the error stands."""
         key = self._spec.key
         asked = await self._ask(Request(str(key), type_of, tuple(map(PickleBuffer, form.views()))))
         if isinstance(asked, Form):
@@ -174,9 +174,9 @@ class ChildRun:
                 value, size = called(self._spec.key, lambda: _sized(value_of()))
         except RunEnded:  # nobody wants it any more, or its pool was ended with the worker
             return _failure(Reschedule())
-        except Exception as error:  # the task's: Dask gives it to those who wait for it
+        except Exception as error:  # the task's own: Dask gives it to whoever waits for the result
             if isinstance(error, (SlotCrashed, SlotStartFailed, TaskTimeout)):
-                error.worker = error.worker or self._address  # of a task within the task: that one's
+                error.worker = error.worker or self._address  # a nested task's error has its worker
             return _failure(error)
         kind = type(value) if value is not None else None
         return {"op": "task-finished", "status": "OK", "result": value, "nbytes": size, "type": kind}
@@ -207,7 +207,7 @@ class ChildRun:
         self._digest("thread-noncpu", max(0.0, stop - self._begun - self._measured), "seconds")
         message["start"], message["stop"] = self._begun + self._delay, stop + self._delay
         message["thread"] = self._slot  # a row of the dashboard's task stream for each slot
-        if not self.future.done():  # else the worker closes, and has cancelled it
+        if not self.future.done():  # otherwise the worker is closing, and has cancelled it
             self.future.set_result(message)
 
 
@@ -232,7 +232,7 @@ def _is_large(spec: GraphNode, small: Mapping[Any, Any]) -> bool:
 
 
 def _pieces(spec: GraphNode, data: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:
-    """A task's parts by the names that an error should call them by."""
+    """The parts of a task, with the names that an error message should use for them."""
     for key, value in data.items():
         yield f"the result of task {key!r}, an argument", value
     function = getattr(spec, "func", None)

@@ -1,4 +1,4 @@
-"""What tasks print, on the stdout and stderr of their worker's process: where a thread's would be."""
+"""Writes what tasks print to stdout and stderr of the worker's process, as if they ran in its threads."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import threading
 from collections import deque
 from contextlib import suppress
 
-#: Characters that wait at most for whoever reads the worker's stdout or stderr: arbitrary. What comes then is
-#: in the worker's log only.
+#: Maximum number of characters that wait to be written to the worker's stdout or stderr: arbitrary. Text
+#: beyond that goes to the worker's log only.
 _MOST = 1 << 24
-#: Seconds that a task which has printed waits for that to be written, and a worker that closes: no more, for
-#: a terminal may be stopped.
+#: Seconds for which a task that has printed, or a worker that closes, waits until the text is written; not
+#: longer, because the terminal may be stopped.
 PATIENCE = 1.0
 
 
 class Console:
-    """Writes in a thread of its own: a terminal, or a pipe that nobody reads, may block for any time.
+    """Writes in a thread of its own: a terminal, or a pipe that nobody reads, may block indefinitely.
 
     Notes
     -----
@@ -31,7 +31,7 @@ class Console:
         self._thread: threading.Thread | None = None
 
     def write(self, stream: str, text: str) -> None:
-        """Have text written to a stream of `sys`, soon."""
+        """Queue text that is to be written to a stream of `sys`."""
         with self._changed:
             if self._size + len(text) > _MOST or self._ended:
                 return
@@ -43,17 +43,17 @@ class Console:
             self._changed.notify_all()
 
     def wait_written(self) -> None:
-        """Wait until all has been written, but not for long."""
+        """Wait until everything has been written, but at most `PATIENCE` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not self.is_behind, PATIENCE)
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is text that has yet to be written."""
+        """Whether there is text that hasn't been written yet."""
         return bool(self._texts) or self._writing
 
     def close(self) -> None:
-        """Write what is left, and end."""
+        """Write what is left, and end the thread."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -75,7 +75,7 @@ class Console:
 
 
 def _write(name: str, text: str) -> None:
-    # it may be closed, or None, or the user's own: then the text is in the worker's log
+    # the stream may be closed, None, or the user's own: if writing fails, the worker's log has the text
     with suppress(Exception):
         stream = getattr(sys, name)
         try:

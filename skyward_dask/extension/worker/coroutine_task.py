@@ -1,4 +1,4 @@
-"""A task that is a coroutine: it runs on the worker's loop, and its errors are such as Dask can carry."""
+"""A coroutine task: it runs on the worker's loop, and raises only errors that Dask can carry."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from skyward_dask.extension.private import GraphNode
 
 
 class LoopTask(GraphNode):
-    """In the place of a coroutine's spec while it is executed.
+    """Stands in for a coroutine's spec while the coroutine is executed.
 
-    The spec itself is never changed: with ``inproc://`` it is the scheduler's own object. Should this be
-    pickled, what arrives is the spec.
+    The spec itself is never changed: with ``inproc://`` it is the scheduler's own object. If this
+    object is pickled, the spec arrives at the other end.
     """
 
     __slots__ = ("spec",)
@@ -32,7 +32,7 @@ class LoopTask(GraphNode):
         return awaited(self.key, self._computed(values))
 
     async def _computed(self, values: Mapping[Any, Any]) -> Any:
-        # what the worker couldn't open, nobody can here: its error is the task's
+        # a parcel that the worker couldn't open can't be opened here either: the task fails with its error
         given = {key: v.open() if isinstance(v, Parcel) else v for key, v in values.items()}
         return await self.spec(given)
 

@@ -1,4 +1,4 @@
-"""What a worker's slots have done since it started, whatever nodes and pools they have been in."""
+"""What a worker's slots have done since the worker started, in all its nodes and pools."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skyward_dask.extension.worker.thread_slots import ThreadSlots
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.statistics import SlotStatistics
 
-#: Under this name in `worker.extensions`, where it outlives an `uninstall`.
+#: The name of the `Counts` in `worker.extensions`, where they outlive an `uninstall`.
 _NAME = "skyward-counts"
 _COUNTED = ("tasks_done", "crashes", "kills")
 
@@ -42,34 +42,34 @@ class Counts:
 
     @classmethod
     def of(cls, worker: DaskWorker) -> Counts:
-        """The worker's own."""
+        """The worker's counts, which are created on first use."""
         counts: Counts = worker.extensions.setdefault(_NAME, cls())
         return counts
 
     def count(self, route: Route) -> None:
-        """A task runs, or has run, there."""
+        """Count a task that runs, or has run, by that route."""
         with self._lock:
             self._tasks[route] += 1
 
     def tasks(self) -> list[tuple[str, str, int]]:
-        """Places, reasons, and how many tasks."""
+        """The number of tasks, by place and reason."""
         with self._lock:
             return [(route.place.value, route.reason.value, n) for route, n in self._tasks.items()]
 
     def enter(self, pool: Pool) -> None:
-        """The pool's slots count from now on."""
+        """Count the pool's slots from now on."""
         with self._lock:
             self._pools.add(pool)
 
     def leave(self, pool: Pool) -> None:
-        """The pool has ended; what its slots have done stays."""
+        """The pool has ended: keep the counts of its slots."""
         slots = pool.snapshots(_nothing)
         with self._lock:
             self._pools.discard(pool)
             self._past.update(_counts(slots))
 
     def slots(self, pool: Pool, usage: Callable[[int], tuple[int, float]]) -> list[SlotStatistics]:
-        """The slots of a pool, with what those of the others have done under the same index."""
+        """The slots of a pool, each with the counts that its index had in other pools added."""
         with self._lock:
             past = Counter(self._past)
             others = self._pools - {pool}

@@ -1,14 +1,14 @@
-"""A node: one dask-worker with slots, from the moment that it has them to the moment that they are gone.
+"""A node: one dask-worker with slots, from the moment it gets them until they are removed.
 
 ```
  Node ─┬─ SlotExecutor   where each task runs, and the runs that are under way
-       ├─ Pools          the configuration, and the children that it has led to
+       ├─ Pools          the configuration, and the children started for it
        ├─ SlotUsage      the memory and CPU time of the children
        └─ SlotReport     what the scheduler is told
 ```
 
-The plugin comes and goes; the node is the state. All of it lives on the worker's loop, but for what thread
-slots do.
+The plugin comes and goes; the node holds the state. Everything here runs on the worker's loop, except the
+tasks of thread slots.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from skyward_dask.slots.aside import HELPERS
 
 logger = logging.getLogger(__name__)
 
-#: Under this name in `worker.plugins`, so that the state machine calls `transition`.
+#: The node's name in `worker.plugins`, where the state machine finds it and calls `transition`.
 NAME = "skyward-node"
 
 
 class Node(WorkerPlugin):
-    """What makes a worker a node, and takes it back; owns everything else that the node consists of.
+    """Turns a worker into a node and back again; owns all other parts of the node.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class Node(WorkerPlugin):
         )
         usage = SlotUsage(worker, pools.pids, self._shared, helpers)
         self._report = SlotReport(worker, pools, counts, usage)
-        # what stays until the last run has ended, and what goes with the plugin
+        # the first are undone when the last run has ended, the others with the plugin
         self._lasting_patches, self._patches = Patches(), Patches()
         usage.count_as_the_workers(self._lasting_patches)
         stacks = CallStacks(worker, self._executor.runs)
@@ -98,13 +98,13 @@ class Node(WorkerPlugin):
 
     @property
     def config(self) -> Worker:
-        """What slots it has."""
+        """The configuration of its slots."""
         return self._pools.config
 
     # --- a configuration comes and goes --------------------------------------------------------
 
     async def adopt(self, plugin: WorkerPlugin, config: Worker) -> None:
-        """Have the slots of this configuration; running tasks end in the slots that they began in.
+        """Set up the slots of this configuration; running tasks finish in the slots where they started.
 
         Raises
         ------
@@ -127,7 +127,7 @@ class Node(WorkerPlugin):
             self._pools.retire(previous)
 
     async def resize(self, slots: int) -> str:
-        """Have so many slots; running tasks above a lowered number end first."""
+        """Change the number of slots; if it is lowered, running tasks above it finish first."""
         async with self._changing:
             private.resize_threads(self._threads, slots)
             self._pools.resize(slots)
@@ -146,7 +146,7 @@ class Node(WorkerPlugin):
             await self._end()
 
     def disown(self, plugin: WorkerPlugin) -> None:
-        """The plugin is torn down: unless another one adopts the node at once, it is dismantled."""
+        """The plugin is torn down: dismantle the node, unless another plugin adopts it at once."""
         if plugin is self._plugin and not is_closing(self.worker):
             self._disowned = True
             self._spawn(self._dismantle_if_disowned())
@@ -156,14 +156,14 @@ class Node(WorkerPlugin):
             await self.dismantle()
 
     async def dismantle(self) -> None:
-        """Give the worker its own executor back; running tasks end in their slots."""
+        """Give the worker its own executor back; running tasks finish in their slots."""
         self._disowned = False
         worker = self.worker
         async with self._changing:
             if worker.plugins.get(NAME) is not self:
                 return  # somebody else was faster
             self._patches.undo()
-            # out of the way, but there to be ended if the worker closes before the last run has ended
+            # under another name, it is still torn down if the worker closes before the last run has ended
             worker.plugins[f"{NAME}-{id(self)}"] = self
             self._values.open_all()
             private.resize_threads(self._threads, self._own_nthreads)
@@ -172,14 +172,14 @@ class Node(WorkerPlugin):
             self._spawn(self._leave())
 
     async def _leave(self) -> None:
-        """Go when the last run has ended."""
+        """Close the node when the last run has ended."""
         await self._pools.wait_retired()
         self.worker.plugins.pop(f"{NAME}-{id(self)}", None)
         await self._close()
 
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes: end every child now."""
-        self._patches.undo()  # `Worker.close` shuts its own executor down, if it finds it
+        self._patches.undo()  # `Worker.close` shuts its own executor down, if it is back in place
         await self._end()
 
     async def _end(self) -> None:
@@ -188,7 +188,7 @@ class Node(WorkerPlugin):
         await self._close()
 
     async def _close(self) -> None:
-        """Let go of what is the node's own; its pools have ended."""
+        """Release everything else that the node owns; its pools have ended."""
         await self._trimming.close()
         self._lasting_patches.undo()
         self._log.close()
@@ -203,13 +203,13 @@ class Node(WorkerPlugin):
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    # --- what the worker has of it ------------------------------------------------------------------
+    # --- what the node changes in its worker -------------------------------------------------------------
 
     def _is_routing(self) -> bool:
         return self.worker.plugins.get(NAME) is self
 
     def _take_over(self) -> None:
-        """Route tasks from now on, those that wait included."""
+        """Route tasks from now on, including those that are already waiting."""
         worker, patches = self.worker, self._patches
         patches.entry(worker.plugins, NAME, self)
         private.before_execute(patches, worker, self._executor.prepare)
@@ -223,7 +223,7 @@ class Node(WorkerPlugin):
         Watch(worker, self._pools.renew).begin(patches)
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
-        """What the state machine says of a task, and of its value."""
+        """A task, or its value, has changed its state; called by the state machine."""
         if not self._is_routing():
             return  # dismantled, and waiting for its last run
         if start == "memory" or finish in ("released", "forgotten"):
@@ -249,7 +249,7 @@ class Node(WorkerPlugin):
             introduce_node(self.worker)
 
     def _follow_memory_limit(self, slots: int) -> None:
-        """``memory_limit="auto"`` was computed from the nthreads that the worker no longer has."""
+        """Adjust a ``memory_limit="auto"`` that was computed from the worker's former `nthreads`."""
         automatic = private.automatic_memory_limit(slots)
         if automatic and self.worker.memory_manager.memory_limit == private.automatic_memory_limit(
             self._own_nthreads

@@ -1,7 +1,7 @@
-"""The pickled forms of the values that a worker holds, beside them and by their keys.
+"""The pickled forms of the values that a worker holds, by key.
 
-A child's result is kept in the form in which it came, and a large value from elsewhere is pickled once for
-all slots. So who computes with a value gets it as it was made, whatever others did to theirs.
+A child's result is kept in the form in which it arrived, and a large value from elsewhere is pickled once
+for all slots. So every task gets a value as it was made, whatever other tasks did to their copies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from skyward_dask.slots.memory.segments import Segments
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A form whose ranges are in use as long as its value is."""
+    """A form that keeps no range in use: its ranges are in use only as long as its value exists."""
 
     value: int
     parts: tuple[Part | tuple[weakref.ref[Range], int, int], ...]
@@ -34,7 +34,7 @@ class _Kept:
         )
 
     def form(self) -> Form | None:
-        """The form; None if the value is gone."""
+        """The form; None if the value no longer exists."""
         parts: list[Part | Piece] = []
         for part in self.parts:
             if not isinstance(part, tuple):
@@ -47,14 +47,15 @@ class _Kept:
 
 
 class Shelf:
-    """Forms by key.
+    """The forms of values, by key.
 
     Parameters
     ----------
     segments : Segments or None
-        Where large buffers of values that children didn't make are copied to.
+        Large buffers of values that no child has made are copied there.
     limit : int
-        Bytes of forms that were made here, for values from elsewhere; the longest unused go first.
+        Maximum size, in bytes, of all forms made here for values from elsewhere; the least recently used ones
+        are dropped first.
 
     Notes
     -----
@@ -75,7 +76,7 @@ class Shelf:
             self._kept[key] = _Kept.of(value, form)
 
     def kept(self, key: Any, value: object) -> Form | None:
-        """The form that is there for the value, if one is."""
+        """The value's form, if there is one."""
         with self._lock:
             if (kept := self._kept.get(key)) and kept.value == id(value):
                 return kept.form()
@@ -85,7 +86,7 @@ class Shelf:
             return None
 
     def form(self, key: Any, value: object) -> Form:
-        """The value's form, made if need be; raises what its pickling raises."""
+        """The value's form, made if necessary; raises what pickling the value raises."""
         found = self.kept(key, value)
         if found is None:
             found = form_of(value, self._segments)
@@ -94,13 +95,13 @@ class Shelf:
         return found
 
     def forget(self, key: Any) -> None:
-        """The worker doesn't hold the value any more."""
+        """Drop the form of a value that the worker no longer holds."""
         with self._lock:
             self._kept.pop(key, None)
             self._remove(key)
 
     def clear(self) -> None:
-        """Forget what was made here: memory is short."""
+        """Drop all forms made here, because memory is short."""
         with self._lock:
             self._made.clear()
             self._size = 0

@@ -38,8 +38,8 @@ class SkywardPlugin(WorkerPlugin):
 
     Notes
     -----
-    A message and nothing more: one object may serve several workers of a process, and be set up anew
-    before it is torn down. What a worker has lives in its `Node`.
+    The plugin is only a message: several workers of a process may share one object, and it may be set up
+    again before it is torn down. A worker's state is in its `Node`.
     """
 
     name = NAME
@@ -58,7 +58,7 @@ class SkywardPlugin(WorkerPlugin):
 
     @property
     def worker(self) -> Worker:
-        """What each node has."""
+        """The configuration of each node."""
         return replace(self._worker, **{name: pickle.loads(value) for name, value in self._functions.items()})
 
     @property
@@ -74,13 +74,13 @@ class SkywardPlugin(WorkerPlugin):
             await node.refuse(self)
             if is_registering(worker):
                 logger.exception("This worker can't set up its cluster's slots, and closes")
-                # while paused, it runs no task until it is gone; Dask ignores exceptions of a setup here
+                # a paused worker runs no task before it closes; Dask ignores exceptions of `setup` here
                 worker.status = Status.paused
                 worker.loop.add_callback(worker.close, reason="skyward-setup-failed")
             raise
 
     def teardown(self, worker: DaskWorker) -> None:
-        """Mark the node: a setup that follows at once adopts it, else it is dismantled."""
+        """Mark the node: it is dismantled unless a setup that follows at once adopts it."""
         if node := Node.of(worker):
             node.disown(self)
 

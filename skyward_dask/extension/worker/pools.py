@@ -1,4 +1,4 @@
-"""The children of a node: the pool that takes its runs, and those that end with the runs that they have."""
+"""The children of a node: the pool that takes new runs, and older pools that finish the runs they have."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Pools:
-    """A node's configuration, and the pools of children that it has led to. For the worker's loop.
+    """A node's configuration, and the pools of children created for it. Used on the worker's loop only.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Pools:
     ----------
     config : Worker
     current : Pool or None
-        What takes runs now; None as long as no task of a node of threads has asked for a process.
+        The pool that takes new runs; None on a node of threads until a task asks for a process.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class Pools:
 
     @property
     def size(self) -> int:
-        """How many slots the node is to have."""
+        """The number of slots that the node should have."""
         return self.config.concurrency or self._own_nthreads
 
     async def begin(self, config: Worker) -> Pool | None:
-        """Have this configuration from now on; returns the pool that has to be retired.
+        """Switch to this configuration; returns the previous pool, which must be retired.
 
         A new pool takes the old one's place when its first child is ready.
 
         Raises
         ------
         SlotStartFailed
-            Children can't start; all is as it was.
+            Children can't start; nothing has changed.
         """
         pool = await self._started(config) if config.kind == "process" else None
         previous, self.current, self.config = self.current, pool, config
@@ -82,7 +82,7 @@ class Pools:
     async def _started(self, config: Worker) -> Pool:
         pool = self._new(config, eager=True)
         if not (is_registered(self._worker) or config.env or config.pre_import or config.initializer):
-            # imports take over a second, and nothing of the user's can fail: meanwhile the worker may join
+            # imports take over a second, and no code of the user's can fail: the worker may join meanwhile
             self._watch(self._close_unless_it_starts(pool))
             return pool
         try:
@@ -104,7 +104,7 @@ class Pools:
                 self._worker.loop.add_callback(self._worker.close, reason="skyward-setup-failed")
 
     def begin_late(self) -> Pool:
-        """Have a pool on a node of threads, for the first task that asks for a process."""
+        """Create a pool on a node of threads, for the first task that asks for a process."""
         self.current = self._new(self.config, eager=False)
         return self.current
 
@@ -152,18 +152,18 @@ class Pools:
             self._worker.log_event(TOPIC, {"action": event, "slot": slot, "pid": pid})
 
     def resize(self, slots: int) -> None:
-        """Have so many slots; runs above a lowered number end first."""
+        """Change the number of slots; if it is lowered, runs above it finish first."""
         self.config = replace(self.config, concurrency=slots)
         if self.current is not None:
             self.current.resize(slots)
 
     def renew(self) -> None:
-        """Replace all children, for what they know of the worker is stale."""
+        """Replace all children, because what they know of the worker is out of date."""
         if self.current is not None:
             self.current.renew(self._introduction())
 
     def pids(self) -> list[int]:
-        """The processes of all children."""
+        """The process ids of all children."""
         return [pid for pool in self._all for pid in pool.pids()]
 
     # --- the end of a pool ----------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class Pools:
         self._all.discard(pool)
 
     async def wait_retired(self) -> None:
-        """Wait for the last run of those that were retired."""
+        """Wait until all retired pools have closed."""
         await asyncio.gather(*self._watching)
 
     async def end(self) -> None:
@@ -197,5 +197,5 @@ class Pools:
 
 
 def is_closing(worker: DaskWorker) -> bool:
-    """Whether the worker is on its way out."""
+    """Whether the worker is closing, has closed or has failed."""
     return worker.status.name in ("closing", "closed", "failed")

@@ -1,6 +1,6 @@
-"""One task through each slot of a pool, to see that each works.
+"""Runs one task in each slot of a pool, to see whether each slot works.
 
-All tasks of a probe are in their slots before the first one ends: so no slot has two of them.
+No task of a probe ends before all of them have started, so no slot gets two of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from skyward_dask.slots.statistics import SlotStatistics
 
 
 class _Muster:
-    """Answers all that have reported in when the last one has, or when it is released."""
+    """Answers the tasks that have reported in when the last one has done so, or when it is released."""
 
     def __init__(self, expected: int) -> None:
         self._missing = expected
@@ -35,16 +35,16 @@ class _Muster:
 
 
 async def probe(pool: Pool, slots: int, patience: float) -> list[tuple[int, str]]:
-    """What is wrong with each slot of a pool, by its index; empty for one that works.
+    """Say what is wrong with each slot of a pool, by its index; empty text for a slot that works.
 
     Parameters
     ----------
     pool : Pool
     slots : int
-        Its size.
+        The pool's size.
     patience : float
-        Seconds after which a slot that is busy is left alone; in as many again a task has to end, or the
-        slot's process is replaced.
+        Seconds to wait for a busy slot before it is left alone. After twice as long, tasks that haven't ended
+        are stopped, and the processes of their slots are replaced.
     """
     loop = asyncio.get_running_loop()
     muster = _Muster(slots)

@@ -1,4 +1,4 @@
-"""Dask's profile and call stacks, with the frames of slots' processes."""
+"""Dask's profile and call stacks, including the frames of slots' processes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)'
 
 
 def add_samples(worker: DaskWorker, key: Any, samples: dict[str, Any]) -> None:
-    """Take what a child has sampled of a task into its worker's profile; on the worker's loop."""
+    """Merge a child's samples of a task into its worker's profile; on the worker's loop."""
     prefix = key_split(key)
     worker.profile_recent = profile.merge(worker.profile_recent, samples)
     worker.profile_keys[prefix] = profile.merge(worker.profile_keys[prefix], samples)
 
 
 class CallStacks:
-    """A worker's answer to ``client.call_stack()``. For the worker's loop.
+    """A worker's answer to ``client.call_stack()``. Used on the worker's loop only.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class CallStacks:
         self._worker, self._runs = worker, runs
 
     async def call_stack(self, keys: Collection[Any] | None = None) -> dict[Any, list[str]]:
-        """Where running tasks stand."""
+        """The call stacks of running tasks."""
         runs = {key: run for key, run in self._runs.items() if keys is None or key in keys}
         stacks = self._worker.get_call_stack(keys)
         texts = await asyncio.gather(*(run.look() for run in runs.values()))
@@ -51,11 +51,11 @@ class CallStacks:
 
 
 def frames(text: str) -> list[str]:
-    """The frames below `run_task` in what faulthandler wrote of a child, outermost first."""
+    """The frames that `run_task` has called, from what faulthandler wrote in a child, outermost first."""
     found = [_FRAME.fullmatch(line) for line in text.splitlines()]
     inner: list[str] = []
     for match in found:
-        if match is None:  # the headline of a thread
+        if match is None:  # the heading of a thread
             inner = []
         elif match["file"] == run_task.__code__.co_filename and match["name"] == run_task.__name__:
             return inner[::-1]

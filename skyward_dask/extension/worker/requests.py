@@ -1,4 +1,4 @@
-"""What a task in a child may ask its worker for, and how the worker does it.
+"""The requests that a task in a child can make to its worker, and how the worker carries them out.
 
 ```
  child                                   worker's loop
@@ -28,7 +28,7 @@ from skyward_dask.extension.task_run import TaskRun
 from skyward_dask.extension.worker.profile import add_samples
 from skyward_dask.shared.asks import Ask, Pending, Spec
 
-#: What a task may ask of its worker's P2P plugin.
+#: The methods of its worker's P2P plugin that a task can call.
 _SHUFFLE_CALLS = frozenset({"add_partition", "barrier", "get_output_partition"})
 
 
@@ -40,7 +40,7 @@ class Requests:
     worker : distributed.Worker
     run : TaskRun
     threads : concurrent.futures.Executor
-        For what may block.
+        For calls that may block.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Requests:
     def __init__(self, worker: DaskWorker, run: TaskRun, threads: Executor) -> None:
         self._run, self._threads = run, threads
         self._begun = time()
-        self._context = copy_context()  # the task's: metrics go to whoever measures it
+        self._context = copy_context()  # the task's own: its metrics go to whoever measures it
         self.shuffled = False
         self._worker = worker
         self._held: list[distributed.Future[Any]] = []
@@ -67,10 +67,10 @@ class Requests:
     # --- the slot ------------------------------------------------------------------------------------
 
     def secede(self) -> None:
-        """Go on outside the slot, as Dask's own secede does it.
+        """Continue outside the slot, as with Dask's own secede.
 
-        A run that is repeated, because its child's template ended, has left before; a task that secedes twice
-        in one run gets its KeyError in the child.
+        A run that is repeated, because its child's template ended, may have seceded before. A task that
+        secedes twice in one run gets a KeyError in the child.
         """
         pool, run = self._run.pool, self._run.run
         if pool is not None and run is not None:
@@ -78,12 +78,12 @@ class Requests:
             pool.secede(run)
 
     def rejoin(self) -> Any:
-        """Wait for room among the slots."""
+        """Wait for a free slot."""
         pool, run = self._run.pool, self._run.run
         return pool.rejoin(run) if pool is not None and run is not None else None
 
     def again(self) -> None:
-        """The run goes to another child: what it held in the lost one is given back."""
+        """The run is repeated in another child: give back what it held in the lost one."""
         self.end()
         if self._asked:
             WorkerCollections.of(self._worker).renew(self._run.key)
@@ -107,25 +107,25 @@ class Requests:
             self._asks.pop(pending.id, None)
 
     def took(self, call_id: tuple[str, int]) -> None:
-        """The task has the answer."""
+        """The task has received the answer."""
         if (pending := self._asks.pop(call_id, None)) is not None:
             WorkerCollections.of(self._worker).switchboard.took(pending)
 
     def withdraw(self, call_id: tuple[str, int], expired: bool) -> None:
-        """The task gives up a call; if its timeout is over, it still takes an answer that is on its way."""
+        """The task gives up a call; if the call has timed out, the task still takes an answer on its way."""
         pending = self._asks.get(call_id) if expired else self._asks.pop(call_id, None)
         if pending is not None:
             WorkerCollections.of(self._worker).switchboard.withdraw(pending, expired)
 
     def end(self) -> None:
-        """The child is gone, or has done its run: what was on its way there is given back."""
+        """The child has died, or has ended its run: give back what was on its way to it."""
         for call_id in reversed(list(self._asks)):
             self.withdraw(call_id, expired=False)
 
     def destroy_collection(self, spec: Spec) -> Future[None]:
         return WorkerCollections.of(self._worker).destroy(spec)
 
-    # --- what the child has to tell --------------------------------------------------------------------
+    # --- what the child reports --------------------------------------------------------------------
 
     def profile(self, samples: dict[str, Any] | None) -> None:
         if samples:
@@ -140,14 +140,14 @@ class Requests:
         self._worker.log_event(topic, message)
 
     def shuffle(self, call: str, *args: Any, **kwargs: Any) -> Any:
-        """What P2P's tasks ask of their plugin, which may wait for the disk."""
+        """Call a method of the P2P plugin for one of its tasks; it may wait for the disk."""
         if call not in _SHUFFLE_CALLS:
             raise InstallError(f"a task asked P2P in its worker for {call!r}, which it doesn't offer")
         self.shuffled = True
         return self._in_thread(getattr(self._worker.plugins["shuffle"], call), *args, **kwargs)
 
     def plugin(self, name: str, attribute: str) -> tuple[bool, Any]:
-        """Whether an attribute of a plugin is to be called; if it isn't, its value."""
+        """Whether an attribute of a plugin can be called; if it can't, its value."""
         value = getattr(self._worker.plugins[name], attribute)
         return (True, None) if callable(value) else (False, value)
 
@@ -163,7 +163,7 @@ class Requests:
         return list(self._worker.data)
 
     def values(self, keys: Iterable[Any]) -> dict[Any, Any]:
-        """Those of the keys that the worker has, with their values."""
+        """The values of those of the keys that the worker has."""
         data = self._worker.data
         return {key: data[key] for key in keys if key in data}
 
@@ -171,7 +171,7 @@ class Requests:
         return self._worker.update_data(dict(data))
 
     def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call what may block, in a thread that Dask takes for the task's."""
+        """Call a function that may block, in a thread that Dask takes for the task's."""
 
         def call() -> Any:
             with private.task_thread(self._worker, self._run.key):
@@ -182,7 +182,7 @@ class Requests:
     # --- futures in results ----------------------------------------------------------------------------
 
     def hold(self, keys: Iterable[Any]) -> Future[str]:
-        """Have the worker want these keys, which are in the run's result; returns its client's id."""
+        """Have the worker's client want these keys, which are in the run's result; returns its id."""
         return self._in_thread(self._hold, list(keys))
 
     def _hold(self, keys: list[Any]) -> str:

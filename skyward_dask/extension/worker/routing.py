@@ -44,7 +44,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A task's limits according to its own annotations; None: its node's apply."""
+    """A task's limits according to its own annotations; None where the node's limit applies."""
 
     timeout: float | None = None
     memory_limit: int | None = None
@@ -63,7 +63,7 @@ def limits(annotations: Mapping[str, Any], route: Route) -> Limits:
     Raises
     ------
     ConfigurationError
-        It runs in a thread, which can't be ended.
+        The task runs in a thread, which can't be stopped.
     """
     found = Limits(annotations.get("skyward_timeout"), annotations.get("skyward_memory_limit"))
     if route.place is Place.THREAD and found != Limits():
@@ -80,13 +80,13 @@ def route(spec: GraphNode, *, is_actor: bool, annotation: str | None, executor: 
     Parameters
     ----------
     spec : GraphNode
-        What it computes.
+        What the task computes.
     is_actor : bool
-        Whether it builds an actor.
+        Whether the task builds an actor.
     annotation : str or None
         The executor that the task is annotated with.
     executor : str
-        The node's own: ``"thread"`` or ``"process"``.
+        The node's kind of slots: ``"thread"`` or ``"process"``.
     """
     if annotation not in (None, "default", *_SLOT_PLACES):
         return Route(Place.WORKER, Reason.OTHER_EXECUTOR)

@@ -1,4 +1,4 @@
-"""What a node says to its scheduler about its slots, and asks it."""
+"""What a node tells its scheduler about its slots, and what it asks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from skyward_dask.extension.registration import NODE
 
 
 async def slots_told(worker: DaskWorker) -> int | None:
-    """How many slots the cluster wants this worker to have, where `resize` has said so."""
+    """How many slots this worker should have according to `resize`; None if it wasn't resized."""
     slots: int | None = await worker.scheduler.skyward_told(name=worker.name)
     return slots
 
@@ -19,5 +19,5 @@ async def report_slots(worker: DaskWorker, slots: int, is_node: bool) -> None:
 
 
 def introduce_node(worker: DaskWorker) -> None:
-    """Have a worker that is yet to register say that it is a node."""
+    """Have a worker that hasn't registered yet say that it is a node when it does."""
     worker.startup_information[NODE] = lambda _: True

@@ -1,4 +1,4 @@
-"""A worker's shared memory and Dask's view of it: setting, measure and pressure."""
+"""A worker's shared memory, and what Dask has to do with it: configuration, measurement, memory pressure."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from skyward_dask.slots.memory.lending import PrivateViews
 from skyward_dask.slots.memory.segments import SHARE_FROM
 
 _STATUS = Path("/proc/self/status")
-#: Part of the worker's memory that forms of values from elsewhere may take, in shared memory too: arbitrary,
-#: enough for what the slots compute with at a time.
+#: Fraction of the worker's memory limit that forms of values from elsewhere may take, including those in
+#: shared memory: arbitrary, and enough for the values that the slots compute with at one time.
 _FORMS = 0.25
-#: Bytes of such forms where the worker's memory has no limit.
+#: Bytes that such forms may take if the worker has no memory limit.
 _FORMS_UNLIMITED = 2 << 30
-#: Seconds for which an answer to "is memory short?" holds: Dask's own spilling asks ten times as rarely.
+#: Seconds for which an answer to "is memory short?" holds: Dask's own spilling asks a tenth as often.
 _HOLDS = 0.02
 
 
@@ -38,7 +38,7 @@ class SharedMemory:
 
     Notes
     -----
-    `pages` is None where the platform has no shared memory, or the configuration no use for it.
+    `pages` is None where the platform has no shared memory, or the configuration disables it.
     """
 
     def __init__(self, worker: DaskWorker) -> None:
@@ -52,17 +52,16 @@ class SharedMemory:
         self._pressed, self._asked = False, 0.0
 
     def unseen(self) -> int:
-        """Bytes by which the worker's resident memory is to be corrected: shared pages count once, mapped
-        or not."""
+        """Bytes to add to the worker's resident memory, so that shared pages count once, mapped or not."""
         if self.pages is None:
             return 0
         mapped = re.search(r"RssShmem:\s+(\d+) kB", _STATUS.read_text())
         return self.pages.resident() - (int(mapped[1]) * 1024 if mapped else 0)
 
     def is_pressed(self) -> bool:
-        """Whether the worker is above the part of its memory limit from which it spills.
+        """Whether the worker is above the fraction of its memory limit from which it spills.
 
-        If so, what can be made again is forgotten.
+        If so, forms that can be made again are dropped.
         """
         now = time.monotonic()
         if now - self._asked > _HOLDS:
@@ -80,17 +79,17 @@ class SharedMemory:
         return task is not None and task.get_nbytes() >= self._large
 
     def own_view(self, form: Form) -> Any:
-        """The value of a form for a thread of the worker: nobody sees what is written to it."""
+        """The value of a form for a thread of the worker: nobody else sees what the thread writes to it."""
         return self._views.load(form)
 
     def close(self) -> None:
-        """Give nothing out any more."""
+        """Allocate nothing from now on."""
         if self.pages is not None:
             self.pages.close()
 
 
 def share_from() -> int | None:
-    """Bytes from which buffers are shared; None: never. What the configuration says."""
+    """The configured size, in bytes, from which buffers are shared; None for never."""
     value = dask.config.get("skyward.shared-memory.threshold", default=SHARE_FROM)
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""What `Worker.execute` hands a task to: an executor whose `submit` decides where the task runs.
+"""The executor to which `Worker.execute` hands tasks: its `submit` decides where a task runs.
 
 ```
  Worker.execute ─▶ SlotExecutor.submit ─ route ─┬─ child ──▶ ChildRun ─▶ Pool        all on the worker's loop
@@ -33,24 +33,25 @@ from skyward_dask.extension.worker.requests import Requests
 from skyward_dask.extension.worker.routing import Place, Reason, Route, limits, route
 from skyward_dask.extension.worker.values import Values
 
-#: Threads for what tasks ask of plugins: such a call may wait for others of its kind, in other slots.
+#: Maximum number of threads for tasks' calls to plugins: such a call may wait for calls from other slots.
 _REQUESTS = 1000
 
 
 class SlotExecutor(Executor):
-    """The executor of a node's tasks, and the runs that are under way. For the worker's loop.
+    """The executor of a node's tasks, and the runs that are under way. Used on the worker's loop only.
 
     `Worker.execute` calls ``submit(_run_task_simple, spec, data, scheduler_delay)`` on its loop, in the
-    task's own context, for any executor whose class isn't named like a thread pool; and waits for what it
-    returns, a future of either kind. Other callers (benchmarks of disk and memory) submit plain calls.
+    task's own context, for any executor whose class isn't named like a thread pool, and waits for the future
+    that this returns, of `asyncio` or `concurrent.futures`. Other callers (benchmarks of disk and memory)
+    submit plain calls.
 
     Parameters
     ----------
     worker : distributed.Worker
     pools : Pools
-        Where children run tasks.
+        Run tasks in children.
     threads : distributed.threadpoolexecutor.ThreadPoolExecutor
-        Where threads do, and plain calls.
+        Runs tasks in threads, and plain calls.
     values : Values
     counts : Counts
     helpers : concurrent.futures.Executor
@@ -59,7 +60,7 @@ class SlotExecutor(Executor):
     Attributes
     ----------
     runs : dict of TaskRun
-        By key; a run that nobody wants any more is here until it is over.
+        By key; a run whose result nobody wants any more stays here until it is over.
     """
 
     def __init__(
@@ -79,11 +80,11 @@ class SlotExecutor(Executor):
         self.runs: dict[Any, TaskRun] = {}
 
     def transition(self, key: Any, start: str, finish: str) -> None:
-        """What the state machine says of a task: its run begins, is given up, or is over."""
+        """A task's run begins, is given up, or is over; called with the state machine's transitions."""
         if finish == "executing":
             self.runs[key] = TaskRun(key)
         elif finish == "released" and start in ("executing", "long-running"):
-            if run := self.runs.get(key):  # it goes on, though nobody wants it any more
+            if run := self.runs.get(key):  # it still runs, though nobody wants its result any more
                 run.stop()
         elif finish == "long-running":
             self._counts.threads.secede(key)
@@ -91,7 +92,7 @@ class SlotExecutor(Executor):
             self.runs.pop(key, None)
 
     def prepare(self, key: Any) -> None:
-        """A task is about to be executed, in its own context: what no slot is to run needs plain values."""
+        """Called in a task's context before it is executed: a task that no slot runs needs plain values."""
         ts = self._worker.state.tasks[key]
         if ts.run_spec is None:
             return
@@ -104,20 +105,20 @@ class SlotExecutor(Executor):
             current.set(self.runs.get(key))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Have a task run where it belongs, or a plain call in a thread."""
+        """Run a task where it belongs, or a plain call in a thread."""
         if fn is not private.run_task_simple:
             return self._threads.submit(fn, *args, **kwargs)
         spec, data, delay = args
         try:
             return called(spec.key, partial(self._run, spec, data, delay))
-        except Exception as error:  # the task's own caller sees it
+        except Exception as error:  # whoever waits for the task sees it
             return failed(error, delay)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Nothing: the node ends its slots itself, and `Worker.close` calls this once for each name."""
+        """Do nothing: the node ends its slots itself, and `Worker.close` calls this once for each name."""
 
     def close(self) -> None:
-        """Have no threads for requests any more; the last run is over."""
+        """End the threads for requests; the last run is over."""
         self._requested.shutdown(wait=False)
 
     # --- where a task runs ------------------------------------------------------------------------------

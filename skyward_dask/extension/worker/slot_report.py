@@ -1,4 +1,4 @@
-"""What a node tells its scheduler of its slots: with each of Dask's heartbeats, or when it is asked."""
+"""What a node reports to its scheduler about its slots: with each of Dask's heartbeats, or when asked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class SlotReport:
-    """A worker's extension, in Dask's sense: `Worker.heartbeat` ships what its `heartbeat` returns.
+    """A worker's extension, in Dask's sense: `Worker.heartbeat` sends what this `heartbeat` returns.
 
     Parameters
     ----------
@@ -36,21 +36,21 @@ class SlotReport:
         self._counts, self._usage = counts, usage
 
     def begin(self, patches: Patches) -> None:
-        """Report, and answer the scheduler, from now on: it has our side."""
+        """Report to the scheduler and answer it from now on: it has our plugin."""
         patches.entry(self._worker.extensions, NAME, self)
         patches.entry(self._worker.handlers, "skyward_statistics", self.statistics)
         patches.entry(self._worker.handlers, "skyward_check", self.check)
 
     def heartbeat(self) -> dict[str, Any]:
-        """What there is to tell, in plain values; of the slots' processes, as they were at the last look."""
+        """The report, in plain values; it describes the slots' processes as they were last measured."""
         try:
             return self._values()
-        except Exception:  # Dask would close the worker, with all results
+        except Exception:  # otherwise Dask would close the worker, and its results would be lost
             logger.exception("What the slots of %s have done isn't reported", self._worker.address)
             return {}
 
     async def statistics(self) -> dict[str, Any]:
-        """The same, after a look."""
+        """The same report, after a new measurement."""
         await self._usage.look()
         return self._values()
 
@@ -68,7 +68,7 @@ class SlotReport:
         }
 
     async def check(self, timeout: float) -> dict[str, Any]:
-        """What the platform offers, and how the process slots are."""
+        """What the platform offers, and what is wrong with each process slot."""
         pool = self._pools.current
         return {
             "version": __version__,

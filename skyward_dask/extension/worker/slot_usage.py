@@ -1,7 +1,7 @@
-"""What a worker's slots take, measured in one place: their memory and CPU time count as the worker's own.
+"""The memory and CPU time of a worker's slots: measured in one place, and counted as the worker's own.
 
-Looking at a process costs 0.1 ms, a node may have 64 slots, and Dask asks ten times a second: so a helper
-thread looks, twice a second, and everybody else reads what it has found.
+Measuring a process costs 0.1 ms, a node may have 64 slots, and Dask asks ten times a second. So a helper
+thread measures them twice a second, and everybody else reads its results.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from skyward_dask.slots.aside import aside
 from skyward_dask.slots.own_memory import own_memory
 from skyward_dask.slots.statistics import process_usage
 
-#: Seconds for which a look is good: as often as Dask's monitor and its heartbeat want one.
+#: Seconds for which a measurement is reused: Dask's monitor and its heartbeat need a new one this often.
 _HOLDS = 0.5
-#: Seconds between two looks from which a part of the CPU is computed: the system counts in hundredths.
+#: Minimum seconds between two measurements from which CPU usage is computed: the system counts CPU time in
+#: hundredths of a second.
 _SHORTEST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What was found at a moment: bytes of all slots' own; resident bytes and CPU seconds of each process."""
+    """One measurement: bytes of all slots' own memory; resident bytes and CPU seconds of each process."""
 
     at: float = field(default_factory=time.monotonic)
     own: int = 0
@@ -46,7 +47,7 @@ class SlotUsage:
     ----------
     worker : distributed.Worker
     pids : callable
-        The processes of its slots.
+        Returns the process ids of its slots.
     shared : SharedMemory
     helpers : concurrent.futures.Executor
     """
@@ -60,23 +61,23 @@ class SlotUsage:
         self._asked = 0.0
 
     def count_as_the_workers(self, patches: Patches) -> None:
-        """Have Dask's monitor of the worker see the slots too."""
+        """Have Dask's monitor of the worker count the slots too."""
         monitor = self._worker.monitor
         private.count_memory(patches, self._worker, self.memory)
         patches.attribute(monitor, "proc", ProcessWithSlots(monitor.proc, self))
 
     def memory(self) -> int:
-        """Bytes of the slots' own, as of half a second ago, and of what is shared with them; any thread."""
+        """Bytes of the slots' own memory, as of half a second ago, and of shared memory; from any thread."""
         due = time.monotonic() - self._asked > _HOLDS
         if due and threading.get_ident() == self._worker.thread_id:
             self._asked = time.monotonic()
-            with suppress(RuntimeError):  # the node ends, and so do its helpers
+            with suppress(RuntimeError):  # the node is ending, and has shut down its helpers
                 self._helpers.submit(self._look, self._pids())
-            self._shared.is_pressed()  # a paused worker asks for nothing, and has forms to forget
+            self._shared.is_pressed()  # a paused worker wouldn't check it otherwise, and has forms to drop
         return self.last.own + self._shared.unseen()
 
     def of(self, pid: int) -> tuple[int, float]:
-        """Resident bytes and CPU seconds of a process at the last look."""
+        """Resident bytes and CPU seconds of a process, as last measured."""
         return self.last.usage.get(pid, (0, 0.0))
 
     async def look(self) -> None:
@@ -88,12 +89,12 @@ class SlotUsage:
 
 
 class ProcessWithSlots:
-    """In the place of the process that a worker's monitor looks at.
+    """Stands in for the process object that a worker's monitor reads.
 
     Parameters
     ----------
     process : psutil.Process
-        The worker's.
+        The worker's process.
     slots : SlotUsage
     """
 
@@ -105,7 +106,7 @@ class ProcessWithSlots:
         return getattr(self._process, name)
 
     def cpu_percent(self) -> float:
-        """Of one core, between the last two looks; a process that is new since then has none yet."""
+        """Percent of one core, between the last two measurements; a process new in the last doesn't count."""
         look, seen = self._slots.last, self._seen
         if (lasting := look.at - seen.at) > _SHORTEST:
             done = sum(cpu - seen.usage.get(pid, (0, cpu))[1] for pid, (_, cpu) in look.usage.items())

@@ -1,8 +1,8 @@
-"""When children are out of date: something in their worker's process that tasks can see has changed.
+"""Notices when children are out of date: something that tasks can see has changed in their worker.
 
 A child has its worker's modules, ``sys.path``, environment, directory and configuration as they were when it
-started. What changes them comes to the worker as one of a few messages; after each of these, if something
-has changed, the children are replaced: idle ones at once, busy ones after their runs.
+started. Only a few kinds of messages to the worker change these; if something has changed after one of
+them, the children are replaced: idle ones at once, busy ones after their runs.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from skyward_dask.extension.patches import Patches
 from skyward_dask.extension.private import module_plugins
 from skyward_dask.slots.preparation import current_directory
 
-#: Messages by which others run code in a worker, in Dask's names for their handlers.
+#: Messages that run others' code in a worker, by Dask's names for their handlers.
 _MESSAGES = ("plugin-add", "plugin-remove", "run", "run_coroutine", "upload_file")
 
 
 def snapshot() -> tuple[object, ...]:
-    """What children inherit, but for the contents of modules."""
+    """What children inherit, except the contents of modules."""
     return dict(os.environ), list(sys.path), current_directory(), _configuration()
 
 
 def _configuration() -> bytes | str:
     try:
         return pickle.dumps(dask.config.config)
-    except Exception:  # something in it can't be pickled, and goes to no child: its text will do
+    except Exception:  # something in it can't be pickled, and goes to no child: compare its text
         return repr(dask.config.config)
 
 

@@ -18,7 +18,7 @@ _LEVELS = {"stdout": logging.INFO, "stderr": logging.WARNING}
 
 
 def adopt_dasks_logging() -> None:
-    """Log where and from which level distributed logs, unless somebody has configured our logger."""
+    """Use distributed's handlers and log level, unless somebody has configured our logger."""
     if _package.level == logging.NOTSET:
         _package.setLevel(logging.INFO)
     if not _package.handlers and not logging.getLogger().handlers:
@@ -27,7 +27,7 @@ def adopt_dasks_logging() -> None:
 
 
 class TaskLog:
-    """One worker's lines: several workers may live in one process, and share its loggers."""
+    """The log of one worker's tasks: several workers may live in one process, and share its loggers."""
 
     def __init__(self, worker: Worker) -> None:
         adopt_dasks_logging()

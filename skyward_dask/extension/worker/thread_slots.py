@@ -1,4 +1,4 @@
-"""The thread slots of a node: which of them runs what."""
+"""The thread slots of a node, and the task that each of them runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skyward_dask.slots.statistics import SlotStatistics
 
 
 class ThreadSlots:
-    """Indices for tasks in threads: a task has the lowest that is free, until it ends or secedes.
+    """Slot indices of tasks in threads: a task has the lowest free index until it ends or secedes.
 
     Notes
     -----
@@ -30,7 +30,7 @@ class ThreadSlots:
 
     @contextmanager
     def run(self, key: Any) -> Iterator[None]:
-        """The calling thread runs that task in the block."""
+        """Give the task, which the calling thread runs in the block, a slot."""
         begun = thread_time()
         with self._lock:
             index = next(n for n in count() if n not in self._keys)
@@ -45,12 +45,12 @@ class ThreadSlots:
                 self._cpu[index] += thread_time() - begun
 
     def secede(self, key: Any) -> None:
-        """The task goes on outside its slot."""
+        """The task continues outside its slot: free the slot."""
         with self._lock:
             self._keys = {index: running for index, running in self._keys.items() if running != key}
 
     def snapshots(self, slots: int) -> list[SlotStatistics]:
-        """So many slots as they are, and those above that number whose tasks have yet to end."""
+        """That number of slots as they are now, and any above it whose tasks haven't ended yet."""
         with self._lock:
             return [self._snapshot(index) for index in range(max([slots, *(n + 1 for n in self._keys)]))]
 

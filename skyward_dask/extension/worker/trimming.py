@@ -1,8 +1,8 @@
 """Give the memory of dropped results back to the system: Dask's "unmanaged memory".
 
-The C library keeps what is freed between things that live, small arrays above all. `malloc_trim` gives whole
-free pages back. It takes up to half a second, of a helper thread, once much has been released and nothing
-more is.
+The C library keeps freed memory that lies between live objects, above all the memory of small arrays.
+`malloc_trim` gives whole free pages back. It takes up to half a second, so a helper thread calls it, once
+much has been released and nothing more is being released.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 
 from skyward_dask.slots.aside import aside
 
-#: Released bytes from which it is worth the time: a part of what an idle worker has.
+#: Released bytes from which trimming is worth the time: a fraction of the memory of an idle worker.
 _MUCH = 32 << 20
 #: Seconds without a release after which a worker is considered idle; longer than the pause between two tasks.
 _IDLE = 0.5
@@ -29,7 +29,7 @@ def _malloc_trim() -> Callable[[int], int] | None:
 
 
 class Trimming:
-    """Of one worker's process. For the worker's loop.
+    """Trims the memory of one worker's process. Used on the worker's loop only.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Trimming:
         self._trimming: asyncio.Task[None] | None = None
 
     def has(self, nbytes: int) -> None:
-        """The worker has let go of a value, and holds so many bytes now."""
+        """The worker has released a value, and now holds `nbytes` bytes."""
         loop = asyncio.get_running_loop()
         self._released += max(0, self._held - nbytes)
         self._held, self._last = nbytes, loop.time()
@@ -64,7 +64,7 @@ class Trimming:
         await aside(self._helpers, self._trim, 0)
 
     async def close(self) -> None:
-        """Trim nothing any more."""
+        """Stop trimming, and wait for a trim that is under way."""
         if self._timer is not None:
             self._timer.cancel()
         if self._trimming is not None:

@@ -1,4 +1,4 @@
-"""What a worker holds for its slots, and how tasks get it: by reference, closed, or as a view of their own.
+"""The values that a worker holds for its slots, which tasks get by reference, closed, or as private views.
 
 ```
  child's result ── take ──▶ worker.data: an array over shared memory, its form on the shelf
@@ -24,7 +24,7 @@ from skyward_dask.extension.worker.shared_memory import SharedMemory
 from skyward_dask.slots.memory.forms import Form
 from skyward_dask.slots.pickling import unpicklable
 
-#: Tasks that hand a value on as it is.
+#: Why tasks run that pass a value on unchanged.
 _PASSING = frozenset({Reason.ALIAS, Reason.DATA})
 
 
@@ -36,7 +36,7 @@ class Values:
     worker : distributed.Worker
     memory : SharedMemory
     is_routing : callable
-        Whether the node still has the worker: who takes it over doesn't know of parcels.
+        Whether the node still routes the worker's tasks: whatever takes over after it doesn't know parcels.
 
     Notes
     -----
@@ -52,7 +52,7 @@ class Values:
     # --- to a child and back ---------------------------------------------------------------------------
 
     def split(self, data: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
-        """A task's dependencies: small values, and those that are worth a form."""
+        """Split a task's dependencies into small values and those that are worth a form."""
         small: dict[Any, Any] = {}
         large: dict[Any, Any] = {}
         for key, value in data.items():
@@ -64,7 +64,7 @@ class Values:
         return any(self._memory.shelf.kept(key, value) is None for key, value in large.items())
 
     def forms(self, large: Mapping[Any, Any]) -> tuple[Form, ...]:
-        """The forms of values, made where need be."""
+        """The forms of values, made where necessary."""
         return tuple(self._form(key, value) for key, value in large.items())
 
     def _form(self, key: Any, value: object) -> Form:
@@ -85,7 +85,7 @@ class Values:
         return self._closed(key, value)
 
     def foreign(self, key: Any, form: Form, kind: str) -> Any:
-        """A result that can't be unpickled here stays closed: other tasks can have it."""
+        """Keep a result closed that can't be unpickled here: other tasks can still use it."""
         name = f"the result of task {key!r}, of type {kind},"
         return self._closed(key, Foreign(name, form.nbytes, form.views()))
 
@@ -98,7 +98,7 @@ class Values:
     # --- to tasks of this process ------------------------------------------------------------------------
 
     def own_views(self, route: Route, data: Mapping[Any, Any], in_processes: bool) -> Mapping[Any, Any]:
-        """The dependencies of a task that doesn't leave the worker: what slots share, it may write to."""
+        """The dependencies of a task that runs in the worker; it may write to those that slots share, too."""
         if route.reason in _PASSING:
             return data
         shares = in_processes and route.place is Place.THREAD
@@ -114,30 +114,30 @@ class Values:
                 form = self._form(key, value)
         return value if form is None or len(form.parts) == 1 else self._memory.own_view(form)
 
-    # --- to others, and gone -----------------------------------------------------------------------------
+    # --- to others, and released ------------------------------------------------------------------------
 
     async def get_data(
         self, comm: Comm, keys: Collection[Any], serializers: list[str] | None = None, **options: Any
     ) -> Any:
-        """As the worker's own; who asks from this process gets the object itself, and so no parcel.
+        """As the worker's own; a peer in this process gets the object itself, so it must not be a parcel.
 
-        Dask gives a handler the serializers that the asker takes if it has a parameter of that name.
+        Dask passes the serializers that the peer accepts to handlers that have a parameter of that name.
         """
         if comm.peer_address.startswith("inproc"):
             self.open(keys)
         return await self._worker.get_data(comm, keys, serializers=serializers, **options)
 
     def forget(self, key: Any) -> None:
-        """The worker doesn't hold the value any more."""
+        """Forget a value that the worker no longer holds."""
         self._memory.shelf.forget(key)
         self._parcels.discard(key)
 
     def open(self, keys: Iterable[Any]) -> None:
-        """Hold plain values of these: a task that is not ours to run is about to get them."""
+        """Replace parcels of these keys by plain values: a task that no slot runs is about to get them."""
         self._open(self._parcels.intersection(keys))
 
     def open_all(self) -> None:
-        """Hold plain values from now on."""
+        """Replace all parcels by plain values."""
         self._open(set(self._parcels))
 
     def _open(self, keys: Iterable[Any]) -> None:
@@ -149,6 +149,6 @@ class Values:
 
 
 def _open_if_possible(parcel: Parcel) -> Any:
-    with suppress(SerializationError):  # nobody here can have it; who fetches it sees the error
+    with suppress(SerializationError):  # it can't be opened here; whoever fetches it sees the error
         return parcel.open()
     return parcel
