@@ -6,10 +6,12 @@ import asyncio
 import os
 import random
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from distributed import Client, LocalCluster, Nanny, Scheduler, Security, Worker, get_client
 from distributed.utils_test import captured_logger, gen_cluster
@@ -44,6 +46,15 @@ def books(scheduler: Scheduler) -> tuple[int, int, int]:
         scheduler.total_nthreads,
         sum(host["nthreads"] for host in scheduler.host_info.values()),
     )
+
+
+@gen_cluster(client=True, nthreads=[("", 1)])
+async def test_a_configuration_with_functions_and_locks(c: Client, s: Scheduler, a: Worker) -> None:
+    """Children have what can be pickled of it."""
+    with dask.config.set({"odd.lock": threading.Lock(), "odd.function": lambda: 7, "odd.text": "plain"}):
+        await sky.install(c, PROCESS)
+        got = await c.submit(lambda: (dask.config.get("odd.function")(), dict(dask.config.get("odd"))))
+    assert got[0] == 7 and set(got[1]) == {"function", "text"} and got[1]["text"] == "plain"
 
 
 @gen_cluster(client=True, worker_kwargs={"plugins": [sky.SkywardPlugin(PROCESS)]})

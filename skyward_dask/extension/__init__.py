@@ -1,1 +1,1 @@
-"""The only code that knows Dask: plugin, executor, scheduler side, preload, command."""
+"""The code that knows Dask (apart from `config`), in a room for each process that runs it."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pickle
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import cloudpickle
 import dask
 from distributed import Worker as DaskWorker
 
@@ -134,18 +135,21 @@ class Pools:
 
     def _introduction(self) -> bytes:
         worker = self._worker
-        return pickle.dumps(
-            Introduction(
-                worker.contact_address or worker.address,
-                worker.name,
-                worker.id,
-                worker.local_directory,
-                worker.scheduler.address,
-                worker.security,
-                dask.config.config,
-                Levels.now(),
-            )
+        introduction = Introduction(
+            worker.contact_address or worker.address,
+            worker.name,
+            worker.id,
+            worker.local_directory,
+            worker.scheduler.address,
+            worker.security,
+            dask.config.config,
+            Levels.now(),
         )
+        try:
+            pickled: bytes = cloudpickle.dumps(introduction)
+        except Exception:  # a lock in the configuration, say
+            pickled = cloudpickle.dumps(replace(introduction, config=_sendable(dask.config.config)))
+        return pickled
 
     def _log_event(self, event: str, slot: int, pid: int) -> None:
         if not is_closing(self._worker):
@@ -199,3 +203,15 @@ class Pools:
 def is_closing(worker: DaskWorker) -> bool:
     """Whether the worker is closing, has closed or has failed."""
     return worker.status.name in ("closing", "closed", "failed")
+
+
+def _sendable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without the values that can't be pickled."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found[key] = _sendable(value)
+        else:
+            with suppress(Exception):
+                found[key] = cloudpickle.loads(cloudpickle.dumps(value))
+    return found

@@ -25,7 +25,7 @@ _STATUS = Path("/proc/self/status")
 _FORMS = 0.25
 #: Bytes that such forms may take if the worker has no memory limit.
 _FORMS_UNLIMITED = 2 << 30
-#: Seconds for which an answer to "is memory short?" holds: Dask's own spilling asks a tenth as often.
+#: Seconds for which an answer to "is memory short?" holds: Dask's own spilling asks a fifth as often.
 _HOLDS = 0.02
 
 
