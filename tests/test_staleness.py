@@ -91,6 +91,7 @@ def test_the_workers_directory_may_be_gone(shared_client: Client, executor: str,
         pid = run(shared_client, os.getpid)
         if executor == "process":
             psutil.Process(pid).parent().kill()
-            assert run(shared_client, os.getpid) != pid
+            while run(shared_client, os.getpid) == pid:
+                pass  # it may have had a task before its worker heard of the death
     finally:
         shared_client.run(os.chdir, before)
