@@ -105,6 +105,8 @@ async def test_after_the_end_of_the_scheduler(c: Any, s: Any, a: Any) -> None:
         await s.close()
         with pytest.raises(sky.CollectionLost):
             await waiting
+        while other.status == "running":  # it hasn't noticed yet
+            await asyncio.sleep(0.01)
         seen = set()
         while "closed" not in seen:
             seen.add(other.status)
@@ -115,6 +117,7 @@ async def test_after_the_end_of_the_scheduler(c: Any, s: Any, a: Any) -> None:
                 await sky.counter("new", client=other).increment_async()
             with pytest.raises(sky.SkywardError):
                 await sky.collections(other)
+            await asyncio.sleep(0.01)  # let the client go on closing: what is refused at once doesn't
         assert "connecting" in seen
 
 
