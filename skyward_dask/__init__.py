@@ -52,6 +52,8 @@ _HOMES = {
     "skyward_dask.api.sets": ("Set",),
     "skyward_dask.api.calls": ("function",),
     "skyward_dask.api.gathering": ("gather",),
+    "skyward_dask.api.sharding": ("shard",),
+    "skyward_dask.extension.instance": ("InstanceInfo", "instance_info"),
     "skyward_dask.api.cluster": ("Compute",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -59,7 +61,7 @@ _PUBLIC = frozenset(_HOME_OF)
 #: What Dask looks for in a preload module; not for users.
 _HOME_OF["dask_setup"] = "skyward_dask.extension.preload"
 #: Names that are documented for a later version.
-_LATER = frozenset({"Stream", "feed", "instance_info", "output", "shard", "silent", "stderr", "stdout"})
+_LATER = frozenset({"Stream", "feed", "output", "silent", "stderr", "stdout"})
 
 __version__ = "0.1.0"
 # `from skyward_dask import *` must not take the builtins' names away

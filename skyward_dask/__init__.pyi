@@ -17,6 +17,7 @@ from skyward_dask.api.openers import queue as queue
 from skyward_dask.api.openers import set as set
 from skyward_dask.api.queues import Queue as Queue
 from skyward_dask.api.sets import Set as Set
+from skyward_dask.api.sharding import shard as shard
 from skyward_dask.config import Worker as Worker
 from skyward_dask.errors import BrokenBarrierError as BrokenBarrierError
 from skyward_dask.errors import CollectionConflict as CollectionConflict
@@ -48,6 +49,8 @@ from skyward_dask.extension.client.stack import stack as stack
 from skyward_dask.extension.client.statistics import Statistics as Statistics
 from skyward_dask.extension.client.statistics import WorkerStatistics as WorkerStatistics
 from skyward_dask.extension.client.statistics import statistics as statistics
+from skyward_dask.extension.instance import InstanceInfo as InstanceInfo
+from skyward_dask.extension.instance import instance_info as instance_info
 from skyward_dask.extension.prefixes import PrefixStatistics as PrefixStatistics
 from skyward_dask.extension.preload import dask_setup as dask_setup
 from skyward_dask.extension.task_run import cancelled as cancelled

@@ -206,6 +206,16 @@ async def twins() -> None:
     await lock.destroy_async()
 
 
+def places() -> None:
+    assert_type(sky.shard([1, 2], node=0, total_nodes=2), list[int])
+    assert_type(sky.shard([1], "a", shuffle=True, seed=3, drop_last=True), tuple[list[int], str])
+    info = sky.instance_info()
+    assert_type(info, sky.InstanceInfo | None)
+    if info is not None:
+        assert_type(info.index, int | None)
+        assert_type(info.peers, tuple[str, ...])
+
+
 def errors(error: sky.SlotCrashed, timeout: sky.TaskTimeout, memory: sky.SlotOutOfMemory) -> None:
     assert_type(error.pid, int)
     assert_type(error.exitcode, int | None)

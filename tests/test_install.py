@@ -392,3 +392,9 @@ async def test_the_cpu_of_slots_is_their_workers(c: Client, s: Scheduler, a: Wor
     await look()
     a.monitor.update()
     assert a.monitor.recent()["cpu"] * (time.monotonic() - before) >= 100 * 0.4
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)])
+async def test_plain_workers_are_nodes_too(c: Client, s: Scheduler, a: Any) -> None:
+    info = await c.submit(sky.instance_info)
+    assert (info.node, info.total_nodes, info.slot, info.concurrency, info.total) == (0, 1, None, 2, 2)

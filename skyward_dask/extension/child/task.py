@@ -127,3 +127,11 @@ def is_stopped() -> bool:
     """Whether the task that this process runs must stop."""
     link: Link | None = getattr(_here, "link", None)  # there is none if no worker has started this process
     return link is not None and link.stopped
+
+
+def instance_of_this_process() -> tuple[int | None, list[tuple[str, str, int]]] | None:
+    """The slot of the task that this process runs, and the cluster's nodes; None while it runs none."""
+    found: tuple[int | None, list[tuple[str, str, int]]] | None = None
+    if _here.link.is_forked or _here.link.run:  # in a fork, the call says what is wrong
+        found = _here.link.call("instance")
+    return found

@@ -53,6 +53,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         scheduler.handlers["skyward_statistics"] = self.statistics
         scheduler.handlers["skyward_check"] = self.check
         scheduler.handlers["skyward_has_slots"] = self.has_slots
+        scheduler.handlers["skyward_nodes"] = self.nodes
 
     # --- slots ----------------------------------------------------------------------------------------
 
@@ -183,6 +184,11 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     async def has_slots(self) -> bool | None:
         """Whether any worker has slots of ours; None if there are no workers."""
         return bool(self._nodes) if self.scheduler.workers else None
+
+    async def nodes(self) -> list[tuple[str, str, int]]:
+        """The address, the host and the slots of each worker, in the order in which they joined."""
+        joined = map(self.scheduler.workers.__getitem__, self.scheduler.aliases.values())
+        return [(ws.address, ws.host, ws.nthreads) for ws in joined]
 
     # --- looking ------------------------------------------------------------------------------------
 

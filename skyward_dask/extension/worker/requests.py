@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
@@ -26,6 +27,7 @@ from skyward_dask.extension.collections.worker_collections import WorkerCollecti
 from skyward_dask.extension.log_records import handle
 from skyward_dask.extension.task_run import TaskRun
 from skyward_dask.extension.worker.profile import add_samples
+from skyward_dask.extension.worker.scheduler_link import Nodes, nodes
 from skyward_dask.shared.asks import Ask, Pending, Spec
 
 #: The methods of its worker's P2P plugin that a task can call.
@@ -134,6 +136,17 @@ class Requests:
     def log(self, values: dict[str, Any], is_chosen: bool) -> None:
         handle(values, is_chosen)
 
+    # --- the cluster ---------------------------------------------------------------------------------
+
+    def instance(self) -> asyncio.Future[tuple[int | None, Nodes]]:
+        """The task's slot, and the nodes of the cluster."""
+        return asyncio.ensure_future(self._instance())
+
+    async def _instance(self) -> tuple[int | None, Nodes]:
+        run = self._run.run
+        slot = self._run.slot if run is not None and run.slotted else None  # it may have seceded
+        return slot, await nodes(self._worker)
+
     # --- the worker ----------------------------------------------------------------------------------
 
     def log_event(self, topic: Any, message: Any) -> None:
@@ -200,6 +213,7 @@ class Requests:
 _REQUESTS: Mapping[str, Callable[..., Any]] = {
     "secede": Requests.secede,
     "rejoin": Requests.rejoin,
+    "instance": Requests.instance,
     "log_event": Requests.log_event,
     "shuffle": Requests.shuffle,
     "plugin": Requests.plugin,

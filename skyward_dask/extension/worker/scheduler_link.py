@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from distributed import Worker as DaskWorker
 
-from skyward_dask.extension.registration import NODE
+from skyward_dask.extension.registration import NAME, NODE, introduce
+
+#: Of each node: its worker's address, its host, and the number of its slots.
+Nodes = list[tuple[str, str, int]]
 
 
 async def slots_told(worker: DaskWorker) -> int | None:
@@ -21,3 +24,11 @@ async def report_slots(worker: DaskWorker, slots: int, is_node: bool) -> None:
 def introduce_node(worker: DaskWorker) -> None:
     """Have a worker that hasn't registered yet say that it is a node when it does."""
     worker.startup_information[NODE] = lambda _: True
+
+
+async def nodes(worker: DaskWorker) -> Nodes:
+    """The nodes of the cluster, in the order in which they joined."""
+    if NAME not in worker.plugins:  # then the scheduler may not know the package yet
+        await introduce(worker.scheduler)
+    found: Nodes = await worker.scheduler.skyward_nodes()
+    return found

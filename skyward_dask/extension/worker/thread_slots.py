@@ -49,6 +49,11 @@ class ThreadSlots:
         with self._lock:
             self._keys = {index: running for index, running in self._keys.items() if running != key}
 
+    def index_of(self, key: Any) -> int | None:
+        """The slot of a running task; None if it has none."""
+        with self._lock:
+            return next((index for index, running in self._keys.items() if running == key), None)
+
     def snapshots(self, slots: int) -> list[SlotStatistics]:
         """That number of slots as they are now, and any above it whose tasks haven't ended yet."""
         with self._lock:

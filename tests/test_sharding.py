@@ -1,0 +1,186 @@
+"""`shard` divides data among nodes, and `instance_info` says which node and slot a task has."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import dask.array as da
+import dask.bag as db
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from distributed import Client, LocalCluster, secede
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import skyward_dask as sky
+
+
+def parts(*sequences: Any, total: int, **options: Any) -> list[Any]:
+    """What each node gets."""
+    return [sky.shard(*sequences, node=node, total_nodes=total, **options) for node in range(total)]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 40), st.integers(1, 9), st.booleans(), st.one_of(st.none(), st.integers()))
+def test_each_element_is_in_one_part(length: int, total: int, shuffle: bool, seed: int | None) -> None:
+    """Sizes differ by one at most; with `drop_last` not at all; several sequences are divided alike."""
+    numbers, squares = list(range(length)), [n * n for n in range(length)]
+    found = parts(numbers, squares, total=total, shuffle=shuffle, seed=seed)
+    assert sorted(n for part, _ in found for n in part) == numbers
+    assert all([n * n for n in part] == others for part, others in found)
+    sizes = {len(part) for part, _ in found}
+    assert max(sizes) - min(sizes) <= 1
+    equal = parts(numbers, total=total, shuffle=shuffle, seed=seed, drop_last=True)
+    assert {len(part) for part in equal} == {length // total}
+    assert len({n for part in equal for n in part}) == length // total * total
+
+
+def test_a_permutation_depends_on_its_seed_alone() -> None:
+    data = list(range(100))
+    default, again, other = (
+        sky.shard(data, shuffle=True, seed=seed, node=0, total_nodes=2) for seed in (None, None, 7)
+    )
+    assert default == again != other
+    assert default != sky.shard(data, node=0, total_nodes=2)
+
+
+FRAME = pd.DataFrame({"a": range(5)}, index=list("vwxyz"))
+TABLE = pa.table({"a": [0, 1, 2, 3, 4]})
+EQUAL: dict[type, Any] = {
+    np.ndarray: np.array_equal,
+    pd.DataFrame: pd.DataFrame.equals,
+    pd.Series: pd.Series.equals,
+}
+
+
+@pytest.mark.parametrize(
+    ("whole", "first"),
+    [
+        ((0, 1, 2, 3, 4), (0, 2, 4)),
+        (range(5), range(0, 5, 2)),
+        ("abcde", "ace"),
+        (b"abcde", b"ace"),
+        (np.arange(10).reshape(5, 2), np.array([[0, 1], [4, 5], [8, 9]])),
+        (FRAME, FRAME.loc[["v", "x", "z"]]),
+        (FRAME.a, FRAME.a.loc[["v", "x", "z"]]),
+        (TABLE, TABLE.take([0, 2, 4])),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_types_are_kept(whole: Any, first: Any) -> None:
+    part = sky.shard(whole, node=0, total_nodes=2)
+    assert type(part) is type(first)
+    assert EQUAL.get(type(part), lambda a, b: a == b)(part, first)
+    shuffled = sky.shard(whole, node=0, total_nodes=2, shuffle=True)
+    assert len(shuffled) == 3
+    assert type(shuffled) is (list if isinstance(whole, range) else type(whole))
+
+
+@pytest.mark.parametrize(
+    "collection",
+    [
+        da.arange(10, chunks=2),
+        db.from_sequence(range(10), npartitions=5),
+        dd.from_pandas(pd.DataFrame({"a": range(10)}), npartitions=5).a,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_collections_are_divided_by_partition(collection: Any) -> None:
+    """A node for which there is none has an empty collection."""
+    found = [list(part.compute(scheduler="sync")) for part in parts(collection, total=6)]
+    assert found == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], []]
+    assert sky.shard(collection, node=1, total_nodes=2, shuffle=True).npartitions == 2
+
+
+@pytest.mark.parametrize(
+    ("sequences", "options", "instead"),
+    [
+        (([1],), {}, "call it in a task, or give node= and total_nodes="),
+        (([1],), {"node": 2, "total_nodes": 2}, "0 <= node < total_nodes"),
+        (([1],), {"node": 0}, "both node= and total_nodes="),
+        (([1], [1, 2]), {"node": 0, "total_nodes": 2}, r"different lengths: \[1, 2\]"),
+        ((), {"node": 0, "total_nodes": 2}, "at least one sequence"),
+        (({1: 2},), {"node": 0, "total_nodes": 2}, "not a dict: make a list of it first"),
+        ((iter([1]),), {"node": 0, "total_nodes": 2}, "make a list of it first"),
+        ((np.array(3),), {"node": 0, "total_nodes": 2}, "make a list of it first"),
+    ],
+)
+def test_mistakes(sequences: Sequence[Any], options: dict[str, Any], instead: str) -> None:
+    with pytest.raises(sky.ConfigurationError, match=instead):
+        sky.shard(*sequences, **options)
+
+
+def where() -> tuple[sky.InstanceInfo, list[int], int]:
+    """Waits until all slots are taken, so that no two tasks have the same one."""
+    barrier = sky.barrier("all", 3)
+    barrier.wait(timeout=60)
+    info = sky.instance_info()
+    assert info is not None
+    barrier.wait(timeout=60)
+    return info, sky.shard(list(range(10))), os.getpid()
+
+
+@pytest.fixture(scope="module")
+def shared_client(executor: Literal["thread", "process"]) -> Iterator[Client]:
+    """A client of two workers: the first one has two slots, the second one has one."""
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster, Client(cluster) as client:
+        cluster.scale(1)
+        client.wait_for_workers(1)
+        (first,) = client.nthreads()
+        cluster.scale(2)
+        client.wait_for_workers(2)
+        sky.install(client, sky.Worker(concurrency=1, executor=executor))
+        sky.resize(client, 2, workers=[first])
+        yield client
+
+
+def test_every_slot_has_a_number(shared_client: Client, executor: str) -> None:
+    """Numbers are those of nodes in the order in which they joined, and of the slots in them."""
+    found = shared_client.gather([shared_client.submit(where, pure=False) for _ in range(3)])
+    infos = sorted((info for info, _, _ in found), key=lambda info: info.index)
+    assert [(i.node, i.slot, i.index, i.concurrency) for i in infos] == [
+        (0, 0, 0, 2),
+        (0, 1, 1, 2),
+        (1, 0, 2, 1),
+    ]
+    assert {(i.total_nodes, i.total, i.peers, i.head_host, i.host) for i in infos} == {
+        (2, 3, ("127.0.0.1", "127.0.0.1"), "127.0.0.1", "127.0.0.1")
+    }
+    assert [i.is_head for i in infos] == [True, True, False]
+    assert {tuple(part) for info, part, _ in found if info.node == 1} == {(1, 3, 5, 7, 9)}
+    assert len({pid for _, _, pid in found}) == (3 if executor == "process" else 2)
+    assert sky.instance_info() is None
+    assert set(shared_client.run(sky.instance_info).values()) == {None}
+
+
+def test_a_task_that_has_seceded_has_no_slot(shared_client: Client) -> None:
+    def outside() -> tuple[int | None, int | None]:
+        secede()
+        info = sky.instance_info()
+        assert info is not None
+        return info.slot, info.index
+
+    assert shared_client.submit(outside, pure=False).result(timeout=60) == (None, None)
+
+
+def test_a_coroutine_asks_in_a_thread(shared_client: Client) -> None:
+    """It has no slot; a worker's loop doesn't wait."""
+
+    async def ask() -> tuple[str, int | None]:
+        try:
+            sky.instance_info()
+        except sky.OperatorError as error:
+            info = await asyncio.to_thread(sky.instance_info)
+            assert info is not None
+            return str(error), info.slot
+        raise AssertionError("it waited")
+
+    future: Any = shared_client.submit(ask, pure=False)
+    message, slot = future.result(timeout=60)
+    assert "asyncio.to_thread" in message and slot is None
