@@ -428,6 +428,7 @@ def test_metrics_are_those_of_the_tasks_process(shared_client: Client) -> None:
     (metrics,) = shared_client.run(lambda dask_worker: dict(dask_worker.digests_total)).values()
     mine = {name[-2]: value for name, value in metrics.items() if name[2:3] == ("busy",)}
     assert mine["thread-cpu"] >= 0.29 and mine["thread-noncpu"] >= 0.19 and mine["mine"] == 3
+    assert type(mine["mine"]) is int  # as in plain Dask
 
 
 def test_the_profile_has_the_tasks_frames(shared_client: Client) -> None:

@@ -100,10 +100,14 @@ def run_task(
 
 
 def _report(metrics: list[tuple[Any, float, str]]) -> None:
-    # users' labels can be any hashable objects; only plain values are sent
-    plain = [(_plain(label), float(value), str(unit)) for label, value, unit in metrics]
+    # users' labels can be any hashable objects, and their values any numbers; only plain ones are sent
+    plain = [(_plain(label), _number(value), str(unit)) for label, value, unit in metrics]
     samples = _here.sampler.end() if _here.sampler is not None else None
     _here.link.report = (plain, samples, *_here.meter.end())
+
+
+def _number(value: Any) -> float:
+    return value if type(value) is int else float(value)
 
 
 def _plain(label: Any) -> Any:
