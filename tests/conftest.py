@@ -7,8 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 from distributed import Client, LocalCluster
+from hypothesis import HealthCheck, settings
 
 import skyward_dask as sky
+
+# an example has no time of its own: others use the machine too
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 EXECUTORS = ("thread", "process")
 

@@ -8,9 +8,9 @@ import signal
 from pathlib import Path
 
 from distributed import Client, Scheduler, Worker
-from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
+from tests.clusters import gen_cluster
 from tests.test_install import PROCESS, block
 
 
@@ -51,7 +51,7 @@ async def test_a_busy_slot_is_left_alone(c: Client, s: Scheduler, a: Worker) -> 
         os.mkfifo(fifo)
     future = c.submit(block, started, release, key="blocking")
     await asyncio.to_thread(Path(started).read_text)
-    found = await sky.check(c, timeout=1.0)
+    found = await sky.check(c, timeout=2.0)
     (problem,) = found.problems
     assert "blocking" in problem and sorted(map(bool, found.workers[a.address].slots.values())) == [
         False,
@@ -69,5 +69,5 @@ async def test_a_slot_that_hangs_is_named(c: Client, s: Scheduler, a: Worker) ->
     assert (await sky.check(c)).problems == ()
     (slot, _) = (await sky.statistics(c)).workers[a.address].slots
     os.kill(slot.pid, signal.SIGSTOP)
-    found = await sky.check(c, timeout=1.0)
+    found = await sky.check(c, timeout=2.0)
     assert found.workers[a.address].slots[slot.index] and len(found.problems) == 1

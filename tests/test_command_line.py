@@ -34,7 +34,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
     )
     process.terminate()
     process.communicate(timeout=60)
-    _, alive = psutil.wait_procs(family[1:], timeout=30)
+    _, alive = psutil.wait_procs(family[1:], timeout=60)
     assert not alive
 
 
@@ -100,7 +100,7 @@ def test_a_worker_ends_though_its_slots_are_busy(launch: Launch, address: str, n
         while sum(Event(f"running-{n}", client=client).is_set() for n in range(4)) < 2:
             pass
         worker.terminate()
-        worker.communicate(timeout=30)
+        worker.communicate(timeout=60)
         del futures
 
 
@@ -113,11 +113,16 @@ def test_a_lifetime_ends_though_a_slot_is_stuck(launch: Launch, address: str, tm
         Path(started).write_text(str(os.getpid()))
         pow(7, 10**9)
 
-    options = ["--executor", "process", "--concurrency", "2", "--lifetime", "3s"]
+    def end_its_lifetime(dask_worker: Any) -> None:
+        dask_worker.loop.add_callback(dask_worker.close_gracefully, reason="worker-lifetime-reached")
+
+    # one that counts from the start may be over before the task runs
+    options = ["--executor", "process", "--concurrency", "2", "--lifetime", "1h"]
     worker = launch(*DASK_WORKER, address, "--no-dashboard", *options)
     with Client(address) as client:
         future = client.submit(hold_the_gil)
         child = psutil.Process(int(Path(started).read_text()))
+        client.run(end_its_lifetime)
         worker.communicate(timeout=60)
         assert worker.returncode == 0 and not child.is_running()
         del future
@@ -322,6 +327,6 @@ def test_slots_end_with_a_killed_worker(launch: Launch, address: str) -> None:
         children = psutil.Process(worker.pid).children(recursive=True)
         busy = client.submit(pow, 7, 10**8)
         worker.kill()
-        _, alive = psutil.wait_procs(children, timeout=10)
+        _, alive = psutil.wait_procs(children, timeout=60)
         assert children and not alive
         del busy

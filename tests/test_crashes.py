@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from distributed import Client, secede, wait
+from distributed import Client, Future, secede, wait
 
 import skyward_dask as sky
 from tests.sizes import size, sized
@@ -124,10 +124,13 @@ def test_blame_is_exact(shared_client: Client) -> None:
     """Short tasks and random kills: each crash is one of these kills, and the rest is right."""
     kills = size(20, 150)
     (address,) = shared_client.nthreads()
-    futures = shared_client.map(lambda x: -x, range(size(1000, 10_000)), pure=False)
+    futures: list[Future[int]] = []
     killed: set[int] = set()
     chance = random.Random(2)
-    while not all(future.done() for future in futures) and len(killed) < kills:
+    while len(killed) < kills:
+        if all(future.done() for future in futures):
+            more = range(len(futures), len(futures) + size(1000, 10_000))
+            futures += shared_client.map(lambda x: -x, more, pure=False)
         slots = sky.statistics(shared_client).workers[address].slots
         victim = chance.choice(slots)
         if victim.pid is not None and victim.state in ("idle", "busy") and victim.pid not in killed:
@@ -138,5 +141,4 @@ def test_blame_is_exact(shared_client: Client) -> None:
     assert all(isinstance(error, sky.SlotCrashed) for error in crashes)
     pids = [error.pid for error in crashes]
     assert len(pids) == len(set(pids)) and set(pids) <= killed
-    assert len(killed) == kills
     assert all(f.result() == -n for n, f in enumerate(futures) if f.status == "finished")

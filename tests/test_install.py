@@ -14,10 +14,11 @@ from typing import Any
 import dask
 import pytest
 from distributed import Client, LocalCluster, Nanny, Scheduler, Security, Worker, get_client
-from distributed.utils_test import captured_logger, gen_cluster
+from distributed.utils_test import captured_logger
 
 import skyward_dask as sky
 from skyward_dask.extension.worker.node import Node
+from tests.clusters import PATIENCE, gen_cluster
 from tests.sizes import size, sized
 
 PROCESS = sky.Worker(concurrency=2, executor="process")
@@ -233,7 +234,7 @@ async def test_a_worker_closes_while_old_slots_are_busy(c: Client, s: Scheduler,
 
 
 @sized
-@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)], timeout=size(110, 800))
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)], timeout=size(PATIENCE, 800))
 async def test_submit_drop_and_submit_again(c: Client, s: Scheduler, a: Worker) -> None:
     """A body never runs in the worker, whatever path its key has taken."""
     await sky.install(c, PROCESS)
@@ -372,7 +373,7 @@ async def test_limits_warn_where_one_cannot_wait(c: Client, s: Scheduler, a: Wor
     assert len(caught) == 1
 
 
-@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], timeout=60)
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
 async def test_the_cpu_of_slots_is_their_workers(c: Client, s: Scheduler, a: Worker) -> None:
     """In its monitor, and so on the dashboard and in its metrics."""
     await sky.install(c, sky.Worker(concurrency=1, executor="process"))

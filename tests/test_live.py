@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from distributed import Client, Event, Nanny, Scheduler, Worker
-from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
 from skyward_dask.extension.worker.node import Node
+from tests.clusters import PATIENCE, gen_cluster
 from tests.sizes import size, sized
 from tests.test_install import PROCESS, block, books
 
@@ -100,7 +100,7 @@ async def test_a_nanny_brings_back_what_the_cluster_was_last_told(c: Client, s: 
 
 @sized
 @pytest.mark.slow
-@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)] * 2, timeout=size(110, 800))
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 2)] * 2, timeout=size(PATIENCE, 800))
 async def test_changes_at_random_under_load(c: Client, s: Scheduler, a: Worker, b: Worker) -> None:
     """Every result is right, no task is outside its place, the sums of the scheduler are exact."""
     chance = random.Random(4)

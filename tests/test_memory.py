@@ -14,13 +14,13 @@ import psutil
 import pytest
 from dask.sizeof import sizeof
 from distributed import Client, LocalCluster, Worker, wait
-from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
 from skyward_dask.extension.parcel import SEAL_FROM, Parcel
 from skyward_dask.extension.worker.node import Node
 from skyward_dask.slots.memory import segments
 from skyward_dask.slots.own_memory import own_memory
+from tests.clusters import gen_cluster
 
 MIB = 1 << 20
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from distributed import Client, Scheduler, Worker
-from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
 from skyward_dask.extension.batching import INTERVAL
+from tests.clusters import gen_cluster
 
 
 def intervals(s: Scheduler, a: Worker) -> tuple[float, float]:

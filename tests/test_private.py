@@ -12,11 +12,11 @@ from distributed import Actor, Client, Future, Scheduler, Worker, get_worker, th
 from distributed.core import Status
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin
 from distributed.spill import SpillBuffer
-from distributed.utils_test import gen_cluster
 
 from skyward_dask.extension import private
 from skyward_dask.extension.child.secede import ChildExecutor
 from skyward_dask.extension.patches import Patches
+from tests.clusters import gen_cluster
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import dask
 import psutil
 import pytest
-from distributed import Client, get_worker
+from distributed import Client
 from distributed.diagnostics.plugin import WorkerPlugin
 
 import skyward_dask as sky
@@ -66,18 +67,24 @@ def test_what_run_and_plugins_change_is_seen(shared_client: Client) -> None:
     assert run(shared_client, lambda: os.environ.get("SET_BY_RUN")) == "2"
 
 
-def test_nothing_changed_nothing_is_replaced(shared_client: Client, executor: str) -> None:
+def test_nothing_changed_nothing_is_replaced(shared_client: Client, executor: str, tmp_path: Path) -> None:
     """What tasks keep in their slots is lost only when it must be."""
     if executor == "thread":
         pytest.skip("threads are not replaced")
 
-    def mark() -> int:
-        get_worker().marked = True
+    def meet(folder: Path, me: int) -> int:
+        (folder / str(me)).touch()
+        while not (folder / str(1 - me)).exists():
+            time.sleep(0.01)
         return os.getpid()
 
-    pids = set(shared_client.gather(shared_client.map(lambda _: mark(), range(20), pure=False)))
-    shared_client.run(os.getpid)
-    assert set(shared_client.gather(shared_client.map(lambda _: mark(), range(20), pure=False))) <= pids
+    pids = []
+    for name in ("before", "after"):
+        (folder := tmp_path / name).mkdir()
+        futures = [shared_client.submit(meet, folder, me, pure=False) for me in range(2)]
+        pids.append(set(shared_client.gather(futures)))
+        shared_client.run(os.getpid)
+    assert pids[0] == pids[1]
 
 
 def test_the_workers_directory_may_be_gone(shared_client: Client, executor: str, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from distributed import Client, Scheduler, Worker, secede
-from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
+from tests.clusters import gen_cluster
 from tests.test_install import PROCESS, block
 
 
@@ -131,7 +131,7 @@ def crash() -> None:
     os._exit(1)
 
 
-@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], timeout=60)
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
 async def test_prefixes_of_process_slots(c: Client, s: Scheduler, a: Worker) -> None:
     """CPU and peak agree with what a task measures itself; one that comes next isn't charged for it."""
     await sky.install(c, sky.Worker(concurrency=1, executor="process"))

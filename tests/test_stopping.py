@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,10 @@ MIB = 2**20
 
 
 @pytest.fixture(scope="module")
-def executor() -> str:
-    return "process"
+def executor() -> Iterator[str]:
+    """What ends here when it is interrupted has all the time that it needs."""
+    with dask.config.set({"skyward.worker.grace": "60s"}):
+        yield "process"
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def hear(started: str) -> int:
 def gone(pid: int) -> None:
     """Wait for the end of a process that isn't ours to reap."""
     with suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).wait(timeout=30)
+        psutil.Process(pid).wait(timeout=60)
 
 
 def kills(client: Client) -> int:
@@ -323,7 +325,7 @@ def test_the_memory_of_slots_counts_as_the_workers(
 
     future = shared_client.submit(hold, started)
     hear(started)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while next(iter(shared_client.run(measure).values())) < 300 * MIB:
         assert time.monotonic() < deadline
     future.cancel()

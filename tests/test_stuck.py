@@ -44,7 +44,7 @@ def hear(started: str) -> int:
 def gone(pid: int) -> None:
     """Wait for the end of a process that isn't ours to reap."""
     with suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).wait(timeout=30)
+        psutil.Process(pid).wait(timeout=60)
 
 
 @pytest.fixture

@@ -137,9 +137,8 @@ def test_a_performance_report(shared_client: Client, tmp_path: Path) -> None:
         return shared_client.profile(key="seen_in_a_report")["count"]
 
     with performance_report(tmp_path / "report.html"):
-        shared_client.submit(seen_in_a_report, pure=False).result(timeout=PATIENCE)
-        while not profiled():
-            pass  # Dask shows nothing before its first cycle is over
+        while not profiled():  # Dask shows nothing before its first cycle is over
+            shared_client.submit(seen_in_a_report, pure=False).result(timeout=PATIENCE)
     assert "seen_in_a_report" in (tmp_path / "report.html").read_text()
 
 

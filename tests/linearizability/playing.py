@@ -15,7 +15,7 @@ from tests.linearizability.journal import Journal
 #: Seconds that a call waits for an item or for the lock: as long as some operations of others.
 _A_MOMENT = 0.05
 #: Seconds for what must come, and comes at once.
-_LONG = 5.0
+_LONG = 60.0
 
 
 @dataclass

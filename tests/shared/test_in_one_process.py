@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from distributed import Client, LocalCluster, Worker
 from distributed.comm import connect
-from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
 from skyward_dask.extension.collections.call_messages import Request, pickled, read, written
@@ -18,6 +17,7 @@ from skyward_dask.extension.collections.directory_messages import Gone
 from skyward_dask.extension.collections.worker_collections import WorkerCollections
 from skyward_dask.shared.asks import Ask, Spec
 from skyward_dask.shared.events import Caller, Moved
+from tests.clusters import gen_cluster
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
@@ -65,7 +65,7 @@ def test_a_client_that_closes_meanwhile() -> None:
             while not sky.collections(client)["q"].waiting:
                 pass
         with pytest.raises(sky.SkywardError):  # which one depends on what is faster: the word, or the end
-            waiter.result(timeout=30)
+            waiter.result(timeout=60)
         with pytest.raises(sky.ConfigurationError, match="closed"):
             q.get()
 
@@ -95,7 +95,7 @@ async def test_a_client_that_connects_again(c: Any, s: Any, a: Any, b: Any) -> N
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
 async def test_after_the_end_of_the_scheduler(c: Any, s: Any, a: Any) -> None:
     """Who waits, who comes while the client hopes for it, and who comes later gets an error of ours."""
-    async with Client(s.address, asynchronous=True, set_as_default=False, timeout=1) as other:
+    async with Client(s.address, asynchronous=True, set_as_default=False, timeout=3) as other:
         q, d, lock = (make("x-" + make.__name__, client=other) for make in (sky.queue, sky.dict, sky.lock))
         await lock.acquire_async()
         assert await q.empty_async() and not await d.len_async()
@@ -193,7 +193,7 @@ async def test_last_words_that_come_after_the_end(c: Any, s: Any, a: Any) -> Non
         assert held is not None and held.worker == successor.address and held.task == holding.key
         await sky.queue("go").put_async(None)
         await holding
-    assert await lock.acquire_async(timeout=5) and await q.get_async(timeout=5) == "item"
+    assert await lock.acquire_async(timeout=60) and await q.get_async(timeout=60) == "item"
     assert await d.get_or_compute_async("k", lambda: 1) == 1
     assert await barrier.n_waiting_async() == 0 and await counter.value_async() == 0
 
@@ -215,7 +215,7 @@ async def test_what_runs_in_a_tasks_context_is_the_task(c: Any, s: Any, a: Any) 
     future = c.submit(hold, "l", pure=False)
     assert await future == [future.key] * 3
     for n in range(3):
-        assert await sky.lock(f"l-{n}").acquire_async(timeout=5)
+        assert await sky.lock(f"l-{n}").acquire_async(timeout=60)
 
 
 def test_compute_opens_collections() -> None:

@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 from distributed import Client, LocalCluster, Scheduler, Worker
-from distributed.utils_test import gen_cluster
 
 import skyward_dask as sky
+from tests.clusters import gen_cluster
 
 #: Dask looks every two seconds otherwise whether all has moved.
 QUICK = {"distributed.scheduler.active-memory-manager.interval": "50 ms"}

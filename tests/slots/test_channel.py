@@ -18,7 +18,7 @@ from skyward_dask.slots.loop_channel import LoopChannel
 
 
 @given(st.lists(st.lists(st.integers(0, 200_000), max_size=4), min_size=1, max_size=6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_frames_arrive_whole_and_in_order(shapes: list[list[int]]) -> None:
     """Whatever the sizes of their parts, also those that don't fit one read."""
     left, right = socket.socketpair()

@@ -56,7 +56,7 @@ def resident(pool: SlotPool) -> int:
 
 def wait_for_resident(pool: SlotPool, least: int, most: int) -> None:
     """Memory goes back when nobody has taken any for a second, in the housekeeper's time."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not least <= resident(pool) <= most:
         assert time.monotonic() < deadline, f"{resident(pool):,} bytes are left"
         time.sleep(0.02)

@@ -28,6 +28,11 @@ LARGE = b"x" * (8 << 20)
 needs_fork = pytest.mark.skipif(not available(Feature.FORK), reason="children are started by exec here")
 
 
+def until_all_idle(pool: SlotPool) -> None:
+    while {slot.state for slot in pool.snapshots()} != {"idle"}:
+        time.sleep(0.001)
+
+
 def ask_and_be_stopped() -> int:
     """Ask the worker for something, and be stopped before the answer comes."""
     from tests.slots import backend
@@ -102,7 +107,7 @@ def test_a_child_that_is_stopped_while_it_starts(tmp_path: Path, monkeypatch: py
     (tmp_path / "stops.py").write_text(_STOPS)
     flag = tmp_path / "stops.py.flag"
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("skyward_dask.slots.templates.PATIENCE", 1.0)
+    monkeypatch.setattr("skyward_dask.slots.templates.PATIENCE", 2.0)
     failed = threading.Event()
     with SlotPool(
         2,
@@ -111,6 +116,7 @@ def test_a_child_that_is_stopped_while_it_starts(tmp_path: Path, monkeypatch: py
         on_event=lambda event, *_: event == "failed-start" and failed.set(),
     ) as pool:
         pid = pool.submit(os.getpid).result()
+        until_all_idle(pool)
         flag.touch()
         os.kill(pid, signal.SIGKILL)
         child = stopped_child()
@@ -129,7 +135,7 @@ def say_and_wait(name: str) -> None:
 
 def test_a_stopped_template_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it has a death to report and a child to start, the other slot's time-outs hold."""
-    monkeypatch.setattr("skyward_dask.slots.templates.PATIENCE", 2.0)
+    monkeypatch.setattr("skyward_dask.slots.templates.PATIENCE", 4.0)
     said = tmp_path / "said"
     os.mkfifo(said)
     was_stopped: list[bool] = []
@@ -140,6 +146,7 @@ def test_a_stopped_template_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.
 
     with SlotPool(2, on_event=hear) as pool:
         template = pool.submit(os.getppid).result()
+        until_all_idle(pool)
         repeated = pool.submit(say_and_wait, str(said))
         pid = int(said.read_text())
         os.kill(template, signal.SIGSTOP)
@@ -160,8 +167,8 @@ def test_a_start_that_hangs_fails(where: str, tmp_path: Path, monkeypatch: pytes
     """After its time, and says so; none of its calls waits for ever."""
     (tmp_path / "hangs.py").write_text("import time; time.sleep(1000)")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("skyward_dask.slots.templates.PATIENCE", 0.1)
-    monkeypatch.setattr("skyward_dask.slots.templates.START_LIMIT", 1.0)
+    monkeypatch.setattr("skyward_dask.slots.templates.PATIENCE", 1.0)
+    monkeypatch.setattr("skyward_dask.slots.templates.START_LIMIT", 3.0)
     options: dict[str, Any] = {"initializer": hang} if where == "initializer" else {"pre_import": ("hangs",)}
-    with SlotPool(1, **options) as pool, pytest.raises(SlotStartFailed, match=r"1 s.*hang"):
+    with SlotPool(1, **options) as pool, pytest.raises(SlotStartFailed, match=r"3 s.*hang"):
         pool.run(Request("k", pow, (2, 3)))

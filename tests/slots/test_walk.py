@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyward_dask.errors import SlotCrashed
@@ -99,7 +99,7 @@ class Walk:
     st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 100)), max_size=40),
     st.sampled_from([None, 1, 3]),
 )
-@settings(max_examples=size(12, 300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=size(12, 300))
 def test_each_call_ends_once_whatever_happens(steps: list[tuple[str, int]], max_tasks: int | None) -> None:
     """With its own value, or with what was done to it; then the pool works as ever."""
     with SlotPool(2, max_tasks=max_tasks, grace=0.1) as pool:
