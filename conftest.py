@@ -17,6 +17,9 @@ import pytest
 
 pytest_plugins = ["tests.last_resort"]
 
+# Dask, which reads it when it is imported, gives up a worker that its nanny hasn't brought back after 15 s.
+os.environ.setdefault("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "1h")
+
 #: Fixtures that live as long as a module: then the module is judged, not each of its tests.
 SHARED = {"shared_client", "shared_pool", "shared_runs", "module_compute"}
 #: Threads that distributed and tornado keep for the life of the process.
@@ -30,7 +33,7 @@ _KEPT_THREADS = (
     "IO loop",
 )
 #: Seconds that what is ending may take to be gone, on a loaded machine.
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)

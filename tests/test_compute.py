@@ -149,6 +149,10 @@ def test_operators_wait_on_any_loop_but_their_own(module_compute: sky.Compute) -
         assert value == 42 and "await asyncio.wrap_future(f(x) > compute)" in refusal
 
 
+#: Half-made clients once held the interpreter's end up, for twice as long.
+LONG_CONNECTING = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1h"}
+
+
 def run(tmp_path: Path, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a script, whose warnings are errors; all that it prints is in `stdout`."""
     path = tmp_path / "script.py"
@@ -158,9 +162,9 @@ def run(tmp_path: Path, script: str, **environment: str) -> subprocess.Completed
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=50,  # seconds: half-made clients once held the interpreter's end up for 60
+        timeout=200,
         check=False,
-        env=os.environ | environment,
+        env=os.environ | LONG_CONNECTING | environment,
     )
 
 

@@ -232,7 +232,7 @@ def test_what_would_end_the_worker_is_the_tasks_error(shared_client: Client, bal
         client.submit(take_on_the_loop, many, workers=[here], pure=False),
     ):
         with pytest.raises(sky.SerializationError, match="not me"):
-            future.result(timeout=60)
+            future.result(timeout=200)
     assert client.submit(len, many, workers=[here], pure=False).result() == 200_001
     assert client.run(os.getpid) == pids
 

@@ -77,7 +77,7 @@ def test_the_readme_can_be_pasted_and_run(tmp_path: Path) -> None:
     (block, *_) = blocks(README, "python")
     (tmp_path / "pasted.py").write_text(block)
     command = [sys.executable, str(tmp_path / "pasted.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
     assert done.stdout.strip() == block.rpartition("  # ")[2].strip()
 
 

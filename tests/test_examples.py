@@ -50,7 +50,7 @@ def run(*arguments: str) -> Run:
         [sys.executable, *arguments],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )

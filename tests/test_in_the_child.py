@@ -44,7 +44,7 @@ from distributed.metrics import context_meter
 import skyward_dask as sky
 
 #: Seconds that a test waits for something that takes well under one; generous for a loaded machine.
-PATIENCE = 60
+PATIENCE = 200
 
 
 def increment(x: int) -> int:

@@ -151,7 +151,7 @@ def test_an_adaptive_compute() -> None:
 
         def meet(me: int) -> int:
             Event(f"here-{me}").set()
-            assert Event(f"here-{1 - me}").wait(timeout=60)
+            assert Event(f"here-{1 - me}").wait(timeout=200)
             return os.getppid()
 
         assert len(set(client.gather(client.map(meet, range(2), pure=False)))) == 2

@@ -14,7 +14,7 @@ NOTEBOOK = Path(__file__).parents[1] / "examples" / "notebook.ipynb"
 EXECUTE = """
 import sys, nbclient, nbformat
 notebook = nbformat.read(sys.argv[1], as_version=4)
-nbclient.NotebookClient(notebook, timeout=100, kernel_name="python3").execute()
+nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
 nbformat.write(notebook, sys.argv[2])
 """
 
@@ -24,7 +24,7 @@ def test_the_notebook_runs_in_a_real_kernel(tmp_path: Path) -> None:
     """A kernel runs an event loop in its main thread, which isn't the client's."""
     executed = tmp_path / "executed.ipynb"
     command = [sys.executable, "-c", EXECUTE, str(NOTEBOOK), str(executed)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert shown(executed) == shown(NOTEBOOK)
 

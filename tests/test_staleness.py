@@ -16,7 +16,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 import skyward_dask as sky
 
-PATIENCE = 60
+PATIENCE = 200
 
 
 def run(client: Client, function: Any, *args: Any) -> Any:

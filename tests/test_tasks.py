@@ -144,7 +144,7 @@ def test_what_is_no_exception_is_an_error(shared_client: Client, call: Any, erro
     """Whoever waits for the result gets one; the slot runs on."""
     future = shared_client.submit(call, error, pure=False)
     with pytest.raises(sky.SkywardError, match=r"'odd'.*not an Exception") as caught:
-        future.result(timeout=60)
+        future.result(timeout=200)
     assert type(caught.value.__cause__) is type(error)
     assert shared_client.submit(abs, -1, pure=False).result() == 1
 
@@ -156,7 +156,7 @@ def test_what_would_end_a_worker_is_an_error(shared_client: Client, kind: type[B
     for make in (kind, lambda: BaseExceptionGroup("several", [kind()])):
         future = shared_client.submit(lambda make: fail(make()), make, pure=False)
         with pytest.raises(sky.SkywardError, match=r"not an Exception|ended with exit code"):
-            future.result(timeout=60)
+            future.result(timeout=200)
     assert worker_pid(shared_client) == pid
 
 
@@ -165,19 +165,19 @@ def test_recursion_without_end(shared_client: Client, call: Any) -> None:
     """Arrives, with the frames at both ends."""
     future = shared_client.submit(call, pure=False)
     with pytest.raises(RecursionError):
-        future.result(timeout=60)
+        future.result(timeout=200)
     assert 10 < len(traceback.extract_tb(future.traceback())) < 100
 
 
 def test_long_chains_and_groups(shared_client: Client) -> None:
     """Arrive, with what came first and what came last; members as themselves."""
-    error = shared_client.submit(chain).exception(timeout=60)
+    error = shared_client.submit(chain).exception(timeout=200)
     links = [error]
     while links[-1].__cause__ is not None:
         links.append(links[-1].__cause__)
     assert isinstance(error, KeyError) and links[1].args == (999,) and links[-1].args == (0,)
     assert any("left out" in note for link in links for note in getattr(link, "__notes__", ()))
-    several = shared_client.submit(group).exception(timeout=60)
+    several = shared_client.submit(group).exception(timeout=200)
     assert isinstance(several, ExceptionGroup) and several.exceptions[0].number == 5
     assert isinstance(several.exceptions[1].exceptions[0], KeyError)
 

@@ -27,7 +27,7 @@ from distributed import (
 import skyward_dask as sky
 
 #: Seconds that a test waits for something that takes well under one; generous for a loaded machine.
-PATIENCE = 60
+PATIENCE = 200
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,8 @@ _QUIET = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
 #: What a slot's process, or the template that it was forked from, has on its command line.
 _OURS = ("skyward_dask.slots.child.template", "skyward_dask.slots.child.process")
 #: Seconds for a command to end, and for what is left of it to go.
-_PATIENCE = 60.0
-_LAST_PATIENCE = 10.0
+_PATIENCE = 200.0
+_LAST_PATIENCE = 60.0
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ import skyward_dask as sky
 from tests.chaos.farm import SLOTS, WORKERS, Farm, children, describe, is_ours
 
 #: Seconds for slots, templates and workers to be replaced, and for what was killed to go.
-_PATIENCE = 60.0
+_PATIENCE = 200.0
 #: Seconds between two looks.
 _LOOK = 0.1
 

@@ -28,7 +28,7 @@ from tests.chaos.vandal import Vandal
 #: Tasks that are under way at once: three for each slot.
 _OPEN = 12
 #: Seconds after the last deed in which each task must have its outcome.
-_DRAIN = 90.0
+_DRAIN = 200.0
 
 
 @dataclass(frozen=True, slots=True)

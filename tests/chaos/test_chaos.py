@@ -11,7 +11,7 @@ from tests.chaos.run import Settings, run
 pytestmark = [pytest.mark.slow, pytest.mark.crash]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("nannies", [True, False])
 def test_each_task_gets_its_due(nannies: bool, tmp_path: Path) -> None:
     """Its value, or the error for what was done to it; then the cluster is as it was, and closes."""

@@ -37,11 +37,11 @@ def test_an_item_on_its_way_to_a_killed_slot(shared_client: Client, executor: st
     assert q.empty()
     for item in range(8):
         future = shared_client.submit(report_and_get, name, pure=False)
-        pid = pids.get(timeout=60)
+        pid = pids.get(timeout=200)
         wait_for_a_waiter(shared_client, name)
         os.kill(pid, signal.SIGKILL)
         q.put(item)
-        assert q.get(timeout=60) == item
+        assert q.get(timeout=200) == item
         with pytest.raises(sky.SlotCrashed):
             future.result()
     pids.destroy()
@@ -68,7 +68,7 @@ def test_an_item_on_its_way_to_a_killed_client(shared_client: Client, name: str)
         wait_for_a_waiter(shared_client, name)
         other.kill()
         q.put("item")
-        assert q.get(timeout=60) == "item"
+        assert q.get(timeout=200) == "item"
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_an_item_on_its_way_to_a_killed_worker(client: Client, name: str) -> Non
     wait_for_a_waiter(client, name)
     os.kill(pids[other], signal.SIGKILL)
     q.put("item")
-    assert q.get(timeout=60) == "item"
+    assert q.get(timeout=200) == "item"
     future.cancel()
 
 

@@ -65,7 +65,7 @@ def test_a_client_that_closes_meanwhile() -> None:
             while not sky.collections(client)["q"].waiting:
                 pass
         with pytest.raises(sky.SkywardError):  # which one depends on what is faster: the word, or the end
-            waiter.result(timeout=60)
+            waiter.result(timeout=200)
         with pytest.raises(sky.ConfigurationError, match="closed"):
             q.get()
 
@@ -193,7 +193,7 @@ async def test_last_words_that_come_after_the_end(c: Any, s: Any, a: Any) -> Non
         assert held is not None and held.worker == successor.address and held.task == holding.key
         await sky.queue("go").put_async(None)
         await holding
-    assert await lock.acquire_async(timeout=60) and await q.get_async(timeout=60) == "item"
+    assert await lock.acquire_async(timeout=200) and await q.get_async(timeout=200) == "item"
     assert await d.get_or_compute_async("k", lambda: 1) == 1
     assert await barrier.n_waiting_async() == 0 and await counter.value_async() == 0
 
@@ -215,7 +215,7 @@ async def test_what_runs_in_a_tasks_context_is_the_task(c: Any, s: Any, a: Any) 
     future = c.submit(hold, "l", pure=False)
     assert await future == [future.key] * 3
     for n in range(3):
-        assert await sky.lock(f"l-{n}").acquire_async(timeout=60)
+        assert await sky.lock(f"l-{n}").acquire_async(timeout=200)
 
 
 def test_compute_opens_collections() -> None:

@@ -16,7 +16,7 @@ from skyward_dask.shared.home import Home
 from tests.shared.large import filled, read
 
 #: Seconds for what takes one or two when the machine does nothing else.
-_PATIENCE = 100.0
+_PATIENCE = 200.0
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ def test_pages_go_back_when_they_are_free(pages: Segments) -> None:
     kept = arrays[3].view(arrays[3].start, MIB)
     for n in (5, 0, 7, 1, 6, 2, 4, 3):
         arrays[n] = None  # type: ignore[call-overload]
-    deadline = time.monotonic() + 60  # the housekeeper may be about to take one back
+    deadline = time.monotonic() + 200  # the housekeeper may be about to take one back
     while pages.resident() != MIB and time.monotonic() < deadline:
         pages.trim()
     assert pages.resident() == MIB

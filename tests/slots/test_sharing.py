@@ -56,7 +56,7 @@ def resident(pool: SlotPool) -> int:
 
 def wait_for_resident(pool: SlotPool, least: int, most: int) -> None:
     """Memory goes back when nobody has taken any for a second, in the housekeeper's time."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not least <= resident(pool) <= most:
         assert time.monotonic() < deadline, f"{resident(pool):,} bytes are left"
         time.sleep(0.02)
@@ -368,7 +368,7 @@ print("fine")
 def test_a_full_control_group_is_an_error_of_that_task(full_group: Path) -> None:
     """The kernel, which kills where memory can't be had, isn't asked for it."""
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(full_group)], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", FULL, str(full_group)], capture_output=True, text=True, timeout=200
     )
     assert done.stdout.strip() == "fine", f"{done.returncode} {done.stderr}"
 
@@ -426,5 +426,5 @@ print("fine")
 @pytest.mark.slow
 def test_a_hundred_thousand_live_arrays_under_256_descriptors() -> None:
     """Few segments, so few descriptors and few mappings."""
-    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, timeout=200)
     assert done.stdout.strip() == "fine", done.stderr

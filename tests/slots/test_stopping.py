@@ -521,7 +521,7 @@ def test_a_template_that_is_harmed_while_it_prepares_is_replaced(
     (tmp_path / "harmed.py").write_text(_HARMED.format(number=int(number)))
     monkeypatch.syspath_prepend(tmp_path)
     with SlotPool(1, pre_import=("harmed",)) as pool:
-        assert pool.submit(pow, 2, 3).result(timeout=60) == 8
+        assert pool.submit(pow, 2, 3).result(timeout=200) == 8
 
 
 # --- what tasks start --------------------------------------------------------------------------------------
@@ -567,7 +567,7 @@ def _started(folder: Path) -> list[int]:
 
 def _gone(pids: list[int]) -> bool:
     """Whether all that the task had started goes, by itself: waited for, since others do the killing."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while (left := [pid for pid in pids if _lives(pid)]) and time.monotonic() < deadline:
         time.sleep(0.01)
     return len(pids) == 5 and not left
