@@ -12,9 +12,12 @@ from skyward_dask.slots.status_page import Page
 #: Seconds that a child's listener has to get the GIL, so that it can write the stacks: on a busy machine that
 #: may take a while, but if the task releases the GIL, the listener gets it in time.
 _PATIENCE = 2.0
-#: Seconds for faulthandler to write stacks from a signal handler: that takes a millisecond.
-_SIGNAL_PATIENCE = 0.2
-#: Seconds between two checks whether it has; if it writes nothing for that long, what it wrote is complete.
+#: Seconds for faulthandler to write stacks from a signal handler: that takes a millisecond, when the process has
+#: its turn.
+_SIGNAL_PATIENCE = 0.5
+#: Seconds without another word after which what it wrote is complete: it may have lost its turn in between.
+_SILENCE = 0.03
+#: Seconds between two checks.
 _PAUSE = 0.005
 #: What faulthandler writes about the child's own thread, which is of no interest to a task's user.
 _LISTENER = " in _listen\n"
@@ -63,25 +66,24 @@ class Stacks:
     async def _look_by_signal(self) -> str:
         if self._closed or not self._page.listener:
             return ""
-        since = at = self._page.written()
+        since = self.told = self._page.written()
         self._signal_listener()
-
-        def is_told() -> bool:
-            nonlocal at
-            before, at = at, self._page.written()
-            return at == before and at > since
-
-        told = await self._until(is_told, _SIGNAL_PATIENCE)
-        self.told = at
-        return self._page.stack(since) if told else ""
+        await self._until(lambda: self._page.written() > since, _SIGNAL_PATIENCE)
+        while not self._closed and self._page.written() > self.told:
+            self.told = self._page.written()
+            await asyncio.sleep(_SILENCE)
+        return "" if self._closed else self._page.stack(since)
 
     async def _until(self, condition: Callable[[], bool], patience: float) -> bool:
         """Whether a condition becomes true in time, while the child is alive."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
-        while not self._closed and loop.time() < deadline:
+        while not self._closed:
+            is_late = loop.time() >= deadline  # perhaps because the loop was held up: so look once more
             if condition():
                 return True
+            if is_late:
+                break
             await asyncio.sleep(_PAUSE)
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import mmap
@@ -392,13 +393,23 @@ def poll_in_c(started: str, release: str, holds_the_gil: bool) -> tuple[int, int
 
 
 @pytest.mark.parametrize("holds_the_gil", [False, True])
-def test_a_look_is_not_felt(pool: SlotPool, started: str, tmp_path: Path, holds_the_gil: bool) -> None:
-    """By a call that waits in C code, which no signal of ours interrupts."""
+def test_a_look_is_not_felt(
+    pool: SlotPool, started: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holds_the_gil: bool
+) -> None:
+    """By a call that waits in C code, which no signal of ours interrupts; though the loop is held up then."""
     os.mkfifo(release := str(tmp_path / "release"))
     run = Run(Request("waits", poll_in_c, (started, release, holds_the_gil)))
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(pool.carry_out, run)
         hear(started)
+        assert run.child is not None
+        stacks, give_signal = run.child.stacks, run.child.stacks._signal_listener
+
+        def give_signal_and_hold_up() -> None:
+            give_signal()
+            asyncio.get_running_loop().call_soon(time.sleep, 0.7)
+
+        monkeypatch.setattr(stacks, "_signal_listener", give_signal_and_hold_up)
         stack = pool.stack(run)
         Path(release).write_text("go on")
         assert future.result() == (1, 0) and "in poll_in_c" in stack
