@@ -179,7 +179,8 @@ if __name__ == "__main__":
     with sky.Compute(worker=sky.Worker(concurrency=1, executor="process")) as compute:
         print((move(Point(1)) >> compute).x)
 """
-    assert run(tmp_path, script).stdout == "2\n"
+    # then a nanny may warn of a worker that takes four seconds to end
+    assert run(tmp_path, script).stdout.splitlines()[0] == "2"
 
 
 def test_a_script_that_closes_nothing_ends_silently(tmp_path: Path) -> None:

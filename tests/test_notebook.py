@@ -14,7 +14,7 @@ NOTEBOOK = Path(__file__).parents[1] / "examples" / "notebook.ipynb"
 EXECUTE = """
 import sys, nbclient, nbformat
 notebook = nbformat.read(sys.argv[1], as_version=4)
-nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
+nbclient.NotebookClient(notebook, timeout=200, startup_timeout=200, kernel_name="python3").execute()
 nbformat.write(notebook, sys.argv[2])
 """
 

@@ -20,7 +20,7 @@ _PACE = 0.7
 #: Seconds for which a process stays stopped.
 _STOPPED = (0.1, 3.0)
 #: Seconds from the first deed to a template in which its worker, on a loaded machine, has replaced it.
-_MOURNING = 10.0
+_MOURNING = 30.0
 
 
 class Vandal:
