@@ -7,16 +7,14 @@ from collections.abc import Callable
 
 from skyward_dask.slots.framing import Frame, Kind
 from skyward_dask.slots.loop_channel import LoopChannel, do_nothing
-from skyward_dask.slots.status_page import Page
+from skyward_dask.slots.status_page import SILENCE, Page
 
 #: Seconds that a child's listener has to get the GIL, so that it can write the stacks: on a busy machine that
 #: may take a while, but if the task releases the GIL, the listener gets it in time.
 _PATIENCE = 2.0
-#: Seconds for faulthandler to write stacks from a signal handler: that takes a millisecond, when the process has
-#: its turn.
+#: Seconds for faulthandler to write stacks from a signal handler: that takes a millisecond, when the process
+#: has its turn.
 _SIGNAL_PATIENCE = 0.5
-#: Seconds without another word after which what it wrote is complete: it may have lost its turn in between.
-_SILENCE = 0.03
 #: Seconds between two checks.
 _PAUSE = 0.005
 #: What faulthandler writes about the child's own thread, which is of no interest to a task's user.
@@ -71,7 +69,7 @@ class Stacks:
         await self._until(lambda: self._page.written() > since, _SIGNAL_PATIENCE)
         while not self._closed and self._page.written() > self.told:
             self.told = self._page.written()
-            await asyncio.sleep(_SILENCE)
+            await asyncio.sleep(SILENCE)
         return "" if self._closed else self._page.stack(since)
 
     async def _until(self, condition: Callable[[], bool], patience: float) -> bool:

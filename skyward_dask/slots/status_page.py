@@ -33,6 +33,9 @@ _BEGUN, _STOP, _CALLED, _ENDED, _LISTENER, _LOOK, _LOOK_BEGIN, _LOOK_END, _WATCH
 _LIMITED, _CONDEMNED = 128, 192
 #: The most bytes of stacks that are read: about fifty threads' worth.
 _STACK_LIMIT = 64 * 1024
+#: Seconds without another word after which what faulthandler writes from a signal handler is complete: the
+#: process may have lost its turn in between.
+SILENCE = 0.03
 #: Bytes of stacks after which they are written from the start again: arbitrary, about a hundred looks' worth.
 _STACKS_LIMIT = 1 << 20
 

@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 
 from skyward_dask.slots.own_memory import own_memory
-from skyward_dask.slots.status_page import Page, signal_listener
+from skyward_dask.slots.status_page import SILENCE, Page, signal_listener
 
 #: Seconds between two looks, which cost microseconds for each child, and more where memory is measured.
 _PAUSE = 0.25
@@ -25,8 +25,9 @@ _PAUSE = 0.25
 _SLACK = 1.0
 #: Seconds after which the worker's last look at a run's memory is too old: it looks every tenth of a second.
 _OLD = 0.5
-#: Seconds that a process has to stop, and faulthandler to write: either takes a millisecond.
-_PATIENCE = 0.2
+#: Seconds that a process has to stop, and faulthandler to write: either takes a millisecond, when the process
+#: has its turn.
+_PATIENCE = 0.5
 #: Seconds between two checks whether that has happened.
 _INSTANT = 0.002
 
@@ -110,12 +111,13 @@ def _tell_stacks(pid: int, page: Page) -> None:
     signal_listener(pid, page)
     _signal(pid, signal.SIGCONT)
     deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
+    while page.written() == since and time.monotonic() < deadline:
         time.sleep(_INSTANT)
-        before, at = at, page.written()
-        if at == before and at > since:
-            page.add_stacks(since, at)
-            return
+    while page.written() > at:
+        at = page.written()
+        time.sleep(SILENCE)
+    if at > since:
+        page.add_stacks(since, at)
 
 
 def _has_stopped(pid: int) -> bool:
