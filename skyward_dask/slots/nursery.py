@@ -12,7 +12,7 @@ is replaced too, and ends when its last child has ended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Executor
 
 from skyward_dask.errors import SlotStartFailed
@@ -115,10 +115,21 @@ class Nursery:
         except Exception as error:  # a function in `env` is the user's, and may raise anything
             self._fail(child, SlotStartFailed(f"slot {child.slot} has no valid environment: {error!r}"))
         else:
-            child.later(templates.PATIENCE, self._lose_if_deaf, template, number)
+            child.later(templates.PATIENCE, self._lose_if_deaf, child, template, template.forking, number)
 
-    def _lose_if_deaf(self, template: TemplateProcess, number: int) -> None:
-        if number in template.forking:
+    def _lose_if_deaf(
+        self, child: ChildProcess, template: TemplateProcess, waiting: Container[int], number: int
+    ) -> None:
+        """Lose a template that hasn't said anything for a while, as long as a child waits for its word.
+
+        If it has, it has many children to serve, one after the other.
+        """
+        if number not in waiting:
+            return
+        patience = template.heard + templates.PATIENCE - self._loop.time()
+        if patience > 0:
+            child.later(patience, self._lose_if_deaf, child, template, waiting, number)
+        else:
             self._templates.lose(template)
 
     def _fail(self, child: ChildProcess, error: SlotStartFailed) -> None:
@@ -133,6 +144,7 @@ class Nursery:
     # --- what a template says --------------------------------------------------------------------
 
     def _hear(self, template: TemplateProcess, frame: Frame) -> None:
+        template.heard = self._loop.time()
         match frame.kind:
             case Kind.READY:
                 template.is_ready(*frame.envelope)
@@ -178,7 +190,8 @@ class Nursery:
 
     def expect_burial(self, child: ChildProcess) -> None:
         """A child is dead, or as good as dead: its template has a limited time to report that."""
-        child.later(templates.PATIENCE, self._templates.lose_that_of, child.pid)
+        if (template := self._templates.that_of(child.pid)) is not None:
+            child.later(templates.PATIENCE, self._lose_if_deaf, child, template, template.children, child.pid)
 
     def _lost(self, template: TemplateProcess, failure: SlotStartFailed, has_failed: bool) -> None:
         """A template is lost, with all its children: those that are not to blame for it start again."""

@@ -63,6 +63,8 @@ class TemplateProcess:
         It can start children.
     hangs : bool
         It has taken too long to be ready.
+    heard : float
+        When it sent its last frame, by the loop's clock.
 
     Raises
     ------
@@ -84,7 +86,7 @@ class TemplateProcess:
         self.children: dict[int, ChildProcess] = {}
         self.forking: dict[int, ChildProcess] = {}
         self._forks = self.ready = self.hangs = False
-        self._numbers = 0
+        self._numbers, self.heard = 0, loop.time()
         self.output = Output(loop, sink)
         control, theirs = socket.socketpair()
         try:

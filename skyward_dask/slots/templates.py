@@ -14,7 +14,7 @@ from skyward_dask.slots.output import Sink
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.template_process import TemplateProcess
 
-#: Seconds that a template may take to fork or to bury: it takes milliseconds, unless it was stopped.
+#: Seconds that a template may be silent while a child is to be forked or buried, which takes milliseconds.
 PATIENCE = 5.0
 #: Seconds that a child may take until it is ready, and a template for its imports: large packages, from slow
 #: disks, on a busy machine. What takes longer than that is considered hung: arbitrary.
@@ -136,11 +136,9 @@ class Templates:
         else:
             self._loop.call_later(PATIENCE, self._look_after, template, deadline)
 
-    def lose_that_of(self, pid: int) -> None:
-        """A child's death wasn't reported: its template is lost."""
-        for template in tuple(self._all):
-            if pid in template.children:
-                self.lose(template)
+    def that_of(self, pid: int) -> TemplateProcess | None:
+        """The template of a child that is alive."""
+        return next((template for template in self._all if pid in template.children), None)
 
     def lose(self, template: TemplateProcess) -> None:
         """A template is dead, or doesn't answer: end what it leaves behind."""

@@ -128,6 +128,28 @@ def test_a_child_that_is_stopped_while_it_starts(tmp_path: Path, monkeypatch: py
         assert list(pool.map(abs, range(-4, 0))) == [4, 3, 2, 1]
 
 
+_SLOW = """
+import os, time
+os.register_at_fork(before=lambda: time.sleep(0.2))
+"""
+
+
+@needs_fork
+def test_a_template_with_much_to_do_is_not_deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts its children one by one; together, that takes longer than it may be silent."""
+    (tmp_path / "slow.py").write_text(_SLOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("skyward_dask.slots.templates.PATIENCE", 1.5)
+    started = threading.Semaphore(0)
+    with SlotPool(
+        10, pre_import=("slow",), on_event=lambda event, *_: event == "start" and started.release()
+    ) as pool:
+        for _ in range(10):
+            assert started.acquire(timeout=200)
+        assert {slot.state for slot in pool.snapshots()} == {"idle"}
+        assert len({psutil.Process(slot.pid).ppid() for slot in pool.snapshots()}) == 1
+
+
 def say_and_wait(name: str) -> None:
     Path(name).write_text(str(os.getpid()))
     time.sleep(1000)
