@@ -24,12 +24,11 @@ from skyward_dask.extension.private import GraphNode
 from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.unrun import refuse_unrun
-from skyward_dask.extension.worker.child_run import ChildRun, Usage, failed
+from skyward_dask.extension.worker.child_run import ChildRun, Facilities, failed
 from skyward_dask.extension.worker.console import Console
 from skyward_dask.extension.worker.coroutine_task import LoopTask
 from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.pools import Pools
-from skyward_dask.extension.worker.requests import Requests
 from skyward_dask.extension.worker.routing import Place, Reason, Route, limits, route
 from skyward_dask.extension.worker.values import Values
 
@@ -75,8 +74,8 @@ class SlotExecutor(Executor):
     ) -> None:
         self._worker, self._pools, self._threads = worker, pools, threads
         self._values, self._counts = values, counts
-        self._helpers, self._console = helpers, console
         self._requested = DaskThreads(_REQUESTS, thread_name_prefix="skyward-request")
+        self._facilities = Facilities(worker, values, counts, console, helpers, self._requested)
         self.runs: dict[Any, TaskRun] = {}
 
     def transition(self, key: Any, start: str, finish: str) -> None:
@@ -146,32 +145,9 @@ class SlotExecutor(Executor):
         if found.place is not Place.CHILD:
             call = partial(self._call_here, found, spec)
             return private.submit_task(self._worker, self._threads, call, spec.key, data, delay)
-        child_run = self._child_run(run, found, spec, data, delay)
+        child_run = ChildRun(self._facilities, run, found, spec, data, delay)
         child_run.start(self._pools.current or self._pools.begin_late(), limited)
         return child_run.future
-
-    def _child_run(
-        self, run: TaskRun, found: Route, spec: GraphNode, data: Mapping[Any, Any], delay: float
-    ) -> ChildRun:
-        requests = Requests(self._worker, run, self._requested)
-
-        def count(usage: Usage) -> None:
-            self._counts.prefixes.add(spec.key, *usage)
-            shuffled = requests.shuffled and found.reason is Reason.PLAIN
-            self._counts.count(Route(Place.CHILD, Reason.P2P if shuffled else found.reason))
-
-        return ChildRun(
-            spec,
-            data,
-            delay,
-            self._worker.address,
-            run,
-            requests,
-            self._values,
-            self._console,
-            self._helpers,
-            count,
-        )
 
     def _call_here(self, found: Route, spec: GraphNode, data: Mapping[Any, Any]) -> Any:
         """Compute a task in a thread of the worker."""
