@@ -247,7 +247,9 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 
 def _is_large(spec: GraphNode, small: Mapping[Any, Any]) -> bool:
-    return sizeof(spec) > _LARGE or (bool(small) and sum(map(sizeof, small.values())) > _LARGE)
+    # the arguments alone: Dask's size of a whole spec takes as long as pickling a small one
+    given = (*getattr(spec, "args", ()), *getattr(spec, "kwargs", {}).values(), *small.values())
+    return sum(map(sizeof, given)) > _LARGE
 
 
 def _pieces(spec: GraphNode, data: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:
