@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skyward_dask.extension.child import task
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Run
 
+if TYPE_CHECKING:
+    from skyward_dask.extension.worker.routing import Route
+
 
 @dataclass(slots=True, eq=False)
 class TaskRun:
     """One run of a task, not the task: stopping a run that was given up doesn't affect the next one.
+
+    Attributes
+    ----------
+    key
+    stopped : bool
+        Nobody wants its result any more.
+    route : Route or None
+        Where it runs; determined once, before it is executed.
 
     Notes
     -----
@@ -22,6 +33,7 @@ class TaskRun:
 
     key: Any = None
     stopped: bool = False
+    route: Route | None = None
     run: Run | None = None
     pool: Pool | None = None
 

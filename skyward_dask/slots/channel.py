@@ -100,7 +100,8 @@ class Channel:
             return
         except OSError as error:
             raise ChannelClosed from error
-        self._descriptors += descriptors_in(carried)
+        if carried:
+            self._descriptors += descriptors_in(carried)
         if not size:
             raise ChannelClosed
         self._reader.received(size)

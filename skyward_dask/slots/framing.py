@@ -114,8 +114,9 @@ class FrameReader:
         while True:
             head = yield from self._take(_HEADER.size)
             kind, carried, count, size, number = _HEADER.unpack(head)
-            lengths = struct.unpack(f"<{count}Q", (yield from self._take(8 * count))) if count else ()
-            envelope = marshal.loads((yield from self._take(size))) if size else ()
+            rest = yield from self._take(8 * count + size)
+            lengths = struct.unpack_from(f"<{count}Q", rest)
+            envelope = marshal.loads(memoryview(rest)[8 * count :]) if size else ()
             parts: list[Part] = []
             for length in lengths:
                 part = yield from self._take(length)

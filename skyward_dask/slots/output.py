@@ -63,7 +63,7 @@ class Output:
         self._decoders = {stream: decoder("backslashreplace") for stream in self._partial}
         self._passing_on: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[str, str, str]] = deque()  # lines that wait for the loop's next turn
-        self._is_emitting = False
+        self._is_emitting = self._has_read = False
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self.writers: dict[str, int] = {}
         for stream in ("stdout", "stderr"):
@@ -94,12 +94,13 @@ class Output:
             for _ in range(_READS):
                 if not self._read(fd):
                     break
-        for stream in self._partial:
-            self._feed(stream, b"", final=True)
-        self._pass_on()
-        self._key = ""
-        if self._waiting:
+        if self._has_read:
+            self._has_read = False
+            for stream in self._partial:
+                self._feed(stream, b"", final=True)
+            self._pass_on()
             self._emit_some(_MOST_WAITING)
+        self._key = ""
 
     def tail(self) -> str:
         return "\n".join(self._tail)
@@ -131,6 +132,7 @@ class Output:
             return False
         if not data:
             self._loop.remove_reader(fd)
+        self._has_read = True
         self._feed(self._pipes[fd], data)
         return len(data) == _READ
 

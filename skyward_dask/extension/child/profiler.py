@@ -24,6 +24,9 @@ from skyward_dask.slots.child.link import Link
 
 #: Seconds without a run after which the sampler sleeps until the next one: arbitrary, many intervals.
 _DROWSY = 1.0
+#: The most intervals between two looks, in a child that hardly ever runs a task: with many slots and tiny
+#: tasks, looking takes longer than the tasks do. Arbitrary.
+_LONGEST = 8
 
 
 def find_frame(root: CodeType) -> FrameType | None:
@@ -67,24 +70,33 @@ class Sampler:
     def end(self) -> dict[str, Any] | None:
         """The task has ended: what was sampled since the last message, if anything."""
         with self._lock:
+            if not self._samples["count"]:
+                return None
             samples, self._samples = self._samples, profile.create()
-        return samples if samples["count"] else None
+        return samples
 
     def _watch(self) -> None:
+        pause = 1
         while self._awake.wait():
-            sleep(self._interval)
-            self._sample()
+            sleep(pause * self._interval)
             now = monotonic()
             if self._link.run:
+                self._sample(pause)
+                pause = 1
                 if now > self._told + self._cycle:
                     self._tell()
             elif now > self._begun + _DROWSY:
+                pause = 1
                 self._awake.clear()  # `begin` sets it again, before or after
+            else:
+                pause = min(2 * pause, _LONGEST)
 
-    def _sample(self) -> None:
+    def _sample(self, count: int) -> None:
+        """Take a sample, which stands for as many intervals."""
         with self._lock:
             if (frame := find_frame(self._root)) is not None and frame.f_code is not self._root:
-                profile.process(frame, None, self._samples, stop=self._root.co_filename)
+                for _ in range(count):
+                    profile.process(frame, None, self._samples, stop=self._root.co_filename)
 
     def _tell(self) -> None:
         self._told = monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import thread_time, time
 from typing import Any
@@ -86,20 +86,26 @@ def run_task(
     _here.meter.begin()
     if _here.sampler is not None:
         _here.sampler.begin()
-    with ExitStack() as stack:
-        stack.enter_context(set_thread_state(start_time=time(), execution_state=state, key=key))
-        stack.enter_context(annotate(**annotations))
-        stack.callback(_report, metrics)
-        stack.enter_context(context_meter.add_callback(lambda *metric: metrics.append(metric)))
-        stack.enter_context(context_meter.meter("thread-cpu", func=thread_time))
-        with forks_end_here():
-            result = spec(data)
-        refuse_generator(result, key)
-        refuse_unrun(result, key)
-        return result if lend_futures(result, worker, _here.link) else seal(result)
+    with (
+        set_thread_state(start_time=time(), execution_state=state, key=key),
+        annotate(**annotations) if annotations else nullcontext(),
+        context_meter.add_callback(lambda *metric: metrics.append(metric)),
+    ):
+        begun = thread_time()
+        try:
+            with forks_end_here():
+                result = spec(data)
+            refuse_generator(result, key)
+            refuse_unrun(result, key)
+            return result if lend_futures(result, worker, _here.link) else seal(result)
+        finally:
+            _report(thread_time() - begun, metrics)
 
 
-def _report(metrics: list[tuple[Any, float, str]]) -> None:
+def _report(cpu: float, metrics: list[tuple[Any, float, str]]) -> None:
+    """Report the thread's CPU time, without what the task itself has measured, and these metrics."""
+    measured = sum(value for _, value, unit in metrics if unit == "seconds")
+    metrics.append(("thread-cpu", max(0.0, cpu - measured), "seconds"))
     # users' labels can be any hashable objects, and their values any numbers; only plain ones are sent
     plain = [(_plain(label), _number(value), str(unit)) for label, value, unit in metrics]
     samples = _here.sampler.end() if _here.sampler is not None else None

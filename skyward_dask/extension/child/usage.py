@@ -6,7 +6,6 @@ import mmap
 import os
 import resource
 from contextlib import suppress
-from time import process_time
 
 #: Writing this to ``clear_refs`` has the kernel reset the peak of resident memory (proc(5)).
 _RESET_PEAK = b"5"
@@ -33,10 +32,10 @@ class Meter:
 
     def begin(self) -> None:
         """Begin to measure a run."""
-        self._cpu = _cpu()
+        self._cpu, peak = _used()
         resident, _ = self._resident()
         # a reset takes the kernel some time, and a peak that is only a little too high does no harm
-        if self._reset >= 0 and _kernels_peak() > resident + _SLACK:
+        if self._reset >= 0 and peak > resident + _SLACK:
             try:
                 os.write(self._reset, _RESET_PEAK)
             except OSError:  # an earlier task has closed it
@@ -45,8 +44,8 @@ class Meter:
     def end(self) -> tuple[float, int]:
         """CPU seconds since `begin`, and the peak in bytes; 0 where it is unknown."""
         resident, shared = self._resident()
-        peak = max(resident, _kernels_peak()) if self._reset >= 0 else resident
-        return _cpu() - self._cpu, max(0, peak - shared)
+        cpu, peak = _used()
+        return cpu - self._cpu, max(0, (max(resident, peak) if self._reset >= 0 else resident) - shared)
 
     def _resident(self) -> tuple[int, int]:
         """Bytes of resident pages, and of those among them that belong to files or are shared."""
@@ -57,10 +56,8 @@ class Meter:
         return resident * mmap.PAGESIZE, shared * mmap.PAGESIZE
 
 
-def _kernels_peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _cpu() -> float:
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return process_time() + children.ru_utime + children.ru_stime
+def _used() -> tuple[float, int]:
+    """CPU seconds of this process and of those it has waited for, and its peak as the kernel keeps it."""
+    own, children = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    return cpu, own.ru_maxrss * 1024

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from pickle import PickleBuffer
 from typing import Any
 
 from dask.base import get_annotations
 from distributed import Reschedule
+from distributed import Worker as DaskWorker
 from distributed.core import error_message
 from distributed.metrics import context_meter, time
 from distributed.sizeof import safe_sizeof as sizeof
@@ -24,8 +25,9 @@ from skyward_dask.extension.private import GraphNode
 from skyward_dask.extension.task_run import TaskRun
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.worker.console import Console
+from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.requests import Requests
-from skyward_dask.extension.worker.routing import Limits
+from skyward_dask.extension.worker.routing import Limits, Place, Reason, Route
 from skyward_dask.extension.worker.values import Values
 from skyward_dask.slots.aside import aside
 from skyward_dask.slots.memory.forms import Form
@@ -33,10 +35,32 @@ from skyward_dask.slots.outcomes import PoolClosed, RunEnded
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Request, Run
 
-#: Of a run: CPU seconds, elapsed seconds, peak memory in bytes, and the error that it ended with.
-Usage = tuple[float, float, int, BaseException | None]
 #: Size of a task in bytes, small inputs included, from which pickling it takes a millisecond.
 _LARGE = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Facilities:
+    """What all runs of a node have in common.
+
+    Attributes
+    ----------
+    worker : distributed.Worker
+    values : Values
+    counts : Counts
+    console : Console
+        Writes what a task has printed, before its result is handed on.
+    helpers : concurrent.futures.Executor
+    requested : concurrent.futures.Executor
+        For tasks' calls to the worker that may block.
+    """
+
+    worker: DaskWorker
+    values: Values
+    counts: Counts
+    console: Console
+    helpers: Executor
+    requested: Executor
 
 
 class ChildRun:
@@ -44,22 +68,15 @@ class ChildRun:
 
     Parameters
     ----------
+    facilities : Facilities
+    task_run : TaskRun
+    route : Route
+        As which the run counts.
     spec : GraphNode
     data : mapping
         The task's dependencies.
     delay : float
         Seconds by which the scheduler's clock is ahead.
-    address : str
-        The worker's address.
-    task_run : TaskRun
-    requests : Requests
-        What the task may ask its worker for.
-    values : Values
-    console : Console
-        Writes what the task has printed, before its result is handed on.
-    helpers : concurrent.futures.Executor
-    on_end : callable
-        Called with the run's `Usage` when the run is over, before its future is done.
 
     Attributes
     ----------
@@ -69,24 +86,20 @@ class ChildRun:
 
     def __init__(
         self,
+        facilities: Facilities,
+        task_run: TaskRun,
+        route: Route,
         spec: GraphNode,
         data: Mapping[Any, Any],
         delay: float,
-        address: str,
-        task_run: TaskRun,
-        requests: Requests,
-        values: Values,
-        console: Console,
-        helpers: Executor,
-        on_end: Callable[[Usage], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self._spec, self._data, self._delay, self._address = spec, data, delay, address
-        self._task_run, self._requests = task_run, requests
-        self._values, self._console = values, console
-        self._helpers, self._on_end = helpers, on_end
-        self._context = copy_context()  # the task's own: its metrics go to whoever measures it
+        self._facilities, self._values = facilities, facilities.values
+        self._address = facilities.worker.address
+        self._task_run, self._route = task_run, route
+        self._spec, self._data, self._delay = spec, data, delay
+        self._requests = Requests(facilities.worker, task_run, facilities.requested)
         self._begun, self._measured = time(), 0.0
         self._slot, self._cpu, self._peak = 0, 0.0, 0
 
@@ -128,7 +141,7 @@ class ChildRun:
         self._requests.profile(samples)
 
     def _digest(self, label: Any, value: float, unit: str) -> None:
-        self._context.run(context_meter.digest_metric, label, value, unit)
+        self._requests.context.run(context_meter.digest_metric, label, value, unit)
 
     def _over(self, run: Run) -> None:
         outcome = run.outcome
@@ -139,7 +152,7 @@ class ChildRun:
 
     async def _load_aside(self, outcome: Form) -> None:
         value = partial(self._value, outcome)
-        self._loaded(outcome, await aside(self._helpers, self._message, value))
+        self._loaded(outcome, await aside(self._facilities.helpers, self._message, value))
 
     def _loaded(self, outcome: Form | BaseException | None, message: dict[str, Any]) -> None:
         is_foreign = isinstance(message.get("actual_exception"), SerializationError)
@@ -188,13 +201,13 @@ class ChildRun:
         raise outcome
 
     def _end(self, message: dict[str, Any]) -> None:
-        if self._console.is_behind:
+        if self._facilities.console.is_behind:
             self._loading = self._loop.create_task(self._end_when_written(message))
         else:
             self._end_now(message)
 
     async def _end_when_written(self, message: dict[str, Any]) -> None:
-        await aside(self._helpers, self._console.wait_written)
+        await aside(self._facilities.helpers, self._facilities.console.wait_written)
         self._end_now(message)
 
     def _end_now(self, message: dict[str, Any]) -> None:
@@ -203,12 +216,18 @@ class ChildRun:
         self._requests.end()
         self._task_run.leave()
         stop = time()
-        self._on_end((self._cpu, stop - self._begun, self._peak, message.get("actual_exception")))
+        self._count(stop - self._begun, message.get("actual_exception"))
         self._digest("thread-noncpu", max(0.0, stop - self._begun - self._measured), "seconds")
         message["start"], message["stop"] = self._begun + self._delay, stop + self._delay
         message["thread"] = self._slot  # a row of the dashboard's task stream for each slot
         if not self.future.done():  # otherwise the worker is closing, and has cancelled it
             self.future.set_result(message)
+
+    def _count(self, wall: float, error: BaseException | None) -> None:
+        counts = self._facilities.counts
+        counts.prefixes.add(self._spec.key, self._cpu, wall, self._peak, error)
+        shuffled = self._requests.shuffled and self._route.reason is Reason.PLAIN
+        counts.count(Route(Place.CHILD, Reason.P2P) if shuffled else self._route)
 
 
 def failed(error: BaseException, delay: float) -> asyncio.Future[dict[str, Any]]:
@@ -228,7 +247,9 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 
 def _is_large(spec: GraphNode, small: Mapping[Any, Any]) -> bool:
-    return sizeof(spec) > _LARGE or (bool(small) and sum(map(sizeof, small.values())) > _LARGE)
+    # the arguments alone: Dask's size of a whole spec takes as long as pickling a small one
+    given = (*getattr(spec, "args", ()), *getattr(spec, "kwargs", {}).values(), *small.values())
+    return sum(map(sizeof, given)) > _LARGE
 
 
 def _pieces(spec: GraphNode, data: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:

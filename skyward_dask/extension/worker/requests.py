@@ -46,6 +46,8 @@ class Requests:
 
     Attributes
     ----------
+    context : contextvars.Context
+        The task's own: its metrics go to whoever measures it.
     shuffled : bool
         Whether the task was a part of a P2P shuffle.
     """
@@ -53,7 +55,7 @@ class Requests:
     def __init__(self, worker: DaskWorker, run: TaskRun, threads: Executor) -> None:
         self._run, self._threads = run, threads
         self._begun = time()
-        self._context = copy_context()  # the task's own: its metrics go to whoever measures it
+        self.context = copy_context()
         self.shuffled = False
         self._worker = worker
         self._held: list[distributed.Future[Any]] = []
@@ -190,7 +192,7 @@ class Requests:
             with private.task_thread(self._worker, self._run.key):
                 return function(*args, **kwargs)
 
-        return self._threads.submit(self._context.copy().run, call)
+        return self._threads.submit(self.context.copy().run, call)
 
     # --- futures in results ----------------------------------------------------------------------------
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from skyward_dask.config import Worker
 from skyward_dask.errors import ConfigurationError
@@ -34,44 +33,38 @@ class Reason(StrEnum):
     OTHER_EXECUTOR = "other-executor"
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """A place and its reason."""
 
     place: Place
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """A task's limits according to its own annotations; None where the node's limit applies."""
+class Limits(NamedTuple):
+    """A task's limits, in seconds and in bytes; None for no limit."""
 
-    timeout: float | None = None
-    memory_limit: int | None = None
-
-    def or_of(self, config: Worker) -> Limits:
-        """The same, with the node's limits where the task has none."""
-        return Limits(self.timeout or config.timeout, self.memory_limit or config.memory_limit)
+    timeout: float | None
+    memory_limit: int | None
 
 
 _SLOT_PLACES = {"process": Place.CHILD, "thread": Place.THREAD}
 
 
-def limits(annotations: Mapping[str, Any], route: Route) -> Limits:
-    """The limits that a task is annotated with.
+def limits(annotations: Mapping[str, Any], route: Route, config: Worker) -> Limits:
+    """The limits that a task is annotated with, or else the node's.
 
     Raises
     ------
     ConfigurationError
         The task runs in a thread, which can't be stopped.
     """
-    found = Limits(annotations.get("skyward_timeout"), annotations.get("skyward_memory_limit"))
-    if route.place is Place.THREAD and found != Limits():
+    timeout, memory_limit = annotations.get("skyward_timeout"), annotations.get("skyward_memory_limit")
+    if route.place is Place.THREAD and (timeout, memory_limit) != (None, None):
         raise ConfigurationError(
             "a task with its own timeout or memory_limit was sent to a thread slot, and a thread can't be "
             "stopped: use process slots, or give the task executor='process'."
         )
-    return found
+    return Limits(timeout or config.timeout, memory_limit or config.memory_limit)
 
 
 def route(spec: GraphNode, *, is_actor: bool, annotation: str | None, executor: str) -> Route:

@@ -24,12 +24,11 @@ from skyward_dask.extension.private import GraphNode
 from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.unrun import refuse_unrun
-from skyward_dask.extension.worker.child_run import ChildRun, Usage, failed
+from skyward_dask.extension.worker.child_run import ChildRun, Facilities, failed
 from skyward_dask.extension.worker.console import Console
 from skyward_dask.extension.worker.coroutine_task import LoopTask
 from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.pools import Pools
-from skyward_dask.extension.worker.requests import Requests
 from skyward_dask.extension.worker.routing import Place, Reason, Route, limits, route
 from skyward_dask.extension.worker.values import Values
 
@@ -75,8 +74,8 @@ class SlotExecutor(Executor):
     ) -> None:
         self._worker, self._pools, self._threads = worker, pools, threads
         self._values, self._counts = values, counts
-        self._helpers, self._console = helpers, console
         self._requested = DaskThreads(_REQUESTS, thread_name_prefix="skyward-request")
+        self._facilities = Facilities(worker, values, counts, console, helpers, self._requested)
         self.runs: dict[Any, TaskRun] = {}
 
     def transition(self, key: Any, start: str, finish: str) -> None:
@@ -96,7 +95,8 @@ class SlotExecutor(Executor):
         ts = self._worker.state.tasks[key]
         if ts.run_spec is None:
             return
-        found = self._route(ts.run_spec)
+        run = self._run_of(key)
+        found = self._route(run, ts.run_spec, ts.annotations or {})
         if found.place is Place.LOOP:
             ts.run_spec = LoopTask.of(ts.run_spec)
         if found.place is Place.LOOP or found.reason is Reason.OTHER_EXECUTOR:
@@ -123,48 +123,31 @@ class SlotExecutor(Executor):
 
     # --- where a task runs ------------------------------------------------------------------------------
 
-    def _route(self, spec: GraphNode) -> Route:
-        return route(
-            spec,
-            is_actor=spec.key in self._worker.state.actors,
-            annotation=self._annotations(spec).get("executor"),
-            executor=self._pools.config.kind,
-        )
+    def _run_of(self, key: Any) -> TaskRun:
+        """The run of a task; a new one for a task that was executing when the node took over."""
+        return self.runs.get(key) or TaskRun(key)
 
-    def _annotations(self, spec: GraphNode) -> Mapping[str, Any]:
-        return self._worker.state.tasks[spec.key].annotations or {}
+    def _route(self, run: TaskRun, spec: GraphNode, annotations: Mapping[str, Any]) -> Route:
+        if run.route is None:
+            run.route = route(
+                spec,
+                is_actor=run.key in self._worker.state.actors,
+                annotation=annotations.get("executor"),
+                executor=self._pools.config.kind,
+            )
+        return run.route
 
     def _run(self, spec: GraphNode, data: Mapping[Any, Any], delay: float) -> Any:
-        found = self._route(spec)
-        own = limits(self._annotations(spec), found)
+        annotations = self._worker.state.tasks[spec.key].annotations or {}
+        run = self._run_of(spec.key)
+        found = self._route(run, spec, annotations)
+        limited = limits(annotations, found, self._pools.config)
         if found.place is not Place.CHILD:
             call = partial(self._call_here, found, spec)
             return private.submit_task(self._worker, self._threads, call, spec.key, data, delay)
-        run = self._child_run(found, spec, data, delay)
-        run.start(self._pools.current or self._pools.begin_late(), own.or_of(self._pools.config))
-        return run.future
-
-    def _child_run(self, found: Route, spec: GraphNode, data: Mapping[Any, Any], delay: float) -> ChildRun:
-        task_run = self.runs.get(spec.key) or TaskRun(spec.key)
-        requests = Requests(self._worker, task_run, self._requested)
-
-        def count(usage: Usage) -> None:
-            self._counts.prefixes.add(spec.key, *usage)
-            shuffled = requests.shuffled and found.reason is Reason.PLAIN
-            self._counts.count(Route(Place.CHILD, Reason.P2P if shuffled else found.reason))
-
-        return ChildRun(
-            spec,
-            data,
-            delay,
-            self._worker.address,
-            task_run,
-            requests,
-            self._values,
-            self._console,
-            self._helpers,
-            count,
-        )
+        child_run = ChildRun(self._facilities, run, found, spec, data, delay)
+        child_run.start(self._pools.current or self._pools.begin_late(), limited)
+        return child_run.future
 
     def _call_here(self, found: Route, spec: GraphNode, data: Mapping[Any, Any]) -> Any:
         """Compute a task in a thread of the worker."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import faulthandler
 import signal
+from importlib import import_module
 
+#: `signal.getsignal` looks each handler up in an enum, which takes longer than a task's timers.
+_handler_of = import_module("_signal").getsignal
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
@@ -23,12 +26,12 @@ class Leftovers:
     def __init__(self) -> None:
         # timers that an initializer has started, such as a profiler's, stay
         self._timers = [timer for timer in _TIMERS if signal.getitimer(timer) == (0, 0)]
-        self._handler = signal.getsignal(signal.SIGINT)
+        self._handler = _handler_of(signal.SIGINT)
 
     def clear(self) -> None:
         """A task has ended: stop the timers that it started (`signal.alarm` too)."""
         for timer in self._timers:
             signal.setitimer(timer, 0)
         faulthandler.cancel_dump_traceback_later()
-        if signal.getsignal(signal.SIGINT) is not self._handler:
+        if _handler_of(signal.SIGINT) is not self._handler:
             signal.signal(signal.SIGINT, self._handler)
