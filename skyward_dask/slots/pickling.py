@@ -161,7 +161,7 @@ def _dump_bare(error: BaseException) -> list[bytes]:
 
 @contextmanager
 def _detached(error: BaseException) -> Iterator[None]:
-    """Take an exception out of its chain: tblib's reducers, which Dask installs, pickle all of it each time."""
+    """Take an exception out of its chain: tblib's reducers would pickle all of it each time."""
     chain = error.__cause__, error.__context__, error.__suppress_context__, error.__traceback__
     error.__cause__ = error.__context__ = error.__traceback__ = None
     try:

@@ -115,7 +115,7 @@ def test_a_long_chain_crosses() -> None:
 
 
 def test_a_long_chain_is_pickled_once() -> None:
-    """Not once for each link, as by tblib's reducers, which Dask installs: so twice the links, twice the size."""
+    """Not once for each link, as tblib's reducers do: twice the links, twice the size."""
     tblib.pickling_support.install(ValueError)
 
     def size(links: int) -> int:
