@@ -104,6 +104,26 @@ def test_a_worker_ends_though_its_slots_are_busy(launch: Launch, address: str, n
         del futures
 
 
+def test_a_signal_ends_a_worker_that_is_closing(launch: Launch, address: str) -> None:
+    """As when a whole cluster is stopped at once, and there is no nanny to wait for the end of `close`."""
+    options = ["--executor", "process", "--concurrency", "2", "--no-nanny", "--no-dashboard"]
+    worker = launch(*DASK_WORKER, address, *options)
+    assert worker.stderr
+
+    def close_soon(dask_worker: Any) -> None:
+        dask_worker.loop.call_later(0.1, dask_worker.close)
+
+    with Client(address) as client:
+        client.wait_for_workers(1, timeout=60)
+        client.submit(os.getpid).result()
+        client.run(close_soon)
+        for line in worker.stderr:
+            if "Stopping worker" in line:
+                break
+        worker.terminate()
+        worker.communicate(timeout=60)
+
+
 def test_a_lifetime_ends_though_a_slot_is_stuck(launch: Launch, address: str, tmp_path: Path) -> None:
     """In C code that never lets go of its GIL; nothing of the slot is left."""
     started = str(tmp_path / "started")

@@ -58,6 +58,10 @@ async def test_private_names(s: Scheduler, a: Worker) -> None:
     assert private.pending_plugins(a) == ()
     assert private.is_registered(a) and not private.is_registering(a)
     private.compute_more(a)
+    finished = asyncio.create_task(a.finished())
+    private.give_up_closing(a)
+    await finished
+    assert a.status == Status.running
     assert a.state.running
     assert private.log_handler(a).__class__.__name__ == "DequeHandler"
 

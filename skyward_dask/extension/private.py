@@ -70,6 +70,15 @@ def is_registering(worker: Worker) -> bool:
     return worker.status == Status.running and not worker.periodic_callbacks["heartbeat"].is_running()
 
 
+def give_up_closing(worker: Worker) -> None:
+    """Let nobody wait any longer for the end of a worker whose `close` was cancelled.
+
+    A signal cancels all tasks of the loop of a worker without a nanny; if the worker is closing already,
+    `Worker.handle_scheduler` would wait for the end of `close` for ever, and the process with it.
+    """
+    worker._event_finished.set()
+
+
 def before_execute(patches: Patches, worker: Worker, hook: Callable[[Any], None]) -> None:
     """Have a hook called with a task's key, in the task's own context, before `Worker.execute` begins.
 

@@ -10,8 +10,8 @@ import io
 import pickle
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -155,6 +155,22 @@ def _link(error: BaseException, positions: dict[int, int]) -> _Link:
 def _dump_bare(error: BaseException) -> list[bytes]:
     """The exception alone, and tested: some can be pickled, but not rebuilt afterwards."""
     members = members_of(error)
+    with _detached(error):
+        return _dump_detached(error, members)
+
+
+@contextmanager
+def _detached(error: BaseException) -> Iterator[None]:
+    """Take an exception out of its chain: tblib's reducers would pickle all of it each time."""
+    chain = error.__cause__, error.__context__, error.__suppress_context__, error.__traceback__
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    try:
+        yield
+    finally:
+        error.__cause__, error.__context__, error.__suppress_context__, error.__traceback__ = chain
+
+
+def _dump_detached(error: BaseException, members: tuple[BaseException, ...]) -> list[bytes]:
     for attempt in (_as_itself, _as_its_type, _as_a_group, _as_its_text):
         try:
             parts = [bytes(part) for part in dumps(attempt(error))]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tblib.pickling_support
 
 from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unloadable, unpicklable
 
@@ -111,6 +112,21 @@ def test_a_long_chain_crosses() -> None:
         assert "test_a_long_chain" in "".join(traceback.format_tb(got.__traceback__))
         got = got.__cause__
     assert got is None
+
+
+def test_a_long_chain_is_pickled_once() -> None:
+    """Not once for each link, as tblib's reducers do: twice the links, twice the size."""
+    tblib.pickling_support.install(ValueError)
+
+    def size(links: int) -> int:
+        error = ValueError(0)
+        for number in range(1, links):
+            error, error.__cause__ = ValueError(number), error
+        got = dump_exception(raised(error))
+        assert error.__cause__ is not None and error.__traceback__ is not None
+        return sum(map(len, got))
+
+    assert size(200) < 3 * size(100)
 
 
 class Several(ExceptionGroup):

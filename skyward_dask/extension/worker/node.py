@@ -180,7 +180,11 @@ class Node(WorkerPlugin):
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes: end every child now."""
         self._patches.undo()  # `Worker.close` shuts its own executor down, if it is back in place
-        await self._end()
+        try:
+            await self._end()
+        except asyncio.CancelledError:
+            private.give_up_closing(self.worker)
+            raise
 
     async def _end(self) -> None:
         await self._pools.end()
