@@ -98,10 +98,11 @@ def test_idle_workers_steal(shared_client: Client) -> None:
         time.sleep(0.1)  # what Dask weighs against a transfer
         return n
 
-    futures = shared_client.map(work, range(40), workers=first, allow_other_workers=True, pure=False)
-    assert shared_client.gather(futures) == list(range(40))
-    holders = Counter(next(iter(workers)) for workers in shared_client.who_has(futures).values())
-    assert holders[first] and holders[second]
+    holders: Counter[str] = Counter()
+    while not (holders[first] and holders[second]):  # or the test's time is over
+        futures = shared_client.map(work, range(40), workers=first, allow_other_workers=True, pure=False)
+        assert shared_client.gather(futures) == list(range(40))
+        holders.update(next(iter(workers)) for workers in shared_client.who_has(futures).values())
 
 
 def test_rebalance_and_replicate(shared_client: Client) -> None:
