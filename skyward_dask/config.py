@@ -5,17 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import wraps
 from importlib import import_module
 from importlib.resources import files
-from inspect import signature
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import dask.config
 import yaml
 from dask.utils import parse_bytes, parse_timedelta
 
+from skyward_dask.arguments import takes_only
 from skyward_dask.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,36 +39,10 @@ def _load_defaults() -> None:
 
 _load_defaults()
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 EXECUTORS = ("auto", "thread", "process")
 Kind = Literal["thread", "process"]
 #: No process has such a large address space.
 _MOST_BYTES = 2**63
-
-
-def takes_only(instead: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Have a function refuse arguments that don't fit, and say what to write instead."""
-
-    def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        name, known = function.__qualname__.removesuffix(".__init__"), signature(function)
-        takes = ", ".join(parameter for parameter in known.parameters if parameter != "self")
-
-        @wraps(function)
-        def checked(*args: P.args, **kwargs: P.kwargs) -> T:
-            try:
-                return function(*args, **kwargs)
-            except TypeError:  # only now, as binding takes its time
-                try:
-                    known.bind(*args, **kwargs)
-                except TypeError as error:
-                    raise ConfigurationError(f"{name}: {error}; it takes {takes}. {instead}") from None
-                raise
-
-        return checked
-
-    return decorate
 
 
 @dataclass(frozen=True, init=False)

@@ -51,10 +51,15 @@ def books(scheduler: Scheduler) -> tuple[int, int, int]:
 
 @gen_cluster(client=True, nthreads=[("", 1)])
 async def test_a_configuration_with_functions_and_locks(c: Client, s: Scheduler, a: Worker) -> None:
-    """Children have what can be pickled of it."""
+    """Children have what can be pickled of it, and stay as long as it does."""
     with dask.config.set({"odd.lock": threading.Lock(), "odd.function": lambda: 7, "odd.text": "plain"}):
         await sky.install(c, PROCESS)
         got = await c.submit(lambda: (dask.config.get("odd.function")(), dict(dask.config.get("odd"))))
+        pid = await c.submit(os.getpid, pure=False)
+        await c.run(int)
+        assert await c.submit(os.getpid, pure=False) == pid
+        await c.run(lambda: dask.config.set({"odd.text": "other"}) and None)
+        assert await c.submit(lambda: dask.config.get("odd.text")) == "other"
     assert got[0] == 7 and set(got[1]) == {"function", "text"} and got[1]["text"] == "plain"
 
 

@@ -8,7 +8,18 @@ from concurrent.futures import Executor
 from typing import Any
 
 import dask
-from distributed import Actor, Client, Future, Scheduler, Worker, get_worker, threadpoolexecutor
+import pytest
+from distributed import (
+    Actor,
+    Client,
+    Future,
+    Nanny,
+    Scheduler,
+    Worker,
+    default_client,
+    get_worker,
+    threadpoolexecutor,
+)
 from distributed.core import Status
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin
 from distributed.spill import SpillBuffer
@@ -115,6 +126,60 @@ async def test_the_memory_limit_moves_the_spill_target(s: Scheduler, a: Worker) 
     before = a.data.fast.n
     private.set_memory_limit(a, 2 * a.memory_manager.memory_limit)
     assert a.memory_manager.memory_limit == 2 * 2**30 and a.data.fast.n == 2 * before
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], Worker=Nanny)
+async def test_a_nanny_is_told_the_memory_limit(c: Client, s: Scheduler, a: Nanny) -> None:
+    """By its worker; it ends the worker by it."""
+
+    async def tell(dask_worker: Worker) -> None:
+        await private.tell_nanny_memory_limit(dask_worker, 1 << 50)
+
+    await c.run(tell)
+    assert a.memory_manager.memory_limit == 1 << 50
+
+
+class Asking(WorkerPlugin):
+    """Asks, as it is set up, how far its worker is."""
+
+    def setup(self, worker: Worker) -> None:
+        self.found = private.is_registered(worker), private.is_registering(worker)
+
+
+@gen_cluster(client=True, nthreads=[])
+async def test_a_worker_that_is_registering(c: Client, s: Scheduler) -> None:
+    """Sets up the plugins that the scheduler has for it; one that has registered doesn't look like that."""
+    await c.register_plugin(Asking(), name="asking")
+    async with Worker(s.address) as worker:
+        assert worker.plugins["asking"].found == (True, True) and not private.is_registering(worker)
+        await c.register_plugin(Asking(), name="later")
+        assert worker.plugins["later"].found == (True, False)
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_a_task_that_secedes(c: Client, s: Scheduler, a: Worker) -> None:
+    """Leaves its slot to the next one."""
+    a.begun, a.go_on = threading.Event(), threading.Event()
+    first = c.submit(lambda: get_worker().begun.set() or get_worker().go_on.wait(), key="first")
+    await asyncio.to_thread(a.begun.wait)
+    private.secede(a, "first", 0.0)
+    assert a.state.tasks["first"].state == "long-running" and not a.state.executing
+    a.go_on.set()
+    assert await first
+
+
+@gen_cluster(nthreads=[])
+async def test_a_client_that_is_disowned(s: Scheduler) -> None:
+    """It is no longer the default, and refuses what would wait for its loop."""
+    client = await Client(s.address, asynchronous=True)
+    assert default_client() is client
+    private.disown(client, lambda *args, **kwargs: "refused")
+    assert client.nthreads() == client.has_what() == "refused"
+    with pytest.raises(ValueError, match="No clients"):
+        default_client()
+    del client.sync
+    client.status = "running"
+    await client.close()
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])

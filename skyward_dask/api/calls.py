@@ -18,7 +18,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from skyward_dask.api.targets import Target, described, target_of, waiting_target
-from skyward_dask.config import parse_timeout, takes_only
+from skyward_dask.arguments import takes_only
+from skyward_dask.config import parse_timeout
 from skyward_dask.errors import OperatorError
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.unrun import NotRun

@@ -18,7 +18,8 @@ from skyward_dask.api.openers import Consistency
 from skyward_dask.api.queues import Queue
 from skyward_dask.api.sets import Set
 from skyward_dask.api.targets import Target
-from skyward_dask.config import Worker, check_worker, takes_only
+from skyward_dask.arguments import takes_only
+from skyward_dask.config import Worker, check_worker
 from skyward_dask.errors import ConfigurationError, OperatorError
 from skyward_dask.extension.client.session import Client, Session, check_cluster, open_session
 from skyward_dask.extension.tracebacks import shortened

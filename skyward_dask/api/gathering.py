@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from skyward_dask.api.calls import Call, Function, Group, Unrun
 from skyward_dask.api.targets import Target, described, waiting_target
-from skyward_dask.config import takes_only
+from skyward_dask.arguments import takes_only
 from skyward_dask.errors import OperatorError
 from skyward_dask.extension.tracebacks import shortened
 

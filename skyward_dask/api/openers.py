@@ -15,7 +15,7 @@ from skyward_dask.api.handles import MOST, checked_count
 from skyward_dask.api.locks import Lock
 from skyward_dask.api.queues import Queue
 from skyward_dask.api.sets import Set
-from skyward_dask.config import takes_only
+from skyward_dask.arguments import takes_only
 from skyward_dask.errors import ConfigurationError
 
 Consistency = Literal["strong", "eventual"]

@@ -252,4 +252,4 @@ def place(key: Any) -> int:
         case int() | float() | complex():
             # the hash of a number doesn't depend on a seed, and equal numbers have equal hashes
             return zlib.crc32(hash(key).to_bytes(8, signed=True))
-    return 0  # None, whose hash depends on its address
+    return 0  # None, whose hash depends on its address before Python 3.12

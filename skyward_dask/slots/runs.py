@@ -38,7 +38,7 @@ class Request:
     pieces : callable
         Yields the call's parts, with their names for an error message.
     timeout : float or None
-        Seconds from the moment when a child has the call.
+        Seconds from the call of the function, when its arguments are unpickled, until it has its outcome.
     memory_limit : int or None
         Bytes of memory of its own that the child may use, with all that it started.
     attached : callable

@@ -45,7 +45,7 @@ _here = _Here()
 def prepare(argument: bytes) -> None:
     """Take over the worker's configuration before children are forked, so that they share its memory."""
     introduction: Introduction = pickle.loads(argument)
-    dask.config.update(dask.config.config, introduction.config)
+    dask.config.update(dask.config.config, pickle.loads(introduction.config))
     _here.prepared = argument, introduction
 
 

@@ -21,7 +21,7 @@ from skyward_dask.slots.child.link import Link
 
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """What a child is told about its worker when it starts."""
+    """What a child is told about its worker when it starts; Dask's configuration is pickled."""
 
     address: str
     name: Any
@@ -29,7 +29,7 @@ class Introduction:
     local_directory: str
     scheduler: str
     security: Security
-    config: dict[str, Any]
+    config: bytes
     levels: Levels
 
 

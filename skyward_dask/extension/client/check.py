@@ -10,7 +10,8 @@ from typing import Any
 from distributed import Client
 
 from skyward_dask import __version__
-from skyward_dask.config import parse_timeout, takes_only
+from skyward_dask.arguments import takes_only
+from skyward_dask.config import parse_timeout
 from skyward_dask.extension.client.tables import as_html
 from skyward_dask.extension.connection import checked, connected
 

@@ -9,7 +9,8 @@ from typing import Any
 from distributed import Client
 from distributed.protocol.pickle import dumps, loads
 
-from skyward_dask.config import Worker, takes_only
+from skyward_dask.arguments import takes_only
+from skyward_dask.config import Worker
 from skyward_dask.errors import ConfigurationError, InstallError
 from skyward_dask.extension.connection import checked, connected
 from skyward_dask.extension.worker.plugin import Removal, SkywardPlugin

@@ -8,7 +8,8 @@ from typing import Literal
 
 from dask.base import annotate
 
-from skyward_dask.config import parse_memory_limit, parse_timeout, takes_only
+from skyward_dask.arguments import takes_only
+from skyward_dask.config import parse_memory_limit, parse_timeout
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension.client.limits_support import require_slots
 

@@ -12,7 +12,8 @@ from distributed import Status
 from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from skyward_dask.config import Worker, check_worker, takes_only
+from skyward_dask.arguments import takes_only
+from skyward_dask.config import Worker, check_worker
 from skyward_dask.errors import SerializationError
 from skyward_dask.extension.private import is_registering
 from skyward_dask.extension.worker.node import Node

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import cloudpickle
-import dask
 from distributed import Worker as DaskWorker
 
 from skyward_dask.config import Worker, grace
@@ -20,6 +18,7 @@ from skyward_dask.extension.child.worker_facade import Introduction
 from skyward_dask.extension.log_records import Levels
 from skyward_dask.extension.private import is_registered
 from skyward_dask.extension.registration import TOPIC
+from skyward_dask.extension.worker.configuration import pickled_configuration
 from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.task_log import TaskLog
 from skyward_dask.slots.memory.segments import Segments
@@ -142,13 +141,10 @@ class Pools:
             worker.local_directory,
             worker.scheduler.address,
             worker.security,
-            dask.config.config,
+            pickled_configuration(),
             Levels.now(),
         )
-        try:
-            pickled: bytes = cloudpickle.dumps(introduction)
-        except Exception:  # a lock in the configuration, say
-            pickled = cloudpickle.dumps(replace(introduction, config=_sendable(dask.config.config)))
+        pickled: bytes = cloudpickle.dumps(introduction)
         return pickled
 
     def _log_event(self, event: str, slot: int, pid: int) -> None:
@@ -203,15 +199,3 @@ class Pools:
 def is_closing(worker: DaskWorker) -> bool:
     """Whether the worker is closing, has closed or has failed."""
     return worker.status.name in ("closing", "closed", "failed")
-
-
-def _sendable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without the values that can't be pickled."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found[key] = _sendable(value)
-        else:
-            with suppress(Exception):
-                found[key] = cloudpickle.loads(cloudpickle.dumps(value))
-    return found

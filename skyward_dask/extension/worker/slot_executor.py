@@ -32,7 +32,8 @@ from skyward_dask.extension.worker.pools import Pools
 from skyward_dask.extension.worker.routing import Place, Reason, Route, limits, route
 from skyward_dask.extension.worker.values import Values
 
-#: Maximum number of threads for tasks' calls to plugins: such a call may wait for calls from other slots.
+#: Maximum number of threads for tasks' calls to plugins. Such a call may wait for one from another slot,
+#: which needs a thread too. Arbitrary: far more than a node has slots.
 _REQUESTS = 1000
 
 

@@ -1,7 +1,8 @@
 """The memory and CPU time of a worker's slots: measured in one place, and counted as the worker's own.
 
-Measuring a process costs 0.1 ms, a node may have 64 slots, and Dask asks ten times a second. So a helper
-thread measures them twice a second, and everybody else reads its results.
+Measuring a process costs 0.1 ms, and 1 ms if it has mapped shared memory; a node may have 64 slots, and Dask
+asks ten times a second. So a helper thread measures them twice a second, and everybody else reads its
+results.
 """
 
 from __future__ import annotations

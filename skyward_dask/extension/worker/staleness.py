@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import functools
 import os
-import pickle
 import sys
 from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any
 
-import dask
 from distributed import Worker as DaskWorker
 
 from skyward_dask.extension.patches import Patches
 from skyward_dask.extension.private import module_plugins
+from skyward_dask.extension.worker.configuration import pickled_configuration
 from skyward_dask.slots.preparation import current_directory
 
 #: Messages that run others' code in a worker, by Dask's names for their handlers.
@@ -28,14 +27,7 @@ _MESSAGES = ("plugin-add", "plugin-remove", "run", "run_coroutine", "upload_file
 
 def snapshot() -> tuple[object, ...]:
     """What children inherit, except the contents of modules."""
-    return dict(os.environ), list(sys.path), current_directory(), _configuration()
-
-
-def _configuration() -> bytes | str:
-    try:
-        return pickle.dumps(dask.config.config)
-    except Exception:  # something in it can't be pickled, and goes to no child: compare its text
-        return repr(dask.config.config)
+    return dict(os.environ), list(sys.path), current_directory(), pickled_configuration()
 
 
 class Watch:

@@ -56,8 +56,7 @@ def main(control: int, worker: int) -> None:
     if os.getppid() != worker:  # the worker died before we asked
         return
     be_child = _Template(Channel(socket.socket(fileno=control)), worker).serve()
-    if be_child is not None:
-        be_child()
+    be_child()
 
 
 class _Template:
@@ -80,7 +79,7 @@ class _Template:
         for fd in self._watched:
             self._poll.register(fd, select.POLLIN)
 
-    def serve(self) -> Callable[[], None] | None:
+    def serve(self) -> Callable[[], None]:
         """Do what the worker says, until it ends; returns only in a child, with what the child must do."""
         with suppress(ChannelClosed):
             self._control.send(Kind.READY, 0, (_prepare(self._control.receive(), self._generators),))
