@@ -9,6 +9,7 @@ from functools import wraps
 from importlib import import_module
 from importlib.resources import files
 from inspect import signature
+from numbers import Integral
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
@@ -266,10 +267,12 @@ def _executor(value: object) -> object:
     return value
 
 
-def _count(name: str, value: int | None, otherwise: str) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+def _count(name: str, value: Any, otherwise: str) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise _invalid(name, value, f"a positive integer, or {otherwise}")
-    return value
+    return int(value)  # NumPy's can't be sent
 
 
 def _function(name: str, value: Callable[[], object] | None) -> Callable[[], object] | None:
@@ -283,7 +286,7 @@ def parsed(parse: Callable[[Any], float], value: object) -> float:
     if value is None or isinstance(value, bool) or not str(value).strip():  # Dask: empty text is one byte
         raise ValueError
     try:
-        return parse(value)
+        return parse(int(value) if isinstance(value, Integral) else value)
     except (TypeError, LookupError, AttributeError, OverflowError) as error:
         raise ValueError from error
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from skyward_dask.config import Worker
+from skyward_dask.config import Worker, parse_memory_limit, parse_timeout
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension.private import Alias, DataNode, GraphNode
 
@@ -63,9 +63,13 @@ def limits(annotations: Mapping[str, Any], route: Route) -> Limits:
     Raises
     ------
     ConfigurationError
-        The task runs in a thread, which can't be stopped.
+        A limit is invalid (`dask.annotate` takes anything), or the task runs in a thread, which can't be
+        stopped.
     """
-    found = Limits(annotations.get("skyward_timeout"), annotations.get("skyward_memory_limit"))
+    found = Limits(
+        parse_timeout(annotations.get("skyward_timeout")),
+        parse_memory_limit(annotations.get("skyward_memory_limit")),
+    )
     if route.place is Place.THREAD and found != Limits():
         raise ConfigurationError(
             "a task with its own timeout or memory_limit was sent to a thread slot, and a thread can't be "
