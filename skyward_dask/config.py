@@ -270,7 +270,7 @@ def _executor(value: object) -> object:
 def _count(name: str, value: Any, otherwise: str) -> int | None:
     if value is None:
         return None
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise _invalid(name, value, f"a positive integer, or {otherwise}")
     return int(value)  # NumPy's can't be sent
 

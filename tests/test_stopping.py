@@ -312,8 +312,9 @@ def test_limits_in_annotations_are_checked(shared_client: Client) -> None:
     """`dask.annotate` takes whatever it is given, as `sky.options` doesn't: text, too, and nonsense."""
     with dask.annotate(skyward_timeout="soon"):
         future = shared_client.submit(abs, -1, pure=False)
-    with pytest.raises(sky.ConfigurationError, match="timeout must be"):
+    with pytest.raises(sky.ConfigurationError, match="timeout must be") as caught:
         future.result()
+    assert not any("skyward_dask" in str(frame.path) for frame in caught.traceback)
     with dask.annotate(skyward_timeout="30s", skyward_memory_limit="1GiB"):
         assert shared_client.submit(abs, -1, pure=False).result() == 1
 

@@ -34,8 +34,7 @@ class shortened:  # noqa: N801  a block, as `dask.utils.shorten_traceback` is
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        paths = dask.config.get("admin.traceback.shorten", default=None)
-        if error is None or not paths:
+        if error is None or not (paths := dask.config.get("admin.traceback.shorten", default=None)):
             return
         dasks = re.compile(f".*({'|'.join(paths)})").match
         error.__traceback__ = _shorten(error, trace, lambda file: is_ours(file) or bool(dasks(file)))
