@@ -80,6 +80,10 @@ def test_what_operations_refuse(shared_client: Client, name: str) -> None:
         lock.acquire(timeout=-2)
     with pytest.raises(sky.SerializationError, match="generator"):
         q.put(each for each in "abc")
+    with pytest.raises(sky.ConfigurationError, match="function must be one"):
+        sky.dict(name).get_or_compute("k", 5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^Queue\.put\(\) got an unexpected"):
+        q.put(1, wait=3)  # type: ignore[call-arg]
     assert name not in sky.collections(shared_client)
 
 
