@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from importlib.resources import files
+from numbers import Integral
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -239,10 +240,12 @@ def _executor(value: object) -> object:
     return value
 
 
-def _count(name: str, value: int | None, otherwise: str) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+def _count(name: str, value: Any, otherwise: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise _invalid(name, value, f"a positive integer, or {otherwise}")
-    return value
+    return int(value)  # NumPy's can't be sent
 
 
 def _function(name: str, value: Callable[[], object] | None) -> Callable[[], object] | None:
@@ -256,7 +259,7 @@ def parsed(parse: Callable[[Any], float], value: object) -> float:
     if value is None or isinstance(value, bool) or not str(value).strip():  # Dask: empty text is one byte
         raise ValueError
     try:
-        return parse(value)
+        return parse(int(value) if isinstance(value, Integral) else value)
     except (TypeError, LookupError, AttributeError, OverflowError) as error:
         raise ValueError from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import pickle
 from collections.abc import Callable
@@ -105,6 +106,22 @@ def test_mistakes(mistake: Callable[[], object], instead: str) -> None:
     """Each is told where it is made, with what to write instead."""
     with pytest.raises(sky.OperatorError, match=instead):
         mistake()
+
+
+@pytest.mark.parametrize("mistake", [lambda: double.map(range(3)), lambda: double.remote(1)])
+def test_a_function_says_how_it_is_run(mistake: Callable[[], object]) -> None:
+    """To who takes it for an executor's, or another library's, function."""
+    with pytest.raises(AttributeError, match=r"f\(x\) >> compute.*gather"):
+        mistake()
+    assert not hasattr(double, "shape") and double.__name__ == "double"
+
+
+def test_a_call_says_how_it_is_run() -> None:
+    """To who takes it for a future."""
+    for call in (double(1), double(1) & double(2), sky.gather(double(1))):
+        with pytest.raises(AttributeError, match=r"no 'result', as it hasn't run: write `f\(x\) >> compute`"):
+            call.result()  # type: ignore[union-attr]
+        assert repr(copy.copy(call)) == repr(pickle.loads(pickle.dumps(call))) == repr(call)
 
 
 def test_a_functions_own_timeout() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import dask.config
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 
@@ -33,6 +34,8 @@ def test_equal_workers_are_one_key() -> None:
     one = sky.Worker(executor="process", env={"A": "1", "B": "2"}, pre_import=["json"])
     two = sky.Worker(executor="process", env={"B": "2", "A": "1"}, pre_import=("json",))
     assert one == two and hash(one) == hash(two) and pickle.loads(pickle.dumps(one)) == one
+    numpys = sky.Worker(np.int64(4), "process", memory_limit=np.int64(2**30))  # type: ignore[arg-type]
+    assert type(numpys.concurrency) is type(numpys.memory_limit) is int
     assert repr(sky.Worker(concurrency=4, executor="process")) == "Worker(concurrency=4, executor='process')"
 
 

@@ -310,6 +310,17 @@ def test_limits_for_threads_are_an_error(shared_client: Client) -> None:
         future.result()
 
 
+def test_limits_in_annotations_are_checked(shared_client: Client) -> None:
+    """`dask.annotate` takes whatever it is given, as `sky.options` doesn't: text, too, and nonsense."""
+    with dask.annotate(skyward_timeout="soon"):
+        future = shared_client.submit(abs, -1, pure=False)
+    with pytest.raises(sky.ConfigurationError, match="timeout must be") as caught:
+        future.result()
+    assert not any("skyward_dask" in str(frame.path) for frame in caught.traceback)
+    with dask.annotate(skyward_timeout="30s", skyward_memory_limit="1GiB"):
+        assert shared_client.submit(abs, -1, pure=False).result() == 1
+
+
 def test_the_memory_of_slots_counts_as_the_workers(
     shared_client: Client, started: str, tmp_path: Path
 ) -> None:

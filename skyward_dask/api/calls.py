@@ -88,6 +88,12 @@ class Function(Generic[P, T]):
         __rshift__ = __gt__ = __matmul__ = __and__ = _refuse
         __rrshift__ = __lt__ = __rmatmul__ = __rand__ = _refuse
 
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"a function of skyward_dask has no {name!r}: write `f(x) >> compute` to run it, "
+                "`f(x) > compute` for a future, `gather(*[f(x) for x in items]) >> compute` to map it."
+            )
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         # by reference, like any function of a module: its name there refers to this object, not to the inner
         # function, which therefore can't be pickled by reference itself
@@ -159,6 +165,12 @@ class Unrun(NotRun):
         def __bool__(self) -> NoReturn:
             raise OperatorError(
                 f"{self!r} hasn't run, so it is neither true nor false: test its result, `f(x) >> compute`."
+            )
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"a call has no {name!r}, as it hasn't run: write `f(x) >> compute` for its result, "
+                "`f(x) > compute` for a future."
             )
 
         def _reversed(self, other: object) -> NoReturn:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from operator import index
+from typing import TYPE_CHECKING, NoReturn
 
 from skyward_dask.api.handles import Handle, Steps, both, one
+from skyward_dask.errors import OperatorError
 from skyward_dask.shared.asks import Ask
 
 
@@ -23,6 +25,17 @@ class Counter(Handle):
     def value(self) -> int:
         """The current value."""
         return self.get_value()
+
+    if not TYPE_CHECKING:  # there, they are errors already
+
+        def _refuse(self, other: object) -> NoReturn:
+            raise OperatorError(
+                f"{self!r} is shared, and not a number itself: compute with its `.value`; change it with "
+                "`.increment(n)`, `.decrement(n)` or `.reset(value)`."
+            )
+
+        __add__ = __radd__ = __sub__ = __rsub__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+        value = value.setter(_refuse)
 
     def _increment(self, n: int = 1) -> Steps[int]:
         """Add `n`, and return the new value."""

@@ -19,9 +19,10 @@ from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from skyward_dask.api.handles import Handle, Steps, both, one, pages, pages_async
-from skyward_dask.errors import OperatorError
+from skyward_dask.api.handles import Handle, Steps, both, checked_timeout, one, pages, pages_async
+from skyward_dask.errors import ConfigurationError, OperatorError
 from skyward_dask.shared.asks import Ask
+from skyward_dask.shared.events import Withdrawn
 from skyward_dask.shared.keys import pack, pack_key, place, unpack, unpack_key
 
 K = TypeVar("K")
@@ -182,7 +183,9 @@ class Dict(Handle, MutableMapping[K, V]):
 
     compare_and_set, compare_and_set_async = both(_compare_and_set)
 
-    def _get_or_compute(self, key: K, function: Callable[[], V | Awaitable[V]]) -> Steps[V]:
+    def _get_or_compute(
+        self, key: K, function: Callable[[], V | Awaitable[V]], timeout: float | None = None
+    ) -> Steps[V]:
         """The value of a key; if there is none, one caller computes it, and the others wait for it.
 
         Parameters
@@ -190,18 +193,29 @@ class Dict(Handle, MutableMapping[K, V]):
         key
         function : callable
             Called without arguments, in the caller. For the twin it may be an ``async def``.
+        timeout : float, optional
+            Seconds to wait for the caller that computes; the function itself may take longer.
 
         Raises
         ------
         Exception
             What the function raises goes to its caller only; the next waiter computes.
+        TimeoutError
+            Another caller is still computing the value after `timeout` seconds.
         OperatorError
             The function asks for the value that it is computing.
         """
+        if not callable(function):
+            raise ConfigurationError(f"function must be one that takes no arguments, not {function!r}.")
         computation = _Computation(self.name, pack_key(key))
         if computation.is_under_way():
             return (yield from self._computed_meanwhile(key))
-        number, found = yield self._ask("claim", key, binds=True)
+        try:
+            number, found = yield self._ask("claim", key, binds=True, timeout=checked_timeout(timeout))
+        except Withdrawn:
+            raise TimeoutError(
+                f"another caller is still computing {key!r} of {self!r} after {timeout} s: its task may hang."
+            ) from None
         if not number:
             value: V = unpack(found)
             return value

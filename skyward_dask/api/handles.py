@@ -135,6 +135,7 @@ def both(
     signature = inspect.signature(steps)
     returned = signature.return_annotation.removeprefix("Steps[").removesuffix("]")
     shown = signature.replace(return_annotation=returned)
+    steps.__qualname__ = f"{steps.__qualname__.rpartition('.')[0]}.{own}"  # it is what Python's errors show
     for method, called in ((wait, own), (wait_async, twin)):
         method.__name__ = called
         method.__qualname__ = f"{steps.__qualname__.rpartition('.')[0]}.{called}"

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeVar, TypeVarTuple, overload
 
 from skyward_dask.api.targets import described
-from skyward_dask.config import takes_only
+from skyward_dask.arguments import takes_only
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension.instance import instance_info
 from skyward_dask.extension.partitions import partition_count, partitions

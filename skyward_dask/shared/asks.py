@@ -33,9 +33,9 @@ class Spec:
     def differs(self, kind: str, options: Mapping[str, Any]) -> str:
         """How it differs from the collection of that name, in words; empty if it doesn't."""
         if kind != self.kind:
-            return f"it is a {kind}"
-        different = {name: options[name] for name, value in self.options if options[name] != value}
-        return ", ".join(f"its {name} is {value!r}" for name, value in different.items())
+            return f"is a {kind}"
+        different = (f"{name}={options[name]!r}" for name, value in self.options if options[name] != value)
+        return f"has {found}" if (found := ", ".join(different)) else ""
 
 
 @dataclass(frozen=True, slots=True)

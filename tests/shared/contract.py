@@ -247,9 +247,9 @@ async def a_lock_excludes(do: Do, name: str) -> None:
 async def options_must_agree(do: Do, name: str) -> None:
     await do(sky.dict(name, shards=2), "len")
     assert await do(sky.dict(name), "len") == 0
-    with pytest.raises(sky.CollectionConflict, match="shards is 2"):
+    with pytest.raises(sky.CollectionConflict, match="has shards=2"):
         await do(sky.dict(name, shards=1), "len")
-    with pytest.raises(sky.CollectionConflict, match="it is a dict"):
+    with pytest.raises(sky.CollectionConflict, match="is a dict"):
         await do(sky.queue(name), "qsize")
 
 

@@ -239,6 +239,8 @@ def test_a_dead_computers_claim_passes_on(shared_client: Client, name: str) -> N
 
     dead = shared_client.submit(lambda: sky.dict(name).get_or_compute("k", never), pure=False)
     wait_until_held(name)
+    with pytest.raises(TimeoutError, match="another caller is still computing 'k'"):
+        sky.dict(name).get_or_compute("k", lambda: 4, timeout=0.01)
     other = shared_client.submit(lambda: sky.dict(name).get_or_compute("k", lambda: 5), pure=False)
     until(lambda: waiting(name) == 1)
     dead.cancel()

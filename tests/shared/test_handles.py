@@ -57,6 +57,16 @@ def test_what_is_refused(make: Any, says: str) -> None:
         make()
 
 
+def test_a_counter_is_not_a_number() -> None:
+    """Nothing is computed with it, and it isn't assigned to: each says what to write."""
+    counter: Any = sky.counter("x")
+    for mistake in (lambda: counter + 1, lambda: 1 + counter, lambda: counter - 1, lambda: counter < 3):
+        with pytest.raises(sky.OperatorError, match=r"compute with its `\.value`; .* `\.increment\(n\)`"):
+            mistake()
+    with pytest.raises(sky.OperatorError, match="increment"):
+        counter.value = 1
+
+
 def test_what_operations_refuse(shared_client: Client, name: str) -> None:
     """Before anybody is asked."""
     q, lock = sky.queue(name), sky.lock(name)
@@ -70,6 +80,10 @@ def test_what_operations_refuse(shared_client: Client, name: str) -> None:
         lock.acquire(timeout=-2)
     with pytest.raises(sky.SerializationError, match="generator"):
         q.put(each for each in "abc")
+    with pytest.raises(sky.ConfigurationError, match="function must be one"):
+        sky.dict(name).get_or_compute("k", 5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^Queue\.put\(\) got an unexpected"):
+        q.put(1, wait=3)  # type: ignore[call-arg]
     assert name not in sky.collections(shared_client)
 
 

@@ -91,8 +91,8 @@ class Directory:
             raise CollectionLost(entry.lost)
         if difference := spec.differs(entry.route.kind, entry.route.options):
             raise CollectionConflict(
-                f"there is a collection named {spec.name!r} already, and {difference}. Leave the option out, "
-                "use another name, or destroy() that one."
+                f"the collection {spec.name!r} exists, and {difference}: open it as that, use another name, "
+                "or destroy() it."
             )
         return entry.route
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from skyward_dask.config import Worker
+from skyward_dask.config import Worker, parse_memory_limit, parse_timeout
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension.private import Alias, DataNode, GraphNode
 
@@ -56,9 +56,11 @@ def limits(annotations: Mapping[str, Any], route: Route, config: Worker) -> Limi
     Raises
     ------
     ConfigurationError
-        The task runs in a thread, which can't be stopped.
+        A limit is invalid (`dask.annotate` takes anything), or the task runs in a thread, which can't be
+        stopped.
     """
-    timeout, memory_limit = annotations.get("skyward_timeout"), annotations.get("skyward_memory_limit")
+    timeout = parse_timeout(annotations.get("skyward_timeout"))
+    memory_limit = parse_memory_limit(annotations.get("skyward_memory_limit"))
     if route.place is Place.THREAD and (timeout, memory_limit) != (None, None):
         raise ConfigurationError(
             "a task with its own timeout or memory_limit was sent to a thread slot, and a thread can't be "

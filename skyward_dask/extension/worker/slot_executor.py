@@ -111,7 +111,8 @@ class SlotExecutor(Executor):
             return self._threads.submit(fn, *args, **kwargs)
         spec, data, delay = args
         try:
-            return called(spec.key, partial(self._run, spec, data, delay))
+            with shortened():
+                return called(spec.key, partial(self._run, spec, data, delay))
         except Exception as error:  # whoever waits for the task sees it
             return failed(error, delay)
 
