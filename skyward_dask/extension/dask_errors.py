@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from skyward_dask.errors import SkywardError
 from skyward_dask.extension.tracebacks import shortened
-from skyward_dask.slots.pickling import members_of
+from skyward_dask.slots.exceptions import members_of
 
 T = TypeVar("T")
 

@@ -23,6 +23,7 @@ from typing import Any
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.aside import Tasks
 from skyward_dask.slots.child_process import ChildProcess
+from skyward_dask.slots.exceptions import load_exception
 from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.lifecycle import Event
 from skyward_dask.slots.limits import Limits
@@ -32,7 +33,7 @@ from skyward_dask.slots.nursery import Nursery
 from skyward_dask.slots.outcomes import PoolClosed, RunEnded, error_of
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.own_memory import own_memory
-from skyward_dask.slots.pickling import dumps, load_exception, unpicklable
+from skyward_dask.slots.pickling import dumps, unpicklable
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.requests import grant, serve
 from skyward_dask.slots.run_queue import RunQueue

@@ -15,8 +15,9 @@ from typing import Any
 
 from skyward_dask.slots.aside import aside
 from skyward_dask.slots.child_process import ChildProcess
+from skyward_dask.slots.exceptions import dump_exception
 from skyward_dask.slots.framing import Frame, Kind, Part
-from skyward_dask.slots.pickling import dump_exception, dumps, loads, unloadable, unpicklable
+from skyward_dask.slots.pickling import dumps, loads, unloadable, unpicklable
 
 
 def serve(child: ChildProcess, frame: Frame) -> None:

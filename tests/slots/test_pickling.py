@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tblib.pickling_support
 
-from skyward_dask.slots.pickling import dump_exception, dumps, load_exception, loads, unloadable, unpicklable
+from skyward_dask.slots.exceptions import dump_exception, load_exception
+from skyward_dask.slots.pickling import dumps, loads, unloadable, unpicklable
 
 
 class NeedsTwo(Exception):
@@ -102,14 +103,17 @@ def test_a_long_chain_crosses() -> None:
     error: BaseException | None = None
     for number in range(1500):
         try:
-            raise ValueError(number) from error
+            raise ValueError(number, error) from error
         except ValueError as caught:
             error = caught
     assert error is not None
-    got: BaseException | None = cross(error)
+    parts = dump_exception(error)
+    assert len(parts[0]) < 1500 * 1000  # none of the links has taken the others along
+    got: BaseException | None = load_exception(parts)
     for number in reversed(range(1500)):
-        assert type(got) is ValueError and got.args == (number,)
+        assert type(got) is ValueError and got.args[0] == number
         assert "test_a_long_chain" in "".join(traceback.format_tb(got.__traceback__))
+        assert got.args[1] is got.__cause__
         got = got.__cause__
     assert got is None
 
@@ -127,6 +131,18 @@ def test_a_long_chain_is_pickled_once() -> None:
         return sum(map(len, got))
 
     assert size(200) < 3 * size(100)
+
+
+def test_exceptions_may_carry_each_other() -> None:
+    """In circles, and through groups: they arrive, each with its type."""
+    first, second = ValueError(1), KeyError(2)
+    group = ExceptionGroup("both", [first, second])
+    first.__cause__, first.other, second.other = group, second, first  # type: ignore[attr-defined]
+    first.group, group.first = group, first  # type: ignore[attr-defined]
+    got: Any = cross(first)
+    assert type(got) is ValueError and got.other is got.__cause__.exceptions[1]
+    assert got.__cause__.exceptions[0] is got and got.other.other.args == (1,)
+    assert got.group.message == "both" and got.__cause__.first.args == (1,)
 
 
 class Several(ExceptionGroup):
@@ -153,6 +169,31 @@ def test_a_group_keeps_its_members() -> None:
     assert first.__notes__ == ["a note"] and "in raised" in "".join(traceback.format_exception(got))
     assert type(second) is FileNotFoundError and second.errno == 2
     assert type(cross(BaseExceptionGroup("x", [GeneratorExit()]))) is BaseExceptionGroup
+
+
+class Refused(OSError):
+    """Takes other arguments than its base."""
+
+    def __init__(self, code: int, reason: str, host: str) -> None:
+        super().__init__(code, reason, f"on {host}")
+        self.host = host
+
+
+class Enough(StopIteration):
+    def __init__(self, count: int, value: str) -> None:
+        super().__init__(value)
+
+
+def test_an_exception_keeps_what_its_base_made_of_its_arguments() -> None:
+    """Its own `__init__` isn't called with them."""
+    error = raised(Refused(111, "no", "host"))
+    got = cross(error)
+    assert isinstance(got, Refused) and (got.errno, got.filename, got.host) == (111, "on host", "host")
+    assert (str(got), got.args) == (str(error), error.args)
+    last = cross(Enough(1, "value"))
+    assert isinstance(last, Enough) and last.value == "value"
+    lost = cross(ImportError("gone", name="module"))
+    assert isinstance(lost, ImportError) and lost.name == "module"
 
 
 class Nasty:

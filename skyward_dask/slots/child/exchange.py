@@ -11,9 +11,10 @@ from skyward_dask.errors import SharedMemoryError
 from skyward_dask.slots.channel import Channel, Quiet
 from skyward_dask.slots.child.heap import give_back
 from skyward_dask.slots.child.orphans import Orphans
+from skyward_dask.slots.exceptions import load_exception
 from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.memory.borrowing import Borrower
-from skyward_dask.slots.pickling import load_exception, loads, unloadable
+from skyward_dask.slots.pickling import loads, unloadable
 
 #: Seconds without a run after which memory is given back: longer than the pause between two tasks of a graph.
 _IDLE = 1.0

@@ -13,8 +13,9 @@ from typing import Any
 
 from skyward_dask.errors import WorkerUnreachable
 from skyward_dask.slots.channel import Channel
+from skyward_dask.slots.exceptions import load_exception
 from skyward_dask.slots.framing import Frame, Kind, Part
-from skyward_dask.slots.pickling import dumps, load_exception, loads, unpicklable
+from skyward_dask.slots.pickling import dumps, loads, unpicklable
 from skyward_dask.slots.status_page import Page
 
 

@@ -12,8 +12,9 @@ from skyward_dask.slots.child.exits import INTERRUPTED, exit_now, flush, leave
 from skyward_dask.slots.child.forks import forks_end_here
 from skyward_dask.slots.child.leftovers import Leftovers
 from skyward_dask.slots.child.link import Link
+from skyward_dask.slots.exceptions import dump_exception
 from skyward_dask.slots.framing import Frame, Kind, Part
-from skyward_dask.slots.pickling import dump_exception, dumps, unpicklable
+from skyward_dask.slots.pickling import dumps, unpicklable
 from skyward_dask.slots.status_page import Page
 
 #: RESULT or ERROR; for each part its size where it is in shared memory, else None; the parts that aren't.

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from skyward_dask.slots.exceptions import dump_exception
 from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.loop_channel import LoopChannel
 from skyward_dask.slots.memory.borrowing import Borrower, Layout, Place
@@ -25,7 +26,7 @@ from skyward_dask.slots.memory.forms import Form, Piece
 from skyward_dask.slots.memory.leases import lease
 from skyward_dask.slots.memory.segment import Range, Segment
 from skyward_dask.slots.memory.segments import Segments
-from skyward_dask.slots.pickling import dump_exception, loads
+from skyward_dask.slots.pickling import loads
 
 
 class Lender:
