@@ -14,12 +14,14 @@ from importlib import import_module
 
 _HOMES = {
     "skyward_dask.errors": (
+        "BroadcastError",
         "BrokenBarrierError",
         "CollectionConflict",
         "CollectionLost",
         "ConfigurationError",
         "InstallError",
         "LockError",
+        "NodeLeft",
         "NoWorkers",
         "OperatorError",
         "SerializationError",
@@ -55,6 +57,7 @@ _HOMES = {
     "skyward_dask.api.sharding": ("shard",),
     "skyward_dask.extension.instance": ("InstanceInfo", "instance_info"),
     "skyward_dask.api.cluster": ("Compute",),
+    "skyward_dask.api.nodes": ("Node",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _PUBLIC = frozenset(_HOME_OF)

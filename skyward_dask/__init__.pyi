@@ -9,6 +9,7 @@ from skyward_dask.api.dicts import Dict as Dict
 from skyward_dask.api.gathering import gather as gather
 from skyward_dask.api.locks import Holder as Holder
 from skyward_dask.api.locks import Lock as Lock
+from skyward_dask.api.nodes import Node as Node
 from skyward_dask.api.openers import barrier as barrier
 from skyward_dask.api.openers import counter as counter
 from skyward_dask.api.openers import dict as dict
@@ -19,12 +20,14 @@ from skyward_dask.api.queues import Queue as Queue
 from skyward_dask.api.sets import Set as Set
 from skyward_dask.api.sharding import shard as shard
 from skyward_dask.config import Worker as Worker
+from skyward_dask.errors import BroadcastError as BroadcastError
 from skyward_dask.errors import BrokenBarrierError as BrokenBarrierError
 from skyward_dask.errors import CollectionConflict as CollectionConflict
 from skyward_dask.errors import CollectionLost as CollectionLost
 from skyward_dask.errors import ConfigurationError as ConfigurationError
 from skyward_dask.errors import InstallError as InstallError
 from skyward_dask.errors import LockError as LockError
+from skyward_dask.errors import NodeLeft as NodeLeft
 from skyward_dask.errors import NoWorkers as NoWorkers
 from skyward_dask.errors import OperatorError as OperatorError
 from skyward_dask.errors import SerializationError as SerializationError

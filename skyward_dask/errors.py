@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 __all__ = [
+    "BroadcastError",
     "BrokenBarrierError",
     "CollectionConflict",
     "CollectionLost",
@@ -16,6 +17,7 @@ __all__ = [
     "InstallError",
     "LockError",
     "NoWorkers",
+    "NodeLeft",
     "OperatorError",
     "SerializationError",
     "SharedMemoryError",
@@ -95,6 +97,45 @@ FORKED = (
 
 class WorkerUnreachable(SkywardError, RuntimeError):
     """A process that a task forked, or a thread that has outlived its task, needed the worker."""
+
+
+class NodeLeft(SkywardError, RuntimeError):
+    """The node that a call was sent to has left the cluster before it answered.
+
+    Attributes
+    ----------
+    worker : str
+        The address of its worker.
+    """
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(worker)
+        self.worker = worker
+
+    def __str__(self) -> str:
+        return (
+            f"the node at {self.worker} has left the cluster before it answered, and the call was for that "
+            "node alone; it may have taken effect there. `compute.nodes` has the nodes that are there now."
+        )
+
+
+class BroadcastError(SkywardError, RuntimeError):
+    """Some nodes of a broadcast failed, or left before they answered.
+
+    Attributes
+    ----------
+    errors : dict
+        Error by number of the node.
+    results : dict
+        The result of each other node, by its number.
+    """
+
+    def __init__(self, message: str, errors: dict[int, BaseException], results: dict[int, Any]) -> None:
+        super().__init__(message, errors, results)
+        self.errors, self.results = errors, results
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class SlotStartFailed(SkywardError, RuntimeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import pickle
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -82,7 +83,13 @@ CLOSED = sky.Compute()
         (lambda: (double(1) & double(2)) & None, "not a Call and a NoneType"),
         (lambda: sky.gather(double(1)) & double(1), "not a Gather and a Call"),
         (lambda: (double(1) & double(2)) > CLOSED, "> starts a single call"),
-        (lambda: double(1) @ CLOSED, "@, to run a call on every node, is not supported yet"),
+        (lambda: double(1) @ CLOSED, "not open"),
+        (lambda: double(1) >> os, "not a module"),
+        (lambda: double(1) >> sky, "nothing is open"),
+        (lambda: double(1) @ sky, "nothing is open"),
+        (lambda: (double(1) & double(2)) @ CLOSED, "@ sends a single call to every node"),
+        (lambda: CLOSED @ double(1), "the call goes on the left"),
+        (lambda: CLOSED >> CLOSED, "take a call on their left, not a Compute"),
         (lambda: bool(double(1)), "neither true nor false"),
         (lambda: double(1) and double(2), "neither true nor false"),
         (lambda: not (double(1) & double(2)), "neither true nor false"),

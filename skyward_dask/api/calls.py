@@ -2,6 +2,7 @@
 
 f(x) >> compute              run it, give the result
 f(x) > compute               a concurrent.futures.Future
+f(x) @ compute               run it on every node, a list
 (f(x) & g(y)) >> compute     at once, a tuple
 """
 
@@ -11,13 +12,13 @@ import functools
 import inspect
 import reprlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, TypeVarTuple, overload
 
-from skyward_dask.api.targets import Target, described, target_of, waiting_target
+from skyward_dask.api.targets import Destination, described, target_of, waiting_target
 from skyward_dask.arguments import takes_only
 from skyward_dask.config import parse_timeout
 from skyward_dask.errors import OperatorError
@@ -176,10 +177,12 @@ class Unrun(NotRun):
         def _reversed(self, other: object) -> NoReturn:
             raise OperatorError(f"the call goes on the left: write `{self!r} >> compute`.")
 
-        __rrshift__ = __lt__ = _reversed
+        __rrshift__ = __lt__ = __rmatmul__ = _reversed
 
         def __matmul__(self, other: object) -> NoReturn:
-            raise OperatorError("@, to run a call on every node, is not supported yet. >> runs it on one.")
+            raise OperatorError(
+                "@ sends a single call to every node: write `[call @ compute for call in c]`."
+            )
 
         def __gt__(self, other: object) -> NoReturn:
             raise OperatorError("> starts a single call: write `[call > compute for call in calls]`.")
@@ -232,15 +235,26 @@ class Call(Unrun, Generic[T]):
         """
         return replace(self, timeout=parse_timeout(seconds))
 
-    def __rshift__(self, compute: Target) -> T:
+    def __rshift__(self, compute: Destination) -> T:
         """Run the call on one node, and return its result."""
         with shortened():
-            result: T = waiting_target(compute).run([self])[0]
+            result: T = waiting_target(">>", compute).run([self])[0]
             return result
 
-    def __gt__(self, compute: Target) -> Future[T]:
+    def __gt__(self, compute: Destination) -> Future[T]:
         """Start the call, and return a future."""
         return target_of(">", compute).start(self)
+
+    def __matmul__(self, compute: Destination) -> list[T]:
+        """Run the call on every node of this moment; the results are in the order of `Compute.nodes`.
+
+        Raises
+        ------
+        BroadcastError
+            A node has failed, or has left before it answered.
+        """
+        with shortened():
+            return waiting_target("@", compute).broadcast(self)
 
     @overload
     def __and__(self, other: Call[U]) -> Group[T, U]: ...
@@ -282,10 +296,16 @@ class Group(Unrun, Generic[*Ts]):
             return Group(self.calls + other.calls)
         raise _not_joined(self.calls[0], other)
 
-    def __rshift__(self, compute: Target) -> tuple[*Ts]:
+    def __rshift__(self, compute: Destination) -> tuple[*Ts]:
         with shortened():
-            results: Any = tuple(waiting_target(compute).run(self.calls))
+            results: Any = tuple(waiting_target(">>", compute).run(self.calls))
             return results  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    def __iter__(self) -> Iterator[Call[Any]]:
+        return iter(self.calls)
 
     def __repr__(self) -> str:
         return f"({' & '.join(map(repr, self.calls))})"

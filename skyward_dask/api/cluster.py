@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
 
 from skyward_dask.api import openers
 from skyward_dask.api.barriers import Barrier
-from skyward_dask.api.calls import Call
 from skyward_dask.api.counters import Counter
 from skyward_dask.api.dicts import Dict
 from skyward_dask.api.locks import Lock
+from skyward_dask.api.nodes import Nodes
 from skyward_dask.api.openers import Consistency
 from skyward_dask.api.queues import Queue
 from skyward_dask.api.sets import Set
-from skyward_dask.api.targets import Target
+from skyward_dask.api.targets import Target, innermost
 from skyward_dask.arguments import takes_only
 from skyward_dask.config import Worker, check_worker
 from skyward_dask.errors import ConfigurationError, OperatorError
@@ -86,12 +85,15 @@ class Compute(Target):
             raise OperatorError("this Compute is already open: create another one for a second block.")
         with shortened():
             self._session = open_session(self._nodes, self._worker, self._cluster)
+        self._outer = innermost.get()
+        innermost.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         session, self._session = self._open, None
+        innermost.set(self._outer)
         session.close()
 
     @property
@@ -135,23 +137,42 @@ class Compute(Target):
         """As `skyward_dask.lock`."""
         return openers.lock(name, client=self.client)
 
-    # --- calls ------------------------------------------------------------------------------------
+    # --- its nodes --------------------------------------------------------------------------------
 
-    def is_on_loop(self) -> bool:
-        """Whether this thread runs the loop that delivers the results."""
-        return self._open.is_on_loop()
+    @property
+    def nodes(self) -> Nodes:
+        """The nodes of this moment, in the order in which they joined; ``nodes[0]`` is the head.
 
-    def start(self, call: Call[T]) -> Future[T]:
-        """Send one call, as ``call > compute`` does."""
-        return self._open.start(call)
+        Each is a target of its own: ``f(x) >> compute.nodes[0]``.
+        """
+        return Nodes(self._open)
 
-    def run(self, calls: Sequence[Call[Any]]) -> list[Any]:
-        """Run calls at once and wait for their results, as ``>>`` does."""
-        return self._open.run(calls)
+    def resize(self, nodes: int | tuple[int, int]) -> None:
+        """Change the number of nodes, and wait until they are there.
 
-    def stream(self, calls: Sequence[Call[Any]], ordered: bool) -> Iterator[Any]:
-        """Run calls at once and yield results one by one, as ``gather(..., stream=True) >>`` does."""
-        return self._open.stream(calls, ordered)
+        Parameters
+        ----------
+        nodes : int or (int, int)
+            As for `Compute`: with a pair, the cluster adapts to its load.
+
+        Raises
+        ------
+        OperatorError
+            The cluster was given by its address: nobody here can start workers for it.
+        """
+        _check_nodes(nodes, None)
+        fewest, most = nodes if isinstance(nodes, tuple) else (nodes, nodes)
+        self._open.resize(fewest, most)
+
+    def map(self, function: Callable[..., T], *items: Iterable[Any]) -> list[T]:
+        """``[function(item) for item in items]``, on the nodes; several iterables are read together."""
+        if self.is_on_loop():
+            raise OperatorError("map waits, and must not block this event loop, which brings the results.")
+        inner = getattr(function, "local", function)
+        with shortened():
+            client = self.client
+            results: list[T] = client.gather(client.map(inner, *map(list, items), pure=False))
+            return results
 
     def __repr__(self) -> str:
         return f"<Compute, open: {self.client!r}>" if self._session else "<Compute, not open>"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from skyward_dask.api.calls import Call, Function, Group, Unrun
-from skyward_dask.api.targets import Target, described, waiting_target
+from skyward_dask.api.targets import Destination, described, waiting_target
 from skyward_dask.arguments import takes_only
 from skyward_dask.errors import OperatorError
 from skyward_dask.extension.tracebacks import shortened
@@ -27,11 +27,17 @@ class Gather(Unrun, Generic[T]):
         """The same calls, with this timeout for each: see `Call.with_timeout`."""
         return replace(self, calls=tuple(call.with_timeout(seconds) for call in self.calls))
 
-    def __rshift__(self, compute: Target) -> T:
+    def __rshift__(self, compute: Destination) -> T:
         with shortened():
-            target, calls = waiting_target(compute), self.calls
+            target, calls = waiting_target(">>", compute), self.calls
             results: Any = target.stream(calls, self.ordered) if self.stream else target.run(calls)
             return results  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    def __iter__(self) -> Iterator[Call[Any]]:
+        return iter(self.calls)
 
     def __repr__(self) -> str:
         more = [f"... {len(self.calls)} calls"] if len(self.calls) > 3 else []

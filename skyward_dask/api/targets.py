@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from contextvars import ContextVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 from skyward_dask.errors import OperatorError
+from skyward_dask.extension.client.session import Client, Session, current_session
+from skyward_dask.extension.connection import refuse_closed
 
 if TYPE_CHECKING:
     from skyward_dask.api.calls import Call
@@ -15,24 +20,37 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+#: The innermost open `Compute` of this context.
+innermost: ContextVar[Target | None] = ContextVar("skyward_compute", default=None)
+
+
 class Target(ABC):
     """What calls can be sent to."""
 
+    @property
     @abstractmethod
+    def _open(self) -> Session:
+        """The session that sends them."""
+
     def is_on_loop(self) -> bool:
         """Whether the thread that calls runs the loop that brings the results: then it must not wait."""
+        return self._open.is_on_loop()
 
-    @abstractmethod
     def start(self, call: Call[T]) -> Future[T]:
         """Send one call; doesn't wait."""
+        return self._open.start(call)
 
-    @abstractmethod
     def run(self, calls: Sequence[Call[Any]]) -> list[Any]:
         """Run calls at once, and wait for their results, in order."""
+        return self._open.run(calls)
 
-    @abstractmethod
+    def broadcast(self, call: Call[T]) -> list[T]:
+        """Run a call on every node, and wait for the results, in the order of the nodes."""
+        return self._open.broadcast(call)
+
     def stream(self, calls: Sequence[Call[Any]], ordered: bool) -> Iterator[Any]:
         """Run calls at once, and give their results in order, or as they finish."""
+        return self._open.stream(calls, ordered)
 
     if not TYPE_CHECKING:  # there, they are errors already
 
@@ -42,25 +60,45 @@ class Target(ABC):
                 "@skyward_dask.function, and f(x) is one. compute.client.submit(f, x) takes plain functions."
             )
 
-        __rrshift__ = __lt__ = _refuse
+        __rrshift__ = __lt__ = __rmatmul__ = _refuse
+
+
+class SessionTarget(Target):
+    """A client."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def _open(self) -> Session:
+        return self._session
+
+
+#: What stands on the right of an operator; a module is this package.
+Destination: TypeAlias = Target | Client | ModuleType
 
 
 def target_of(operator: str, value: object) -> Target:
     if isinstance(value, Target):
         return value
+    if isinstance(value, Client):
+        refuse_closed(value)
+        return SessionTarget(Session(value))
+    if value is sys.modules["skyward_dask"]:
+        return innermost.get() or SessionTarget(current_session())
     raise OperatorError(
-        f"{operator} takes an open skyward_dask.Compute on its right, not {described(value)}: write `with "
-        f"skyward_dask.Compute() as compute: f(x) {operator} compute`. Other targets, such as a Client, are "
-        "not supported yet."
+        f"{operator} takes an open skyward_dask.Compute on its right, one of its nodes, a Client, or the "
+        f"module skyward_dask, not {described(value)}: write `with skyward_dask.Compute() as compute: f(x) "
+        f"{operator} compute`."
     )
 
 
-def waiting_target(value: object) -> Target:
-    target = target_of(">>", value)
+def waiting_target(operator: str, value: object) -> Target:
+    target = target_of(operator, value)
     if target.is_on_loop():
         raise OperatorError(
-            ">> waits, and would block the event loop of this thread, which has to deliver the result: use "
-            "`await asyncio.wrap_future(f(x) > compute)`."
+            f"{operator} waits, and would block the event loop of this thread, which has to deliver the "
+            "result: use `await asyncio.wrap_future(f(x) > compute)`."
         )
     return target
 

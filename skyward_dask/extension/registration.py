@@ -14,6 +14,8 @@ from skyward_dask.errors import InstallError
 NAME = "skyward"
 #: The key under which a worker says, when it registers, that it is a node.
 NODE = "skyward-node"
+#: The annotation of tasks for one node alone: its worker's address.
+ON_NODE = "skyward_node"
 #: The topic of the events that nodes log.
 TOPIC = "skyward"
 

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 from uuid import uuid4
 
 import distributed
+from dask.base import annotate
 from distributed import Client as Client
 from distributed import Worker as DaskWorker
-from distributed import as_completed, get_worker
+from distributed import as_completed, get_client, get_worker, worker_client
 
 from skyward_dask.config import Worker
-from skyward_dask.errors import ConfigurationError
+from skyward_dask.errors import BroadcastError, ConfigurationError, OperatorError
 from skyward_dask.extension.client.control import install, installed, uninstall
 from skyward_dask.extension.client.local_cluster import start_local_cluster
 from skyward_dask.extension.client.options import options
+from skyward_dask.extension.connection import connected
+from skyward_dask.extension.registration import ON_NODE
 from skyward_dask.extension.tracebacks import shortened
+
+#: Seconds between two looks at the nodes of a cluster that is being resized.
+_LOOK = 0.05
 
 
 class Runnable(Protocol):
@@ -50,11 +57,12 @@ class Sent(Protocol):
     def timeout(self) -> float | None: ...
 
 
-def _run(function: Runnable, *args: Any, **kwargs: Any) -> Any:
+# keyword arguments come in a dict of their own: `Client.submit` takes `key`, `workers`, … for itself
+def _run(function: Runnable, kwargs: dict[str, Any], *args: Any) -> Any:
     return function.local(*args, **kwargs)
 
 
-async def _run_coroutine(function: Runnable, *args: Any, **kwargs: Any) -> Any:
+async def _run_coroutine(function: Runnable, kwargs: dict[str, Any], *args: Any) -> Any:
     return await function.local(*args, **kwargs)
 
 
@@ -86,6 +94,20 @@ class CallFuture(Future[Any]):
             self.set_result(result)
 
 
+def _results_and_errors(
+    futures: Sequence[distributed.Future[Any]],
+) -> tuple[dict[int, Any], dict[int, BaseException]]:
+    results: dict[int, Any] = {}
+    errors: dict[int, BaseException] = {}
+    for number, future in enumerate(futures):
+        try:
+            with shortened():
+                results[number] = future.result()
+        except Exception as error:  # the task's own, or its node has left
+            errors[number] = error
+    return results, errors
+
+
 def is_on_loop_of_worker() -> bool:
     """Whether the calling thread runs a worker's event loop, as that of an ``async def`` task does."""
     try:
@@ -95,19 +117,34 @@ def is_on_loop_of_worker() -> bool:
     return isinstance(worker, DaskWorker) and worker.thread_id == threading.get_ident()
 
 
+@contextmanager
+def _outside_slot() -> Iterator[None]:
+    """In a task: wait for other tasks without a slot, so that they can have it."""
+    try:
+        get_worker()
+    except ValueError:
+        yield
+    else:
+        with worker_client():
+            yield
+
+
 class Session:
-    """An open `Compute`.
+    """What an operator sends calls to: a client, and all its nodes or one of them.
 
     Parameters
     ----------
     client : distributed.Client
-    closing : ExitStack
+    closing : ExitStack, optional
         Closes everything that was opened, including the client.
+    node : str
+        The address of the worker that all calls are for; empty for any.
     """
 
-    def __init__(self, client: Client, closing: ExitStack) -> None:
+    def __init__(self, client: Client, closing: ExitStack | None = None, node: str = "") -> None:
         self.client = client
-        self._closing = closing
+        self._closing = closing or ExitStack()
+        self._node, self._adapts = node, False
 
     def close(self) -> None:
         self._closing.close()
@@ -120,8 +157,24 @@ class Session:
         return CallFuture(self._submit(call))
 
     def run(self, calls: Sequence[Sent]) -> list[Any]:
-        results: list[Any] = self.client.gather([self._submit(call) for call in calls])
+        with _outside_slot():
+            results: list[Any] = self.client.gather([self._submit(call) for call in calls])
         return results
+
+    def broadcast(self, call: Sent) -> list[Any]:
+        """Run a call on every node of this moment, and wait for all; one result for each node, in order."""
+        with _outside_slot():
+            nodes = self.nodes()
+            if not nodes:
+                raise OperatorError(
+                    f"{call!r} has no node to run on: the cluster has no workers now. "
+                    "client.wait_for_workers(n) waits for some."
+                )
+            futures = [self.on(address)._submit(call) for address, _ in nodes]
+            results, errors = _results_and_errors(futures)
+        if errors:
+            raise _broadcast_error(call, nodes, errors, results) from next(iter(errors.values()))
+        return list(results.values())
 
     def stream(self, calls: Sequence[Sent], ordered: bool) -> Iterator[Any]:
         # submitted now, not when the first result is asked for
@@ -138,8 +191,79 @@ class Session:
         function = call.function
         run = _run_coroutine if function.is_coroutine else _run
         key = f"{function.name}-{uuid4().hex}"
-        with options(timeout=call.timeout) if call.timeout is not None else nullcontext():
-            return self.client.submit(run, function, *call.args, key=key, pure=False, **call.kwargs)
+        where: Any = {"workers": [self._node], "allow_other_workers": False} if self._node else {}
+        with (
+            options(timeout=call.timeout) if call.timeout is not None else nullcontext(),
+            annotate(**{ON_NODE: self._node}) if self._node else nullcontext(),
+        ):
+            return self.client.submit(run, function, call.kwargs, *call.args, key=key, pure=False, **where)
+
+    # --- its nodes ----------------------------------------------------------------------------------------
+
+    def nodes(self) -> list[tuple[str, str]]:
+        """The address and the host of each node, in the order in which they joined."""
+        found: list[tuple[str, str, int]] = self.client.sync(_nodes, self.client)
+        return [(address, host) for address, host, _ in found if self._node in ("", address)]
+
+    def on(self, node: str) -> Session:
+        """A session for one node alone."""
+        return Session(self.client, node=node)
+
+    def resize(self, fewest: int, most: int) -> None:
+        """Change the number of nodes, and wait until they are there; they adapt if there is a choice."""
+        cluster: Any = self.client.cluster
+        if not hasattr(cluster, "scale"):
+            raise OperatorError(
+                "this Compute has the address of a cluster, and can't change its nodes: start or stop its "
+                "workers, or open a Compute with a Dask cluster object."
+            )
+        self._adapts = self._adapts or most > fewest
+        if self._adapts:
+            cluster.adapt(minimum=fewest, maximum=most)
+        else:
+            cluster.scale(most)
+        while not fewest <= len(self.nodes()) <= most:
+            time.sleep(_LOOK)
+
+
+async def _nodes(client: Client) -> list[tuple[str, str, int]]:
+    found: list[tuple[str, str, int]] = await (await connected(client)).skyward_nodes()
+    return found
+
+
+def _broadcast_error(
+    call: Sent, nodes: Sequence[tuple[str, str]], errors: dict[int, BaseException], results: dict[int, Any]
+) -> BroadcastError:
+    failed = "; ".join(f"node {n} ({nodes[n][0]}): {error!r}" for n, error in errors.items())
+    return BroadcastError(
+        f"{call!r} failed on {len(errors)} of {len(nodes)} nodes: {failed}. The others' results are in "
+        ".results, by number of the node, and the errors in .errors.",
+        errors,
+        results,
+    )
+
+
+def current_session() -> Session:
+    """For ``f(x) >> skyward_dask`` where no `Compute` is open: the current client's.
+
+    Raises
+    ------
+    OperatorError
+        There is none.
+    """
+    try:
+        get_worker()
+    except ValueError:
+        find = Client.current
+    else:
+        find = get_client
+    try:
+        return Session(find())  # type: ignore[no-untyped-call]
+    except ValueError:
+        raise OperatorError(
+            "nothing is open that the call could be sent to: open a skyward_dask.Compute, or create a "
+            "dask.distributed.Client, first."
+        ) from None
 
 
 def open_session(nodes: int | tuple[int, int], worker: Worker | None, cluster: object | None) -> Session:

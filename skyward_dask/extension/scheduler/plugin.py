@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from distributed import Scheduler
@@ -12,9 +13,10 @@ from distributed.scheduler import WorkerState, WorkerStatusPlugin
 
 from skyward_dask import __version__
 from skyward_dask.extension.batching import Pace
-from skyward_dask.extension.registration import NAME, NODE, TOPIC
+from skyward_dask.extension.registration import NAME, NODE, ON_NODE, TOPIC
 from skyward_dask.extension.scheduler.answers import failure, looked, to_look
 from skyward_dask.extension.scheduler.directory import Directory
+from skyward_dask.extension.scheduler.pinned import fail_orphans
 from skyward_dask.extension.scheduler.reports import Reports
 from skyward_dask.extension.scheduler.retirement import Retirement
 from skyward_dask.extension.scheduler.slot_overrides import SlotOverrides
@@ -73,6 +75,14 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         self._nodes.discard(worker)
         self.reports.forget(worker)
         self.directory.remove_worker(worker)
+        fail_orphans(scheduler)
+
+    def update_graph(
+        self, scheduler: Scheduler, *, annotations: Mapping[str, Mapping[Any, Any]], **kwargs: Any
+    ) -> None:
+        """Tasks have come: one that is for a node alone may be too late."""
+        if ON_NODE in annotations:
+            scheduler.loop.add_callback(fail_orphans, scheduler)  # when Dask has found no worker for them
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """A client has left: release what it held."""

@@ -1,10 +1,15 @@
-"""`shard` divides data among nodes, and `instance_info` says which node and slot a task has."""
+"""Calls for single nodes and for all, data divided among nodes, and what a task knows about its own."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import pickle
+import signal
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import dask.array as da
@@ -19,6 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import skyward_dask as sky
+from skyward_dask.api.nodes import Nodes
+from skyward_dask.extension.client.session import Session
 
 
 def parts(*sequences: Any, total: int, **options: Any) -> list[Any]:
@@ -141,7 +148,10 @@ def shared_client(executor: Literal["thread", "process"]) -> Iterator[Client]:
 
 def test_every_slot_has_a_number(shared_client: Client, executor: str) -> None:
     """Numbers are those of nodes in the order in which they joined, and of the slots in them."""
-    found = shared_client.gather([shared_client.submit(where, pure=False) for _ in range(3)])
+    first, second = (node.address for node in Nodes(Session(shared_client)))
+    found = shared_client.gather(
+        [shared_client.submit(where, pure=False, workers=[node]) for node in (first, first, second)]
+    )
     infos = sorted((info for info, _, _ in found), key=lambda info: info.index)
     assert [(i.node, i.slot, i.index, i.concurrency) for i in infos] == [
         (0, 0, 0, 2),
@@ -156,6 +166,101 @@ def test_every_slot_has_a_number(shared_client: Client, executor: str) -> None:
     assert len({pid for _, _, pid in found}) == (3 if executor == "process" else 2)
     assert sky.instance_info() is None
     assert set(shared_client.run(sky.instance_info).values()) == {None}
+
+
+@sky.function
+def node_of(x: int, key: int = 0) -> tuple[int, int]:
+    """`key` is a parameter of `Client.submit`, too."""
+    info = sky.instance_info()
+    assert info is not None
+    return info.node, x + key
+
+
+@sky.function
+def nested() -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """Gives its slot away while it waits: a node may have one alone."""
+    return node_of(3) @ sky, node_of(4) >> sky
+
+
+@sky.function
+def fail_on(node: int) -> int:
+    if node_of.local(0)[0] == node:
+        raise KeyError(node)
+    return 7
+
+
+@sky.function
+def wait_for(release: str) -> int:
+    sky.counter("waiting").increment()
+    while not Path(release).exists():
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def test_targets(shared_client: Client) -> None:
+    """All nodes, one of them, a client, and the module: what is open in this context, or else the client."""
+    with sky.Compute(cluster=shared_client.cluster) as compute:
+        assert node_of(1, key=2) @ compute == [(0, 3), (1, 3)]
+        assert [node_of(1) >> node for node in compute.nodes] == [(0, 1), (1, 1)]
+        assert [node_of(1) @ compute.nodes[1], [(node_of(1) > compute.nodes[1]).result()]] == [[(1, 1)]] * 2
+        assert sky.gather(node_of(1), node_of(2)) >> compute.nodes[0] == [(0, 1), (0, 2)]
+        assert compute.map(lambda x, y: x + y, [1, 2], range(5)) == [1, 3]
+        assert node_of(1) @ sky == [(0, 1), (1, 1)]
+    assert node_of(1) @ shared_client == node_of(1) @ sky == [(0, 1), (1, 1)]
+
+
+def test_a_broadcast_from_a_task(shared_client: Client) -> None:
+    (first, second) = nested() @ shared_client
+    assert first[0] == second[0] == [(0, 3), (1, 3)]
+
+
+def test_who_has_failed_is_named(shared_client: Client) -> None:
+    """With the others' results, and in a form that can be sent on."""
+    with pytest.raises(
+        sky.BroadcastError, match=r"fail_on\(1\) failed on 1 of 2 nodes: node 1 \(tcp:"
+    ) as caught:
+        fail_on(1) @ shared_client
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert again.results == {0: 7} and str(again) == str(caught.value)
+    assert [(node, repr(error)) for node, error in again.errors.items()] == [(1, "KeyError(1)")]
+
+
+def test_a_node_that_leaves(shared_client: Client, tmp_path: Path) -> None:
+    """It fails what was for it alone, sent before or afterwards; its nanny's next worker is another node."""
+    waiting, release = sky.counter("waiting", client=shared_client), tmp_path / "release"
+    with sky.Compute(cluster=shared_client.cluster) as compute:
+        second = compute.nodes[1]
+        with ThreadPoolExecutor() as threads:
+            broadcast = threads.submit(lambda: wait_for(str(release)) @ shared_client)
+            while waiting.value < 2:
+                time.sleep(0.01)
+            (pid,) = shared_client.run(os.getpid, workers=[second.address]).values()
+            os.kill(pid, signal.SIGKILL)
+            while second.address in shared_client.scheduler_info(n_workers=-1)["workers"]:
+                time.sleep(0.01)
+            release.touch()
+            with pytest.raises(sky.BroadcastError) as caught:
+                broadcast.result(timeout=60)
+        assert list(caught.value.results) == [0]
+        assert [type(error) for error in caught.value.errors.values()] == [sky.NodeLeft]
+        with pytest.raises(sky.NodeLeft, match=second.address):
+            node_of(1) >> second
+        shared_client.wait_for_workers(2)
+
+
+def test_nodes_come_and_go(shared_client: Client) -> None:
+    with sky.Compute(cluster=shared_client.cluster) as compute:
+        compute.resize(3)
+        assert len(node_of(1) @ compute) == len(compute.nodes) == 3
+        compute.resize(2)
+        assert len(node_of(1) @ compute) == 2
+        with pytest.raises(sky.OperatorError, match=r"there are 2 nodes now.*no nodes\[7\]"):
+            compute.nodes[7]
+    with (
+        sky.Compute(cluster=shared_client.scheduler_info()["address"]) as compute,
+        pytest.raises(sky.OperatorError, match="has the address of a cluster"),
+    ):
+        compute.resize(3)
 
 
 def test_a_task_that_has_seceded_has_no_slot(shared_client: Client) -> None:
