@@ -62,6 +62,12 @@ class Target(ABC):
 
         __rrshift__ = __lt__ = __rmatmul__ = _refuse
 
+        def _refuse_other_target(self, other: object) -> Any:
+            # of two objects of one class, Python asks the one on the left alone
+            return self._refuse(self) if isinstance(other, Target) else NotImplemented
+
+        __rshift__ = __gt__ = __matmul__ = _refuse_other_target
+
 
 class SessionTarget(Target):
     """A client."""
