@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import socket
-import struct
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -38,6 +38,8 @@ class Channel:
         self._sending = threading.Lock()
         self._reader = FrameReader()
         self._descriptors: list[int] = []
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self._patience = 0.0
 
     def send(
@@ -58,12 +60,7 @@ class Channel:
 
     def set_patience(self, seconds: float) -> None:
         """Have `receive` raise `Quiet` after this many seconds without a frame; with 0 it waits for ever."""
-        if seconds == self._patience:
-            return
         self._patience = seconds
-        # the kernel's own timer: it costs nothing for a frame that comes in time
-        pause = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pause)
 
     def receive(self) -> Frame:
         """Wait for one frame; raises `ChannelClosed` at the end of the stream."""
@@ -91,13 +88,14 @@ class Channel:
 
     def _receive(self) -> None:
         try:
+            # the kernel wakes whoever waits in recvmsg, but not in poll, when the other end reads, too
+            if not self._poll.poll(1e3 * self._patience or None):
+                if self._reader.is_between_frames:
+                    raise Quiet
+                return
             size, carried, _, _ = self.socket.recvmsg_into(
                 [self._reader.target], ANCILLARY, socket.MSG_CMSG_CLOEXEC
             )
-        except BlockingIOError:  # the patience that was set has run out
-            if self._reader.is_between_frames:
-                raise Quiet from None
-            return
         except OSError as error:
             raise ChannelClosed from error
         if carried:
