@@ -114,14 +114,14 @@ def test_a_signal_ends_a_worker_that_is_closing(launch: Launch, address: str) ->
         dask_worker.loop.call_later(0.1, dask_worker.close)
 
     with Client(address) as client:
-        client.wait_for_workers(1, timeout=60)
+        client.wait_for_workers(1, timeout=200)
         client.submit(os.getpid).result()
         client.run(close_soon)
         for line in worker.stderr:
             if "Stopping worker" in line:
                 break
         worker.terminate()
-        worker.communicate(timeout=60)
+        worker.communicate(timeout=200)
 
 
 def test_a_lifetime_ends_though_a_slot_is_stuck(launch: Launch, address: str, tmp_path: Path) -> None:

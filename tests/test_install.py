@@ -53,7 +53,7 @@ def books(scheduler: Scheduler) -> tuple[int, int, int]:
 async def test_a_configuration_with_functions_and_locks(c: Client, s: Scheduler, a: Worker) -> None:
     """Children have what can be pickled of it, and stay as long as it does."""
     with dask.config.set({"odd.lock": threading.Lock(), "odd.function": lambda: 7, "odd.text": "plain"}):
-        await sky.install(c, PROCESS)
+        await sky.install(c, sky.Worker(concurrency=1, executor="process"))
         got = await c.submit(lambda: (dask.config.get("odd.function")(), dict(dask.config.get("odd"))))
         pid = await c.submit(os.getpid, pure=False)
         await c.run(int)

@@ -179,7 +179,7 @@ def test_recursion_without_end(shared_client: Client, call: Any) -> None:
 def test_an_exception_that_has_no_text(shared_client: Client) -> None:
     """Whoever waits for the result gets an error that says why."""
     future = shared_client.submit(lambda: fail(Mute()), pure=False)
-    assert "no text" in str(future.exception(timeout=60))
+    assert "no text" in str(future.exception(timeout=200))
     assert shared_client.submit(abs, -1, pure=False).result() == 1
 
 

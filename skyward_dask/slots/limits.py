@@ -39,6 +39,7 @@ class Limits:
         self._loop = asyncio.get_running_loop()
         self._helpers, self._tasks, self._on_verdict = helpers, tasks, on_verdict
         self._limited: set[Run] = set()  # those with a memory limit
+        self._looked_at: set[Run] = set()  # those that have timed out, while their stacks are read
 
     def watch(self, run: Run) -> None:
         """A child has the run now."""
@@ -59,9 +60,16 @@ class Limits:
             run.verdict, run.peak = Verdict.OUT_OF_MEMORY if found.peak else Verdict.TIMED_OUT, found.peak
             self._on_verdict(run, child)
 
+    def end_look(self, run: Run, child: ChildProcess) -> None:
+        """Act on a time-out, once: the stacks have been read, or the child has died meanwhile."""
+        if run in self._looked_at:
+            self._looked_at.discard(run)
+            self._on_verdict(run, child)
+
     def forget(self, run: Run) -> None:
         """The run is over."""
         self._limited.discard(run)
+        self._looked_at.discard(run)
 
     # --- time --------------------------------------------------------------------------------------
 
@@ -72,12 +80,12 @@ class Limits:
             run.deadline = self._loop.call_at(due, self._time_out, run)
         elif run.verdict is None:
             run.verdict = Verdict.TIMED_OUT  # first: whatever the look does to the task, its result is void
+            self._looked_at.add(run)
             self._tasks.spawn(self._look_and_end(run, child))
 
     async def _look_and_end(self, run: Run, child: ChildProcess) -> None:
         run.stack = await child.stacks.look(_HASTE)
-        if run.child is child:
-            self._on_verdict(run, child)
+        self.end_look(run, child)
 
     # --- memory ------------------------------------------------------------------------------------
 

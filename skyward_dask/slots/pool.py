@@ -248,6 +248,7 @@ class Pool:
         run = child.run
         if run is not None:
             self._limits.heed(run, child)
+            self._limits.end_look(run, child)
         failure = self._slots.buried(child)
         if run is not None:
             self._lost(run, child)

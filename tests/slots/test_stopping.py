@@ -204,6 +204,22 @@ def test_a_call_that_takes_too_long_is_ended(pool: SlotPool, started: str, busy:
     assert "_listen" not in caught.value.stack
 
 
+def test_a_child_that_dies_while_it_is_looked_at(pool: SlotPool, started: str) -> None:
+    """Its run had timed out, and that is told and counted."""
+    heard = os.open(started, os.O_RDWR)
+    run = Run(Request("late", spin, (started,), timeout=1))
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(pool.carry_out, run)
+        pid = int(os.read(heard, 20))
+        os.kill(pid, signal.SIGSTOP)
+        while run.verdict is None:
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
+        assert isinstance(future.exception(), TaskTimeout)
+    os.close(heard)
+    assert pool.snapshots()[0].kills == 1
+
+
 class Slow:
     """Takes its time to unpickle, as what imports a large package does, and is None then."""
 
