@@ -3,11 +3,12 @@
 Its size above that at its start: at the peak, and some seconds after they were dropped. Each contender has a
 cluster of its own. Later rounds use again what the first has left: they show what stays for good.
 
-What stays is Python's own. It gives small objects' memory back in pieces of 1 MiB, if nothing in one is left.
-But Dask's logs, its cache of key prefixes and others keep a little of each task for a while, and it lies
-among what is gone: 3 to 4 kB stay for each task. That can't be moved, and is used again. Neither another trim
-nor clearing the message log and the caches of key prefixes brought it back, and with PYTHONMALLOC=malloc as
-much stayed.
+What stays is Python's own. It gives small objects' memory back in pieces of 1 MiB, if nothing in one is
+left: 3 to 4 kB stay for each task. What is left are the samples that Dask's workers take every half second
+(`SystemMonitor`) and every second (profiles), and their logs of the last 1,000 messages: a hundred small
+objects or more in each piece. They can't be moved; the free memory between them is used again. Clearing logs
+and caches gave nothing back, though no object of a task was left; nearly as much stayed with a lower
+threshold for mmap in the C library (MALLOC_MMAP_THRESHOLD_=65536), and with PYTHONMALLOC=malloc.
 """
 
 import time
