@@ -69,7 +69,8 @@ class Watched:
 
     def at_the_peak(self) -> float:
         results = self._client.map(self._make, [ELEMENTS] * self._count, pure=False)
-        wait(results)
+        with self._client.as_current():  # otherwise, `wait` takes the latest client, whose loop is another
+            wait(results)
         return self._beyond()
 
     def after(self) -> float:
