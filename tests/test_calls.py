@@ -90,6 +90,7 @@ CLOSED = sky.Compute()
         (lambda: (double(1) & double(2)) @ CLOSED, "@ sends a single call to every node"),
         (lambda: CLOSED @ double(1), "the call goes on the left"),
         (lambda: CLOSED >> CLOSED, "take a call on their left, not a Compute"),
+        (lambda: double(1).__await__(), r"await asyncio\.wrap_future\(f\(x\) > compute\)"),
         (lambda: bool(double(1)), "neither true nor false"),
         (lambda: double(1) and double(2), "neither true nor false"),
         (lambda: not (double(1) & double(2)), "neither true nor false"),

@@ -174,6 +174,9 @@ class Unrun(NotRun):
                 "`f(x) > compute` for a future."
             )
 
+        def __await__(self) -> NoReturn:
+            raise OperatorError("a call can't be awaited: write `await asyncio.wrap_future(f(x) > compute)`.")
+
         def _reversed(self, other: object) -> NoReturn:
             raise OperatorError(f"the call goes on the left: write `{self!r} >> compute`.")
 
