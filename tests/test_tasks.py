@@ -156,6 +156,31 @@ def test_what_is_no_exception_is_an_error(shared_client: Client, call: Any, erro
     assert shared_client.submit(abs, -1, pure=False).result() == 1
 
 
+class Unshowable(Exception):
+    """Its author has made a mistake."""
+
+    def __str__(self) -> str:
+        raise LookupError("no text")
+
+
+def fail_without_text() -> None:
+    raise Unshowable
+
+
+async def fail_without_text_on_the_loop() -> None:
+    raise Unshowable
+
+
+@pytest.mark.parametrize("call", [fail_without_text, fail_without_text_on_the_loop])
+def test_an_exception_that_cannot_be_shown(shared_client: Client, call: Any) -> None:
+    """It arrives as the cause of an error that can; the slot runs on."""
+    future = shared_client.submit(call, pure=False)
+    with pytest.raises(sky.SkywardError, match=r"Unshowable, which can't be shown: .*LookupError") as caught:
+        future.result(timeout=60)
+    assert type(caught.value.__cause__) is Unshowable
+    assert shared_client.submit(abs, -1, pure=False).result() == 1
+
+
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
 def test_what_would_end_a_worker_is_an_error(shared_client: Client, kind: type[BaseException]) -> None:
     """In a thread too, where Dask's worker would end; in a group as well."""

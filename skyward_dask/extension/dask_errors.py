@@ -35,13 +35,29 @@ def not_an_exception(error: BaseException, key: object) -> SkywardError:
     return instead
 
 
+def _showable(error: Exception, key: object) -> Exception:
+    """The error, made fit for Dask; another one if Dask couldn't make its text."""
+    shorten(error)
+    try:
+        str(error), repr(error)
+    except Exception as reason:
+        instead = SkywardError(
+            f"task {key!r} raised an exception of type {type(error).__qualname__}, which can't be shown: its "
+            f"`__str__` or `__repr__` raises {type(reason).__name__}."
+        )
+        instead.__cause__ = error
+        return instead
+    return error
+
+
 def called(key: object, function: Callable[[], T]) -> T:
     """Call a task's function; what it raises is made fit for Dask."""
     try:
         return function()
     except Exception as error:
-        shorten(error)
-        raise
+        failure = _showable(error, key)
+        if failure is error:
+            raise
     except BaseException as error:
         failure = not_an_exception(error, key)
     raise failure
@@ -55,8 +71,9 @@ async def awaited(key: object, coroutine: Awaitable[T]) -> T:
     except (SystemExit, KeyboardInterrupt):
         raise
     except Exception as error:
-        shorten(error)
-        raise
+        failure = _showable(error, key)
+        if failure is error:
+            raise
     except BaseException as error:
         failure = not_an_exception(error, key)
     raise failure
