@@ -120,7 +120,7 @@ def test_a_task_over_its_timeout(shared_client: Client, executor: str, name: str
     """Its lock is released."""
     if executor == "thread":
         pytest.skip("a thread can't be ended")
-    with sky.options(timeout=2):
+    with sky.options(timeout=5):
         future = shared_client.submit(hold, name, pure=False)
     wait_until_held(name)
     take(name)
