@@ -240,7 +240,7 @@ def test_a_node_that_leaves(shared_client: Client, tmp_path: Path) -> None:
                 time.sleep(0.01)
             release.touch()
             with pytest.raises(sky.BroadcastError) as caught:
-                broadcast.result(timeout=60)
+                broadcast.result(timeout=200)
         assert list(caught.value.results) == [0]
         assert [type(error) for error in caught.value.errors.values()] == [sky.NodeLeft]
         with pytest.raises(sky.NodeLeft, match=second.address):
