@@ -40,8 +40,11 @@ class LastResort:
         if isinstance(node, pytest.Item):
             self._wait_for(node)  # pytest itself has called it off, in case a debugger is there
 
-    def pytest_unconfigure(self) -> None:
-        self._wait(_GRACE)
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        if hasattr(config, "workerinput"):  # xdist's worker waits for the others, and ends with them
+            faulthandler.cancel_dump_traceback_later()
+        else:
+            self._wait(_GRACE)
 
 
 def pytest_configure(config: pytest.Config) -> None:
