@@ -104,17 +104,17 @@ class NodeLeft(SkywardError, RuntimeError):
 
     Attributes
     ----------
-    worker : str
+    node : str
         The address of its worker.
     """
 
-    def __init__(self, worker: str) -> None:
-        super().__init__(worker)
-        self.worker = worker
+    def __init__(self, node: str) -> None:
+        super().__init__(node)
+        self.node = node
 
     def __str__(self) -> str:
         return (
-            f"the node at {self.worker} has left the cluster before it answered, and the call was for that "
+            f"the node at {self.node} has left the cluster before it answered, and the call was for that "
             "node alone; it may have taken effect there. `compute.nodes` has the nodes that are there now."
         )
 

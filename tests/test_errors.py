@@ -11,6 +11,7 @@ from skyward_dask import errors
 _CRASH = sky.SlotCrashed("task", 7, None, "SIGKILL", "a stack", "its stderr")
 #: Those that take more than a message.
 _OTHERS = {
+    "BroadcastError": sky.BroadcastError("it failed", {1: KeyError("no")}, {0: 7}),
     "SlotCrashed": _CRASH,
     "SlotOutOfMemory": sky.SlotOutOfMemory(_CRASH, 10, 11),
     "SlotStartFailed": sky.SlotStartFailed("it ended", "its stderr"),
