@@ -40,7 +40,7 @@ def _showable(error: Exception, key: object) -> Exception:
     shorten(error)
     try:
         str(error), repr(error)
-    except Exception as reason:
+    except BaseException as reason:
         instead = SkywardError(
             f"task {key!r} raised an exception of type {type(error).__qualname__}, which can't be shown: its "
             f"`__str__` or `__repr__` raises {type(reason).__name__}."

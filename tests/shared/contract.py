@@ -260,7 +260,7 @@ async def a_destroyed_collection_begins_anew(do: Do, name: str) -> None:
     assert await do(d, "len") == 0
     await do(d, "destroy")
     await do(sky.queue(name), "put", 1)
-    with pytest.raises(sky.CollectionConflict, match="it is a queue"):
+    with pytest.raises(sky.CollectionConflict, match="exists, and is a queue"):
         await do(d, "len")
     await do(sky.queue(name), "destroy")
 

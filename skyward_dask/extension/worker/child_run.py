@@ -17,7 +17,7 @@ from distributed.core import error_message
 from distributed.metrics import context_meter, time
 from distributed.sizeof import safe_sizeof as sizeof
 
-from skyward_dask.errors import SerializationError, SkywardError, SlotCrashed, SlotStartFailed, TaskTimeout
+from skyward_dask.errors import SerializationError, SlotCrashed, SlotStartFailed, TaskTimeout
 from skyward_dask.extension.child.task import run_task
 from skyward_dask.extension.dask_errors import called
 from skyward_dask.extension.parcel import type_of
@@ -32,7 +32,6 @@ from skyward_dask.extension.worker.values import Values
 from skyward_dask.slots.aside import aside
 from skyward_dask.slots.memory.forms import Form
 from skyward_dask.slots.outcomes import PoolClosed, RunEnded
-from skyward_dask.slots.pickling import text_of
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Request, Run
 
@@ -244,13 +243,7 @@ def _sized(value: Any) -> tuple[Any, int]:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    try:
-        message = error_message(error)
-    except Exception as reason:  # raised by its `__str__` or `__repr__`; its caller reads what and why
-        name = f"{type(error).__module__}.{type(error).__qualname__}"
-        error = SkywardError(f"the task raised {name}, which can't be shown as text: {text_of(reason)}.")
-        message = error_message(error)
-    return {**message, "op": "task-erred", "actual_exception": error}
+    return {**error_message(error), "op": "task-erred", "actual_exception": error}
 
 
 def _is_large(spec: GraphNode, small: Mapping[Any, Any]) -> bool:
