@@ -13,7 +13,8 @@ from typing import Any
 
 import dask
 import pytest
-from distributed import Client, LocalCluster, Nanny, Scheduler, Security, Worker, get_client
+from distributed import Client, LocalCluster, Nanny, Scheduler, Security, Status, Worker, get_client
+from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.utils_test import captured_logger
 
 import skyward_dask as sky
@@ -172,16 +173,36 @@ async def test_a_worker_that_cannot_have_its_slots_does_not_join(s: Scheduler) -
     assert not s.workers
 
 
+class Registration(SchedulerPlugin):
+    """Keeps workers from having registered until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        self.begun.set()
+        await self.may_end.wait()
+
+
 @gen_cluster(nthreads=[])
 async def test_a_worker_that_cannot_have_processes_does_not_stay(s: Scheduler) -> None:
-    """Nothing of the user's was to run in them, so it may have joined before that was known."""
+    """Nothing of the user's was to run in them, so it was registering as that became known."""
+    registration = Registration()
+    s.add_plugin(registration, name="registration")
     with pytest.MonkeyPatch.context() as patch, captured_logger("skyward_dask") as log:
         patch.setattr(sys, "executable", "/no/such/python")
-        worker = await Worker(s.address, plugins={sky.SkywardPlugin(PROCESS)})
+        worker = Worker(s.address, plugins={sky.SkywardPlugin(PROCESS)})
+        started = asyncio.create_task(worker.start())
+        await registration.begun.wait()
+        while "no process can be started for a pool" not in log.getvalue():
+            await asyncio.sleep(0.01)
+        assert worker.status == Status.init
+        registration.may_end.set()
+        await started
         await worker.finished()
     while s.workers:
         await asyncio.sleep(0.01)
-    assert "no process can be started for a pool" in log.getvalue()
+    assert worker.status == Status.closed and "no process can be started for a pool" in log.getvalue()
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])

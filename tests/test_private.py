@@ -119,6 +119,19 @@ async def test_a_worker_that_has_not_started(s: Scheduler, a: Worker) -> None:
     await other.close()
 
 
+@gen_cluster(nthreads=[])
+async def test_a_worker_closes_once_it_has_started(s: Scheduler) -> None:
+    """Not while it starts."""
+    worker = Worker(s.address)
+    started = asyncio.create_task(worker.start())
+    await asyncio.sleep(0)
+    private.close_once_started(worker, reason="tried")
+    await started
+    assert worker.address in s.workers
+    await worker.finished()
+    assert worker.status == Status.closed
+
+
 @gen_cluster(nthreads=[("127.0.0.1", 1)], worker_kwargs={"memory_limit": "1 GiB"})
 async def test_the_memory_limit_moves_the_spill_target(s: Scheduler, a: Worker) -> None:
     """Both double."""

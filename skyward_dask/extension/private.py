@@ -70,6 +70,21 @@ def is_registering(worker: Worker) -> bool:
     return worker.status == Status.running and not worker.periodic_callbacks["heartbeat"].is_running()
 
 
+def close_once_started(worker: Worker, reason: str) -> None:
+    """Close a worker when it has registered, or failed to.
+
+    Of a worker that closes while it registers, Dask goes on registering: the scheduler keeps it, and its
+    connection stays open, with or without heartbeats.
+    """
+
+    async def close() -> None:
+        async with worker._startup_lock:
+            pass
+        await worker.close(reason=reason)
+
+    worker.loop.add_callback(close)
+
+
 def give_up_closing(worker: Worker) -> None:
     """Let nobody wait any longer for the end of a worker whose `close` was cancelled.
 

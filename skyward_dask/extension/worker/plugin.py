@@ -15,7 +15,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from skyward_dask.arguments import takes_only
 from skyward_dask.config import Worker, check_worker
 from skyward_dask.errors import SerializationError
-from skyward_dask.extension.private import is_registering
+from skyward_dask.extension.private import close_once_started, is_registering
 from skyward_dask.extension.worker.node import Node
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class SkywardPlugin(WorkerPlugin):
                 logger.exception("This worker can't set up its cluster's slots, and closes")
                 # a paused worker runs no task before it closes; Dask ignores exceptions of `setup` here
                 worker.status = Status.paused
-                worker.loop.add_callback(worker.close, reason="skyward-setup-failed")
+                close_once_started(worker, reason="skyward-setup-failed")
             raise
 
     def teardown(self, worker: DaskWorker) -> None:

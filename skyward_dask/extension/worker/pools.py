@@ -16,7 +16,7 @@ from skyward_dask.config import Worker, grace
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.extension.child.worker_facade import Introduction
 from skyward_dask.extension.log_records import Levels
-from skyward_dask.extension.private import is_registered
+from skyward_dask.extension.private import close_once_started, is_registered
 from skyward_dask.extension.registration import TOPIC
 from skyward_dask.extension.worker.configuration import pickled_configuration
 from skyward_dask.extension.worker.counts import Counts
@@ -101,7 +101,7 @@ class Pools:
         except SlotStartFailed:
             if pool is self.current and not is_closing(self._worker):
                 logger.exception("This worker's slots can't start, and it closes")
-                self._worker.loop.add_callback(self._worker.close, reason="skyward-setup-failed")
+                close_once_started(self._worker, reason="skyward-setup-failed")
 
     def begin_late(self) -> Pool:
         """Create a pool on a node of threads, for the first task that asks for a process."""
