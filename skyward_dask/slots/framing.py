@@ -112,16 +112,20 @@ class FrameReader:
 
     def _read_frames(self) -> Generator[memoryview, int, None]:
         while True:
-            head = yield from self._take(_HEADER.size)
-            kind, carried, count, size, number = _HEADER.unpack(head)
-            rest = yield from self._take(8 * count + size)
-            lengths = struct.unpack_from(f"<{count}Q", rest)
-            envelope = marshal.loads(memoryview(rest)[8 * count :]) if size else ()
-            parts: list[Part] = []
-            for length in lengths:
-                part = yield from self._take(length)
-                parts.append(part)
-            self.frames.append(Frame(_KINDS[kind], number, envelope, parts, (), carried))
+            self.frames.append((yield from self._frame()))
+
+    def _frame(self) -> Generator[memoryview, int, Frame]:
+        """The next frame: what it carries isn't kept here while the one after it is awaited."""
+        head = yield from self._take(_HEADER.size)
+        kind, carried, count, size, number = _HEADER.unpack(head)
+        rest = yield from self._take(8 * count + size)
+        lengths = struct.unpack_from(f"<{count}Q", rest)
+        envelope = marshal.loads(memoryview(rest)[8 * count :]) if size else ()
+        parts: list[Part] = []
+        for length in lengths:
+            part = yield from self._take(length)
+            parts.append(part)
+        return Frame(_KINDS[kind], number, envelope, parts, (), carried)
 
     def _take(self, size: int) -> Generator[memoryview, int, bytearray]:
         """Exactly `size` bytes, writable."""

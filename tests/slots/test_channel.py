@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import threading
 import time
 
@@ -37,6 +38,19 @@ def test_frames_arrive_whole_and_in_order(shapes: list[list[int]]) -> None:
             assert (frame.kind, frame.number, frame.envelope) == (Kind.RUN, number, (number, "x"))
             assert [bytes(part) for part in frame.parts] == parts
         thread.join()
+
+
+@pytest.mark.parametrize("size", [10, 10_000_000])
+def test_a_channel_keeps_nothing_of_a_frame(size: int) -> None:
+    """A large result goes when it is dropped, not when the next one comes."""
+    left, right = socket.socketpair()
+    with left, right:
+        sender, receiver = Channel(left), Channel(right)
+        thread = threading.Thread(target=sender.send, args=(Kind.RUN, 1, (), [bytes(size)]))
+        thread.start()
+        (part,) = receiver.receive().parts
+        thread.join()
+        assert sys.getrefcount(part) == 2  # `part`, and the argument of this call
 
 
 def test_the_end_of_the_other_side_is_an_error() -> None:
