@@ -1,0 +1,80 @@
+"""The messages between a stream's reader and the process that has its generator.
+
+```
+ reader                                   host
+   Read (opens the connection) ─────────▶
+   Grant ───────────────────────────────▶
+         ◀───────────────────────────────  Items
+         ◀───────────────────────────────  Held: an item is ready, and too large for what was granted
+         ◀───────────────────────────────  Returned, Raised, Broken or Taken: the last message
+```
+
+A reader closes a stream by closing the connection. Items, values and exceptions are pickled, and only
+unpickled by the reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Part = bytes | bytearray | memoryview
+#: A pickled item: a stream of pickle's, and its out-of-band buffers.
+Item = Sequence[Part]
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """The next items of the stream."""
+
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The reader has taken that many items and bytes."""
+
+    items: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An item waits until the reader has granted all that it has taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The generator has ended, and has returned this pickled value."""
+
+    value: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The generator has raised this pickled exception."""
+
+    error: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The stream has no further items, for this reason, which is neither its end nor an error of its own."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The stream has, or had, another reader."""
+
+
+#: How a stream ends.
+Outcome = Returned | Raised | Broken
+Last = Outcome | Taken
+Message = Items | Grant | Held | Last
+
+
+def size_of(item: Item) -> int:
+    """The size of a pickled item, in bytes."""
+    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in item)
