@@ -30,7 +30,8 @@ _HOMES = {
         "SlotCrashed",
         "SlotOutOfMemory",
         "SlotStartFailed",
-        "StreamsNotSupported",
+        "StreamBroken",
+        "StreamTaken",
         "TaskTimeout",
         "WorkerUnreachable",
     ),
@@ -38,11 +39,18 @@ _HOMES = {
     "skyward_dask.extension.client.check": ("Check", "WorkerCheck", "check"),
     "skyward_dask.extension.client.control": ("install", "resize", "uninstall"),
     "skyward_dask.extension.client.options": ("options",),
-    "skyward_dask.extension.client.statistics": ("Statistics", "WorkerStatistics", "statistics"),
+    "skyward_dask.extension.client.statistics": (
+        "Statistics",
+        "StreamStatistics",
+        "WorkerStatistics",
+        "statistics",
+    ),
     "skyward_dask.extension.prefixes": ("PrefixStatistics",),
     "skyward_dask.extension.worker.plugin": ("SkywardPlugin",),
     "skyward_dask.extension.task_run": ("cancelled",),
+    "skyward_dask.extension.client.feed": ("feed",),
     "skyward_dask.extension.client.stack": ("stack",),
+    "skyward_dask.extension.streams.stream": ("Stream",),
     "skyward_dask.extension.client.collection_list": ("Collection", "collections"),
     "skyward_dask.slots.statistics": ("SlotStatistics",),
     "skyward_dask.api.barriers": ("Barrier",),
@@ -64,7 +72,7 @@ _PUBLIC = frozenset(_HOME_OF)
 #: What Dask looks for in a preload module; not for users.
 _HOME_OF["dask_setup"] = "skyward_dask.extension.preload"
 #: Names that are documented for a later version.
-_LATER = frozenset({"Stream", "feed", "output", "silent", "stderr", "stdout"})
+_LATER = frozenset({"output", "silent", "stderr", "stdout"})
 
 __version__ = "0.1.0"
 # `from skyward_dask import *` must not take the builtins' names away

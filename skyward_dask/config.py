@@ -17,6 +17,7 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from skyward_dask.arguments import takes_only
 from skyward_dask.errors import ConfigurationError
+from skyward_dask.streams.credit import Window
 
 if TYPE_CHECKING:
     from skyward_dask.slots.preparation import Setting
@@ -293,6 +294,21 @@ def parse_memory_limit(value: Any) -> int | None:
 def grace() -> float:
     """Seconds that an interrupted task may take to end before it is killed (``skyward.worker.grace``)."""
     return _seconds("skyward.worker.grace", "500ms")
+
+
+def stream_window() -> Window:
+    """How far a stream's producer may be ahead of its reader (``skyward.streams.items`` and ``.bytes``)."""
+    items = dask.config.get("skyward.streams.items", default=256)
+    if not isinstance(items, int) or isinstance(items, bool) or items < 1:
+        raise _invalid("skyward.streams.items", items, "a number of items from 1")
+    size = dask.config.get("skyward.streams.bytes", default="8 MiB")
+    try:
+        nbytes = int(parsed(parse_bytes, size))
+        if nbytes < 1:
+            raise ValueError
+    except ValueError:
+        raise _invalid("skyward.streams.bytes", size, "a size from 1 byte, such as '8 MiB'") from None
+    return Window(items, nbytes)
 
 
 def staleness() -> float:

@@ -25,7 +25,8 @@ __all__ = [
     "SlotCrashed",
     "SlotOutOfMemory",
     "SlotStartFailed",
-    "StreamsNotSupported",
+    "StreamBroken",
+    "StreamTaken",
     "TaskTimeout",
     "WorkerUnreachable",
 ]
@@ -84,8 +85,12 @@ class BrokenBarrierError(SkywardError, threading.BrokenBarrierError):
     """A barrier was broken before or while the caller waited."""
 
 
-class StreamsNotSupported(SkywardError, TypeError):
-    """A task returned a generator."""
+class StreamBroken(SkywardError, RuntimeError):
+    """A stream has no further items, though it hasn't ended: its worker or its slot's process was lost."""
+
+
+class StreamTaken(SkywardError, RuntimeError):
+    """A stream has, or had, another reader."""
 
 
 #: Why a forked process can't use collections.

@@ -216,6 +216,28 @@ def places() -> None:
         assert_type(info.peers, tuple[str, ...])
 
 
+def numbers(samples: Iterator[float]) -> Iterator[float]:
+    yield from samples
+
+
+def streams(client: Client, stream: sky.Stream[float]) -> None:
+    assert_type(sky.feed([1, 2]), sky.Stream[int])
+    client.submit(numbers, sky.feed(iter([1.0]), client=client))
+    for number in stream:
+        assert_type(number, float)
+    with stream as same:
+        assert_type(same, sky.Stream[float])
+    stream.close()
+    assert_type(sky.statistics(client).workers["x"].streams, sky.StreamStatistics)
+
+
+async def reading(stream: sky.Stream[float]) -> None:
+    async for number in stream:
+        assert_type(number, float)
+    async with stream:
+        pass
+
+
 def errors(error: sky.SlotCrashed, timeout: sky.TaskTimeout, memory: sky.SlotOutOfMemory) -> None:
     assert_type(error.pid, int)
     assert_type(error.exitcode, int | None)

@@ -95,6 +95,52 @@ async def test_threads_of_tasks(s: Scheduler, a: Worker) -> None:
 
     assert await asyncio.to_thread(look) == (a, "mine")
 
+    def see() -> tuple[object, object, bool]:
+        with private.stream_thread(a, "mine"):
+            return private.task_of_thread.key, a.active_threads[threading.get_ident()], get_worker() is a
+
+    assert await asyncio.to_thread(see) == ("mine (stream)", "mine", True)
+    assert not a.active_threads
+
+
+@gen_cluster(nthreads=[("127.0.0.1", 1)])
+async def test_a_thread_outside_its_pool(s: Scheduler, a: Worker) -> None:
+    """Another one runs tasks meanwhile; it comes back when there is room, or when the pool has ended."""
+    threads = a.executors["default"]
+    assert isinstance(threads, threadpoolexecutor.ThreadPoolExecutor)
+    other, go = threading.Event(), threading.Event()
+
+    def waits() -> tuple[bool, bool]:
+        with private.outside_pool() as had_slot:
+            outside = threading.current_thread() not in threads._threads
+            assert other.wait(60)
+        return had_slot and outside, threading.current_thread() in threads._threads
+
+    waiting = threads.submit(waits)
+    threads.submit(other.set)
+    assert await asyncio.wrap_future(waiting) == (True, True)
+    assert len(threads._threads) == 1
+
+    def goes_back_to_nothing() -> bool:
+        with private.outside_pool():
+            assert go.wait(60)
+        return True
+
+    last = threads.submit(goes_back_to_nothing)
+    threads.shutdown(wait=False)
+    go.set()
+    assert await asyncio.wrap_future(last)
+    with private.outside_pool() as had_slot:
+        assert not had_slot
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_clients_that_hold_a_key(c: Client, s: Scheduler, a: Worker) -> None:
+    """As long as they have a future of it."""
+    future = c.submit(int, 3)
+    assert private.client_with(future.key) is c
+    assert private.client_with("unknown") is None
+
 
 @gen_cluster(nthreads=[("127.0.0.1", 1)])
 async def test_memory_that_counts(s: Scheduler, a: Worker) -> None:

@@ -7,7 +7,6 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -292,16 +291,6 @@ def test_a_call_that_was_not_run_is_refused(shared_client: Client) -> None:
         with sky.options(executor=executor), pytest.raises(sky.OperatorError, match=r"Submit f\.local"):
             shared_client.submit(double, 2, pure=False).result()
     assert shared_client.submit(double.local, 2).result() == 4
-
-
-def test_a_generator_is_refused_by_name(shared_client: Client) -> None:
-    """Until streams exist."""
-
-    def rows() -> Iterator[int]:
-        yield 1
-
-    with pytest.raises(sky.StreamsNotSupported, match="rows"):
-        shared_client.submit(rows).result()
 
 
 def test_get_worker(shared_client: Client) -> None:

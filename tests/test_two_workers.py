@@ -169,3 +169,20 @@ def test_coordination_over_tls(shared_client: Client) -> None:
     workers = list(shared_client.nthreads())
     futures = [shared_client.submit(meet, n, workers=workers[n], pure=False) for n in range(2)]
     assert shared_client.gather(futures) == [True, True]
+
+
+def numbers(count: int) -> Iterator[int]:
+    yield from range(count)
+
+
+def doubled(source: Iterator[int]) -> Iterator[int]:
+    for n in source:
+        yield 2 * n
+
+
+def test_streams_over_tls(shared_client: Client) -> None:
+    """From client to worker to worker to client, with everybody's credentials."""
+    one, other = shared_client.nthreads()
+    fed = shared_client.submit(doubled, sky.feed(range(100), client=shared_client), workers=[one], pure=False)
+    stream = shared_client.submit(doubled, fed, workers=[other], pure=False).result(PATIENCE)
+    assert list(stream) == [4 * n for n in range(100)]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, TypeVarTuple, overload
 
+from skyward_dask.api.streaming import is_fed, streamed
 from skyward_dask.api.targets import Destination, described, target_of, waiting_target
 from skyward_dask.arguments import takes_only
 from skyward_dask.config import parse_timeout
@@ -74,9 +75,25 @@ class Function(Generic[P, T]):
         return getattr(self._inner, "__name__", type(self._inner).__name__)
 
     @property
-    def is_coroutine(self) -> bool:
-        """Whether it is an ``async def``, which runs on a worker's event loop."""
-        return inspect.iscoroutinefunction(self._inner)
+    def inner(self) -> Callable[P, T]:
+        """The ordinary function."""
+        return self._inner
+
+    @functools.cached_property
+    def _streamed(self) -> dict[str, object]:
+        return streamed(self._inner)
+
+    def with_fed(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], feed: Callable[[Any], Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, those fed that are for parameters annotated as streams."""
+        if not self._streamed or self._signature is None:
+            return args, dict(kwargs)
+        bound = self._signature.bind(*args, **kwargs)
+        for name, kind in self._streamed.items():
+            if name in bound.arguments and is_fed(kind, bound.arguments[name]):
+                bound.arguments[name] = feed(bound.arguments[name])
+        return bound.args, bound.kwargs
 
     def __repr__(self) -> str:
         return f"<sky.function {self.name}>"

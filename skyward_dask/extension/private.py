@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
+from threading import Event, current_thread, get_ident
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ from distributed.metrics import time
 from distributed.protocol.pickle import dumps
 from distributed.spill import SpillBuffer
 from distributed.threadpoolexecutor import ThreadPoolExecutor
+from distributed.threadpoolexecutor import secede as leave_pool
 from distributed.threadpoolexecutor import thread_state as executor_state
 from distributed.utils import set_thread_state
 from distributed.worker import (  # type: ignore[attr-defined]
@@ -185,6 +187,48 @@ def task_thread(worker: Worker, key: Any) -> Iterator[None]:
             _worker_cvar.reset(token)
 
 
+@contextmanager
+def stream_thread(worker: Worker, key: Any) -> Iterator[None]:
+    """In the block, Dask takes this thread for a task's that is no task of its state machine.
+
+    Otherwise, a `secede` in a generator would change the state of its task, which is finished.
+    """
+    with task_thread(worker, f"{key} (stream)"):
+        with worker.active_threads_lock:
+            worker.active_threads[get_ident()] = key
+        try:
+            yield
+        finally:
+            with worker.active_threads_lock:
+                del worker.active_threads[get_ident()]
+
+
+@contextmanager
+def outside_pool() -> Iterator[bool]:
+    """In the block, this thread isn't one of its pool, which may start another; whether it was before."""
+    pool = getattr(executor_state, "executor", None)
+    if pool is None or current_thread() not in pool._threads:
+        yield False
+        return
+    leave_pool()
+    try:
+        yield True
+    finally:
+        _rejoin(pool)
+
+
+def _rejoin(pool: ThreadPoolExecutor) -> None:
+    """As Dask's own `rejoin`, which would wait for ever if the pool was shut down meanwhile."""
+    joined = Event()
+    with pool._rejoin_lock:
+        pool._rejoin_list.append((current_thread(), joined))
+    with suppress(RuntimeError):  # it is shut down
+        pool.submit(lambda: None)
+    while not joined.wait(1) and not pool._shutdown:
+        pass
+    executor_state.proceed = True
+
+
 def resize_threads(threads: ThreadPoolExecutor, count: int) -> None:
     """Set the maximum number of threads; surplus ones stay, and wait."""
     threads._max_workers = count
@@ -255,6 +299,11 @@ def know_actor(scheduler: Scheduler, key: str, worker: str, client: str) -> None
     task = scheduler.tasks[key]
     task.actor = True
     scheduler.workers[worker].actors.add(task)
+
+
+def client_with(key: Any) -> Client | None:
+    """A client of this process that holds a future of this key."""
+    return next((client for client in list(Client._instances) if key in client.futures), None)
 
 
 def actor_in_this_thread(worker: Worker) -> Any:

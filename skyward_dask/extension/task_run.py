@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from skyward_dask.extension.child import task
+from skyward_dask.extension.streams.places import Reading
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Run
 
@@ -25,6 +28,14 @@ class TaskRun:
         Nobody wants its result any more.
     route : Route or None
         Where it runs; determined once, before it is executed.
+    is_stream : bool
+        It goes on after its task is finished, as a stream.
+    when_stopped : list of callable
+        Called on the worker's loop when the run is stopped.
+    when_over : list of callable
+        Called there when its stream is over.
+    reads : list of Reading
+        The streams that it has begun to read, in the worker itself.
 
     Notes
     -----
@@ -36,6 +47,10 @@ class TaskRun:
     route: Route | None = None
     run: Run | None = None
     pool: Pool | None = None
+    is_stream: bool = False
+    when_stopped: list[Callable[[], object]] = field(default_factory=list)
+    when_over: list[Callable[[], object]] = field(default_factory=list)
+    reads: list[Reading] = field(default_factory=list)
 
     def enter(self, pool: Pool, run: Run) -> None:
         """The run is about to be carried out in that pool."""
@@ -48,8 +63,24 @@ class TaskRun:
     def stop(self) -> None:
         """Stop the run: nobody wants its result any more."""
         self.stopped = True
+        for call in self.when_stopped:
+            call()
         if self.pool is not None and self.run is not None:
             self.pool.stop(self.run)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Its function is called in the block; afterwards it reads no more, unless it is a stream."""
+        try:
+            yield
+        finally:
+            if not self.is_stream:
+                self.close_what_it_read()
+
+    def close_what_it_read(self) -> None:
+        """It reads no more, whoever still has those streams: its arguments live longer than the run."""
+        while self.reads:
+            self.reads.pop().close()
 
     @property
     def slot(self) -> int | None:

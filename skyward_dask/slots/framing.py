@@ -42,6 +42,8 @@ class Kind(IntEnum):
     EXITED = 13
     LOOK = 14
     GUARD = 15
+    ITEM = 16
+    ITEMS = 17
 
 
 _KINDS = {kind.value: kind for kind in Kind}

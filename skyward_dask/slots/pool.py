@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
@@ -156,6 +157,11 @@ class Pool:
             self._slots.free(run.child)
             self._update()
 
+    def grant(self, run: Run, items: int, nbytes: int, is_closing: bool = False) -> None:
+        """Let a run that yields send that many items and bytes, in total; or have it close its generator."""
+        if run.child is not None:
+            run.child.page.set_granted(items, nbytes, is_closing)
+
     def rejoin(self, run: Run) -> asyncio.Future[None]:
         """Wait for room among the slots; runs that have seceded come before those that wait to begin."""
         joined = self._queue.rejoin(run)
@@ -210,9 +216,19 @@ class Pool:
             self._finish(run, form)
         self._update()
 
+    def _take_items(self, child: ChildProcess, frame: Frame) -> None:
+        """The child's run has yielded."""
+        if frame.kind is Kind.ITEM:
+            items = [child.lender.collect(frame.envelope, frame.parts)]
+        else:
+            parts = iter(frame.parts)
+            items = [Form(tuple(islice(parts, count))) for count in frame.envelope]
+        if child.run is not None and child.run.request is not None and child.run.request.take is not None:
+            child.run.request.take(items)
+
     def _lost(self, run: Run, child: ChildProcess) -> None:
         """The child that had the run is dead."""
-        is_innocent = child.orphaned or not child.has_begun
+        is_innocent = (child.orphaned or not child.has_begun) and not run.yields
         child.part()
         self._queue.vacate(run)
         if run.verdict is None and is_innocent and run.repeats < _REPEATS:
@@ -237,6 +253,8 @@ class Pool:
                 self._answered(child, frame)
             case Kind.REQUEST:
                 serve(child, frame)
+            case Kind.ITEM | Kind.ITEMS:
+                self._take_items(child, frame)
             case Kind.ALLOCATE:
                 self._tasks.spawn(grant(child, frame, self._helpers))
             case Kind.READY:

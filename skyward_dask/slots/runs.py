@@ -45,6 +45,8 @@ class Request:
         Makes further positional arguments, in their pickled form.
     is_large : bool
         Whether pickling it may take long: then a helper thread does it.
+    take : callable
+        Takes the items that the call sends before its result.
     """
 
     key: str
@@ -59,6 +61,7 @@ class Request:
     memory_limit: int | None = None
     attached: Callable[[], tuple[Form, ...]] = tuple
     is_large: bool = False
+    take: Callable[[list[Form]], None] | None = None
 
     def pickled(self, segments: Segments | None) -> tuple[Form, ...]:
         """The call and what is attached to it.
@@ -117,6 +120,8 @@ class Run:
         The stacks of its process when it timed out.
     peak : int
         Bytes that its child used when it was over its limit.
+    yields : bool
+        It has begun to send items, and can't be repeated.
     may_begin : callable or None
         Called when a child is about to get the run; returns False if the run was cancelled.
     """
@@ -138,6 +143,7 @@ class Run:
         "stack",
         "timeout",
         "verdict",
+        "yields",
     )
 
     def __init__(self, request: Request) -> None:
@@ -148,7 +154,7 @@ class Run:
         self.outcome: Form | BaseException | None = None
         self.deadline: asyncio.TimerHandle | None = None
         self.child: ChildProcess | None = None
-        self.slotted = False
+        self.slotted = self.yields = False
         self.verdict: Verdict | None = None
         self.repeats = self.peak = 0
         self.stack = ""

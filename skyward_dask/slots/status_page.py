@@ -29,8 +29,9 @@ STACK_SIGNAL: int = signal.SIGRTMIN + 3 if hasattr(signal, "SIGRTMIN") else sign
 _SIZE = mmap.PAGESIZE
 _LIMITS = struct.Struct("QdQ")
 _OVERRUN = struct.Struct("QQQQ")
+_GRANTED = struct.Struct("QQQ")
 #: Where they are in the page, behind its single numbers.
-_LIMITED, _CONDEMNED = 128, 192
+_LIMITED, _CONDEMNED, _STREAM = 128, 192, 256
 #: The most bytes of stacks that are read: about fifty threads' worth.
 _STACK_LIMIT = 64 * 1024
 #: Seconds without another word after which what faulthandler writes from a signal handler is complete: the
@@ -154,6 +155,17 @@ class Page:
         """What was found about the run with that number, if it was condemned."""
         condemned, peak, begin, end = _OVERRUN.unpack_from(self.map, _CONDEMNED)
         return Overrun(peak, self._text(begin, end)) if condemned == number else None
+
+    # --- a run that yields ---------------------------------------------------------------------------
+
+    def set_granted(self, items: int, nbytes: int, is_closing: bool) -> None:
+        """The run may send that many items and bytes, in total; or it must close its generator."""
+        _GRANTED.pack_into(self.map, _STREAM, items, nbytes, is_closing)
+
+    def granted(self) -> tuple[int, int, bool]:
+        """What `set_granted` has set last."""
+        items, nbytes, is_closing = _GRANTED.unpack_from(self.map, _STREAM)
+        return items, nbytes, bool(is_closing)
 
     # --- stacks --------------------------------------------------------------------------------------
 

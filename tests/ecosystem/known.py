@@ -23,7 +23,7 @@ WITHOUT_US = frozenset(
 
 #: With process slots, and the reason.
 EXPLAINED = {
-    "dask.bag.tests.test_bag::test_from_delayed_iterator": "a generator as a result: a stream is yet to come",
+    "dask.bag.tests.test_bag::test_from_delayed_iterator": "a generator is a stream, with one reader",
     "joblib.test.test_dask::test_wait_for_workers[adaptive]": "get_client() over inproc:// "
     "addresses, which no other process can reach: docs/in_a_process_slot.md",
     "joblib.test.test_dask::test_wait_for_workers[late_scaling]": "the same",

@@ -17,12 +17,13 @@ from distributed.utils import set_thread_state
 
 from skyward_dask.extension.child.futures import bind_to_a_client, lend_futures
 from skyward_dask.extension.child.profiler import Sampler
+from skyward_dask.extension.child.streams import GENERATORS, ChildStreams, Outbox, yielded
 from skyward_dask.extension.child.usage import Meter
 from skyward_dask.extension.child.worker_facade import ChildWorker, Introduction
-from skyward_dask.extension.generators import refuse_generator
 from skyward_dask.extension.log_records import forward
 from skyward_dask.extension.parcel import seal
 from skyward_dask.extension.private import GraphNode, set_executor, worker_context
+from skyward_dask.extension.streams.places import of_this_process
 from skyward_dask.extension.unrun import refuse_unrun
 from skyward_dask.slots.child.forks import forks_end_here
 from skyward_dask.slots.child.link import Link
@@ -37,6 +38,7 @@ class _Here:
     link: Link = field(init=False)
     sampler: Sampler | None = None
     meter: Meter = field(init=False)
+    outbox: Outbox = field(init=False)
 
 
 _here = _Here()
@@ -55,10 +57,11 @@ def start(argument: bytes, link: Link) -> None:
         prepare(argument)
     assert _here.prepared is not None
     introduction = _here.prepared[1]
-    _here.link, _here.meter = link, Meter()
+    _here.link, _here.meter, _here.outbox = link, Meter(), Outbox(link)
     _here.worker = ChildWorker(introduction, link)
     worker_context.set(_here.worker)
     set_executor(_here.worker.executor)
+    of_this_process.place = ChildStreams(link)
     bind_to_a_client(_here.worker)
     forward(link, introduction.levels)
     if dask.config.get("distributed.worker.profile.enabled"):
@@ -95,7 +98,9 @@ def run_task(
         try:
             with forks_end_here():
                 result = spec(data)
-            refuse_generator(result, key)
+            del data, spec  # a generator keeps what it needs
+            if isinstance(result, GENERATORS):
+                return yielded(result, worker, _here.link, _here.outbox)
             refuse_unrun(result, key)
             return result if lend_futures(result, worker, _here.link) else seal(result)
         finally:

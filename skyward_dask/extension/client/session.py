@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, aclosing, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -19,10 +21,12 @@ from distributed import as_completed, get_client, get_worker, worker_client
 from skyward_dask.config import Worker
 from skyward_dask.errors import BroadcastError, ConfigurationError, OperatorError
 from skyward_dask.extension.client.control import install, installed, uninstall
+from skyward_dask.extension.client.feed import Feeds, feed
 from skyward_dask.extension.client.local_cluster import start_local_cluster
 from skyward_dask.extension.client.options import options
 from skyward_dask.extension.connection import connected
 from skyward_dask.extension.registration import ON_NODE
+from skyward_dask.extension.streams.stream import Stream
 from skyward_dask.extension.tracebacks import shortened
 
 #: Seconds between two looks at the nodes of a cluster that is being resized.
@@ -36,9 +40,13 @@ class Runnable(Protocol):
     def name(self) -> str: ...
 
     @property
-    def is_coroutine(self) -> bool: ...
+    def inner(self) -> Callable[..., Any]: ...
 
     def local(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def with_fed(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], feed: Callable[[Any], Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]: ...
 
 
 class Sent(Protocol):
@@ -64,6 +72,26 @@ def _run(function: Runnable, kwargs: dict[str, Any], *args: Any) -> Any:
 
 async def _run_coroutine(function: Runnable, kwargs: dict[str, Any], *args: Any) -> Any:
     return await function.local(*args, **kwargs)
+
+
+def _yield(function: Runnable, kwargs: dict[str, Any], *args: Any) -> Generator[Any, None, Any]:
+    return (yield from function.local(*args, **kwargs))
+
+
+async def _yield_on_loop(function: Runnable, kwargs: dict[str, Any], *args: Any) -> AsyncIterator[Any]:
+    async with aclosing(function.local(*args, **kwargs)) as items:
+        async for item in items:
+            yield item
+
+
+def _runner(function: Runnable) -> Callable[..., Any]:
+    """What calls a function in a worker: of the same kind as the function, so it runs in the same place."""
+    kinds: dict[Callable[[object], bool], Callable[..., Any]] = {
+        inspect.iscoroutinefunction: _run_coroutine,
+        inspect.isgeneratorfunction: _yield,
+        inspect.isasyncgenfunction: _yield_on_loop,
+    }
+    return next((runner for is_so, runner in kinds.items() if is_so(function.inner)), _run)
 
 
 class CallFuture(Future[Any]):
@@ -189,14 +217,26 @@ class Session:
 
     def _submit(self, call: Sent) -> distributed.Future[Any]:
         function = call.function
-        run = _run_coroutine if function.is_coroutine else _run
         key = f"{function.name}-{uuid4().hex}"
         where: Any = {"workers": [self._node], "allow_other_workers": False} if self._node else {}
+        fed: list[Stream[Any]] = []
+
+        def feeding(value: Any) -> Any:
+            if isinstance(value, Stream | distributed.Future):
+                return value
+            fed.append(feed(value, self.client))
+            return fed[-1]
+
+        args, kwargs = function.with_fed(call.args, call.kwargs, feeding)
         with (
             options(timeout=call.timeout) if call.timeout is not None else nullcontext(),
             annotate(**{ON_NODE: self._node}) if self._node else nullcontext(),
         ):
-            return self.client.submit(run, function, call.kwargs, *call.args, key=key, pure=False, **where)
+            run = _runner(function)
+            future = self.client.submit(run, function, kwargs, *args, key=key, pure=False, **where)
+        if fed:
+            future.add_done_callback(partial(_end_unless_read, fed, Feeds.of(self.client)))
+        return future
 
     # --- its nodes ----------------------------------------------------------------------------------------
 
@@ -264,6 +304,13 @@ def current_session() -> Session:
             "nothing is open that the call could be sent to: open a skyward_dask.Compute, or create a "
             "dask.distributed.Client, first."
         ) from None
+
+
+def _end_unless_read(fed: list[Stream[Any]], feeds: Feeds, future: distributed.Future[Any]) -> None:
+    """A call has ended: it reads no more, unless it is a stream itself."""
+    if future.status != "finished" or future.type is not Stream:
+        for stream in fed:
+            feeds.end(stream)
 
 
 def open_session(nodes: int | tuple[int, int], worker: Worker | None, cluster: object | None) -> Session:

@@ -7,6 +7,7 @@ from typing import Any
 from distributed import Future
 
 from skyward_dask.errors import ConfigurationError
+from skyward_dask.extension.streams.stream import Stream
 
 #: The file of Dask's last frame before a task's function.
 _TASK_SPEC = "_task_spec.py"
@@ -22,7 +23,8 @@ def stack(future: Future[Any]) -> str:
     Returns
     -------
     str
-        As in a traceback; empty if the task isn't running. With an asynchronous client, an awaitable of it.
+        As in a traceback; empty if the task isn't running, or waits for the reader of its stream. With an
+        asynchronous client, an awaitable of it.
 
     Examples
     --------
@@ -40,10 +42,15 @@ def stack(future: Future[Any]) -> str:
 
 
 async def _stack(future: Future[Any]) -> str:
+    scheduler: Any = future.client.scheduler
     try:
-        found = await future.client.scheduler.call_stack(keys=[future.key])
+        found = await scheduler.call_stack(keys=[future.key])
     except KeyError:  # the scheduler doesn't know the task any more
         return ""
+    if not found and future.type is Stream:  # to Dask, its task is finished
+        workers = (await scheduler.who_has(keys=[future.key])).get(future.key)
+        message = {"op": "call_stack", "keys": [future.key]}
+        found = await scheduler.broadcast(msg=message, workers=list(workers)) if workers else {}
     frames = [frame for stacks in found.values() for frame in stacks.get(future.key, ())]
     inner = max((n for n, frame in enumerate(frames) if _TASK_SPEC in frame), default=-1)
     return "\n".join(frames[inner + 1 :])

@@ -22,6 +22,23 @@ _PREFIX = ("prefix", "runs", "CPU", "wall", "peak memory", "over limit", "timeou
 _COLLECTION = ("collection", "kind", "hosts", "size", "waiting", "operations")
 
 
+@dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """The streams of one worker's tasks.
+
+    Attributes
+    ----------
+    open : int
+        How many haven't ended.
+    items, nbytes : int
+        Sent since the worker started; bytes as they were pickled.
+    """
+
+    open: int = 0
+    items: int = 0
+    nbytes: int = 0
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class WorkerStatistics:
     """One worker.
@@ -34,11 +51,14 @@ class WorkerStatistics:
         The number of its task slots.
     slots : tuple of SlotStatistics
         Its slots; on a node with thread slots, these and then the processes started for annotated tasks.
+    streams : StreamStatistics
+        The streams of its tasks.
     """
 
     executor: str
     concurrency: int
     slots: tuple[SlotStatistics, ...]
+    streams: StreamStatistics = StreamStatistics()
 
     def __repr__(self) -> str:
         done = sum(slot.tasks_done for slot in self.slots)
@@ -91,6 +111,10 @@ class Statistics:
         if self.prefixes:
             costly = sorted(self.prefixes.items(), key=lambda named: -named[1].cpu)
             yield _PREFIX, [(prefix, *_prefix_row(found)) for prefix, found in costly]
+        sent = {worker: found.streams for worker, found in self.workers.items() if found.streams.items}
+        if sent:
+            rows = [(worker, s.open, s.items, format_bytes(s.nbytes)) for worker, s in sent.items()]
+            yield ("worker", "streams", "items", "bytes"), rows
         if self.collections:
             yield _COLLECTION, [_collection_row(found) for found in self.collections.values()]
 
@@ -126,7 +150,8 @@ def statistics(client: Client) -> Statistics:
     -----
     Everything that has reached the scheduler is counted: a task that has ended, an event of a slot. The
     scheduler asks only nodes where tasks are, or where something has happened since their last report; the
-    others report with Dask's heartbeat, twice a second (less often in a cluster of hundreds of workers).
+    others report with Dask's heartbeat, twice a second (less often in a cluster of hundreds of workers). The
+    scheduler sees no items of streams: their count may be as old as the last heartbeat.
 
     Places are ``child``, ``thread``, ``loop`` and ``worker``; reasons ``plain``, ``p2p``, ``async``,
     ``actor``, ``alias``, ``data``, ``annotated`` and ``other-executor``.
@@ -148,4 +173,5 @@ async def _statistics(client: Client) -> Statistics:
 
 def _worker(answer: dict[str, Any]) -> WorkerStatistics:
     slots = tuple(SlotStatistics(*slot) for slot in answer["slots"])
-    return WorkerStatistics(answer["executor"], answer["concurrency"], slots)
+    streams = StreamStatistics(*answer["streams"])
+    return WorkerStatistics(answer["executor"], answer["concurrency"], slots, streams)

@@ -75,6 +75,7 @@ class WorkerCollections(WorkerPlugin):
             key: self._new_run(key) for key, ts in worker.state.tasks.items() if ts.state in _RUNNING
         }
         self._live = set(self._runs.values())
+        self._streams: dict[int, str] = {}  # what the runs of tasks that are streams by now are called
         self._homes = Homes()
         self._routes = Routes(lambda spec: find_at_scheduler(worker.scheduler, spec, worker.id))
         self._links = Links(
@@ -137,7 +138,19 @@ class WorkerCollections(WorkerPlugin):
         """The caller for a run of a task; raises as `caller` does."""
         if run.stopped:
             raise CancelledError(f"task {run.key!r} was cancelled")
-        return self._caller_for(run.key, slot)
+        if not run.is_stream:
+            return self._caller_for(run.key, slot)
+        if (name := self._streams.get(id(run))) is None:
+            name = self._streams[id(run)] = self._new_run(run.key)
+            self._live.add(name)
+        return Caller(self._worker.id, name, str(run.key), slot, self._worker.address)
+
+    @staticmethod
+    def end_stream(worker: DaskWorker, run: TaskRun) -> None:
+        """A run that went on as a stream has ended: what it held is free."""
+        found = worker.plugins.get(NAME)
+        if isinstance(found, WorkerCollections) and (name := found._streams.pop(id(run), None)) is not None:
+            found._end_run(name)
 
     def _caller_for(self, key: Any, slot: int | None = None, begun: str = "") -> Caller:
         run = self._runs.get(key)

@@ -20,6 +20,7 @@ from skyward_dask.extension.scheduler.pinned import fail_orphans
 from skyward_dask.extension.scheduler.reports import Reports
 from skyward_dask.extension.scheduler.retirement import Retirement
 from skyward_dask.extension.scheduler.slot_overrides import SlotOverrides
+from skyward_dask.extension.scheduler.streams import SchedulerStreams
 
 
 class SkywardSchedulerPlugin(SchedulerPlugin):
@@ -45,6 +46,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         self._pace = Pace()
         self._nodes: set[str] = set()
         self.reports = Reports(scheduler)
+        self._streams = SchedulerStreams(scheduler)
         scheduler.extensions[NAME] = self.reports
         scheduler.handlers["skyward_resize"] = self.resize
         scheduler.handlers["skyward_told"] = self.slots_told
@@ -76,6 +78,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         self.reports.forget(worker)
         self.directory.remove_worker(worker)
         fail_orphans(scheduler)
+        self._streams.remove_worker(worker)
 
     def update_graph(
         self, scheduler: Scheduler, *, annotations: Mapping[str, Mapping[Any, Any]], **kwargs: Any
@@ -83,6 +86,10 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         """Tasks have come: one that is for a node alone may be too late."""
         if ON_NODE in annotations:
             scheduler.loop.add_callback(fail_orphans, scheduler)  # when Dask has found no worker for them
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+        """A task has changed its state."""
+        self._streams.transition(key, finish)
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """A client has left: release what it held."""

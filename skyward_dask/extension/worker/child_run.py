@@ -22,12 +22,15 @@ from skyward_dask.extension.child.task import run_task
 from skyward_dask.extension.dask_errors import called
 from skyward_dask.extension.parcel import type_of
 from skyward_dask.extension.private import GraphNode
+from skyward_dask.extension.streams.stream import Stream
 from skyward_dask.extension.task_run import TaskRun
 from skyward_dask.extension.tracebacks import shortened
+from skyward_dask.extension.worker.child_stream import ChildProducer
 from skyward_dask.extension.worker.console import Console
 from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.requests import Requests
 from skyward_dask.extension.worker.routing import Limits, Place, Reason, Route
+from skyward_dask.extension.worker.streams import WorkerStreams
 from skyward_dask.extension.worker.values import Values
 from skyward_dask.slots.aside import aside
 from skyward_dask.slots.memory.forms import Form
@@ -61,6 +64,7 @@ class Facilities:
     console: Console
     helpers: Executor
     requested: Executor
+    streams: WorkerStreams
 
 
 class ChildRun:
@@ -80,6 +84,12 @@ class ChildRun:
 
     Attributes
     ----------
+    task_run : TaskRun
+    spec : GraphNode
+    data : mapping
+        The task's dependencies.
+    producer : ChildProducer or None
+        Has the child step the task's generator, if the task is a stream.
     future : asyncio.Future of dict
         The message that `distributed.worker._run_task_simple` would return; never an exception.
     """
@@ -97,55 +107,88 @@ class ChildRun:
         self.future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._facilities, self._values = facilities, facilities.values
         self._address = facilities.worker.address
-        self._task_run, self._route = task_run, route
-        self._spec, self._data, self._delay = spec, data, delay
-        self._requests = Requests(facilities.worker, task_run, facilities.requested)
+        self.task_run, self._route = task_run, route
+        self.spec, self.data, self._delay = spec, data, delay
+        self.requests = Requests(facilities.worker, task_run, facilities.requested, facilities.streams)
         self._begun, self._measured = time(), 0.0
         self._slot, self._cpu, self._peak = 0, 0.0, 0
+        self.producer: ChildProducer | None = None
 
     def start(self, pool: Pool, limits: Limits) -> None:
         """Have the pool run the task."""
-        key = self._spec.key
-        small, large = self._values.split(self._data)
+        key = self.spec.key
+        self._begun = time()
+        small, large = self._values.split(self.data)
         request = Request(
             key=str(key),
             function=run_task,
-            args=(self._spec, small, key, get_annotations(), tuple(large)),
+            args=(self.spec, small, key, self.requests.context.run(get_annotations), tuple(large)),
             attached=partial(self._values.forms, large),
-            serve=self._requests.serve,
+            serve=self.requests.serve,
             report=self._report,
-            again=self._requests.again,
-            pieces=partial(_pieces, self._spec, self._data),
+            again=self.requests.again,
+            pieces=partial(_pieces, self.spec, self.data),
             timeout=limits.timeout,
             memory_limit=limits.memory_limit,
-            is_large=self._values.has_to_be_made(large) or _is_large(self._spec, small),
+            is_large=self._values.has_to_be_made(large) or _is_large(self.spec, small),
+            take=self._take_items,
         )
         run = Run(request)
         run.when_over(self._over)
         self._pool = pool
-        self._task_run.enter(pool, run)
+        self.task_run.enter(pool, run)
+        if self.producer is not None:
+            self.producer.enter(pool, run)
         pool.start(run)
-        if self._task_run.stopped:
+        if self.task_run.stopped:
             pool.stop(run)
+
+    # --- a task that yields ------------------------------------------------------------------------------
+
+    def become(self, producer: ChildProducer) -> None:
+        """The task is a stream: its run goes on, or will begin, as that."""
+        self.producer = producer
+        if self.task_run.run is not None and self.task_run.pool is not None:
+            producer.enter(self.task_run.pool, self.task_run.run)
+
+    def finish_with(self, stream: Stream[Any]) -> None:
+        """The stream is the task's result."""
+        size, kind, stop = sizeof(stream), type(stream), time()
+        message = {"op": "task-finished", "status": "OK", "result": stream, "nbytes": size, "type": kind}
+        message["start"], message["stop"] = self._begun + self._delay, stop + self._delay
+        message["thread"] = self.task_run.slot or 0
+        if not self.future.done():
+            self.future.set_result(message)
+
+    def _take_items(self, forms: list[Form]) -> None:
+        if self.producer is not None:
+            self.producer.take(forms)
+
+    def _over_as_stream(self, producer: ChildProducer, outcome: Form | BaseException | None) -> None:
+        error = outcome if isinstance(outcome, BaseException) else None
+        self._end({"actual_exception": error})
+        producer.over(outcome)
 
     def _report(
         self, metrics: list[tuple[Any, float, str]], samples: dict[str, Any] | None, cpu: float, peak: int
     ) -> None:
         """Count what the child has measured as the task's, as if the task's thread had measured it."""
-        self._slot = self._task_run.slot or 0
+        self._slot = self.task_run.slot or 0
         self._cpu, self._peak = cpu, peak
         for label, value, unit in metrics:
             self._digest(label, value, unit)
             if unit == "seconds":
                 self._measured += value
-        self._requests.profile(samples)
+        self.requests.profile(samples)
 
     def _digest(self, label: Any, value: float, unit: str) -> None:
-        self._requests.context.run(context_meter.digest_metric, label, value, unit)
+        self.requests.context.run(context_meter.digest_metric, label, value, unit)
 
     def _over(self, run: Run) -> None:
         outcome = run.outcome
-        if isinstance(outcome, Form) and outcome.is_long:
+        if self.producer is not None:
+            self._over_as_stream(self.producer, outcome)
+        elif isinstance(outcome, Form) and outcome.is_long:
             self._loading = self._loop.create_task(self._load_aside(outcome))
         else:
             self._loaded(outcome, self._message(partial(self._value, outcome)))
@@ -164,7 +207,7 @@ class ChildRun:
 
     async def _take_foreign(self, form: Form, message: dict[str, Any]) -> None:
         """Keep a result that only slots can unpickle, for other tasks; if no slot can, the error stands."""
-        key = self._spec.key
+        key = self.spec.key
         asked = await self._ask(Request(str(key), type_of, tuple(map(PickleBuffer, form.views()))))
         if isinstance(asked, Form):
             message = self._message(lambda: self._values.foreign(key, form, asked.load()))
@@ -184,7 +227,7 @@ class ChildRun:
         """Dask's message for an outcome; its value is unpickled here."""
         try:
             with shortened():
-                value, size = called(self._spec.key, lambda: _sized(value_of()))
+                value, size = called(self.spec.key, lambda: _sized(value_of()))
         except RunEnded:  # nobody wants it any more, or its pool was ended with the worker
             return _failure(Reschedule())
         except Exception as error:  # the task's own: Dask gives it to whoever waits for the result
@@ -196,7 +239,7 @@ class ChildRun:
 
     def _value(self, outcome: Form | BaseException | None) -> Any:
         if isinstance(outcome, Form):
-            return self._values.take(self._spec.key, outcome)
+            return self._values.take(self.spec.key, outcome)
         assert outcome is not None
         raise outcome
 
@@ -212,9 +255,9 @@ class ChildRun:
 
     def _end_now(self, message: dict[str, Any]) -> None:
         if "result" in message:
-            self._requests.bind(message["result"])
-        self._requests.end()
-        self._task_run.leave()
+            self.requests.bind(message["result"])
+        self.requests.end()
+        self.task_run.leave()
         stop = time()
         self._count(stop - self._begun, message.get("actual_exception"))
         self._digest("thread-noncpu", max(0.0, stop - self._begun - self._measured), "seconds")
@@ -225,8 +268,8 @@ class ChildRun:
 
     def _count(self, wall: float, error: BaseException | None) -> None:
         counts = self._facilities.counts
-        counts.prefixes.add(self._spec.key, self._cpu, wall, self._peak, error)
-        shuffled = self._requests.shuffled and self._route.reason is Reason.PLAIN
+        counts.prefixes.add(self.spec.key, self._cpu, wall, self._peak, error)
+        shuffled = self.requests.shuffled and self._route.reason is Reason.PLAIN
         counts.count(Route(Place.CHILD, Reason.P2P) if shuffled else self._route)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
 from typing import Any
 
+from skyward_dask.extension.child.streams import GENERATORS
 from skyward_dask.extension.dask_errors import awaited
 from skyward_dask.extension.parcel import Parcel
 from skyward_dask.extension.private import GraphNode
+from skyward_dask.extension.streams.stream import Stream
+from skyward_dask.extension.task_run import TaskRun, current
+from skyward_dask.extension.worker.routing import arguments
 
 
 class LoopTask(GraphNode):
@@ -17,24 +22,32 @@ class LoopTask(GraphNode):
     object is pickled, the spec arrives at the other end.
     """
 
-    __slots__ = ("spec",)
+    __slots__ = ("_finished", "spec")
 
-    def __init__(self, spec: GraphNode) -> None:
+    def __init__(self, spec: GraphNode, finished: Callable[..., Awaitable[Any]]) -> None:
         self.key = spec.key
         self._dependencies = spec.dependencies
         self.spec = spec
+        self._finished = finished
 
     @classmethod
-    def of(cls, spec: GraphNode) -> LoopTask:
-        return spec if isinstance(spec, cls) else cls(spec)
+    def of(cls, spec: GraphNode, finished: Callable[..., Awaitable[Any]]) -> LoopTask:
+        """Stand in for the spec of a coroutine or an asynchronous generator; `finished` takes its value."""
+        return cls(spec.spec if isinstance(spec, cls) else spec, finished)
 
     def __call__(self, values: Mapping[Any, Any] = {}) -> Any:
         return awaited(self.key, self._computed(values))
 
     async def _computed(self, values: Mapping[Any, Any]) -> Any:
         # a parcel that the worker couldn't open can't be opened here either: the task fails with its error
-        given = {key: v.open() if isinstance(v, Parcel) else v for key, v in values.items()}
-        return await self.spec(given)
+        given = {key: _given(value) for key, value in values.items()}
+        run = current.get() or TaskRun(self.key)
+        with run.reading():
+            value = self.spec(given)
+            value = await value if isawaitable(value) else value
+            run.is_stream = isinstance(value, GENERATORS)
+        read = (*given.values(), *arguments(self.spec))
+        return await self._finished(value, read)
 
     @property
     def is_coro(self) -> bool:
@@ -48,6 +61,12 @@ class LoopTask(GraphNode):
 
     def __sizeof__(self) -> int:
         return self.spec.__sizeof__()
+
+
+def _given(value: Any) -> Any:
+    if isinstance(value, Parcel):
+        return value.open()
+    return value.copy() if isinstance(value, Stream) else value  # each reader has an end of its own
 
 
 def _itself(spec: GraphNode) -> GraphNode:

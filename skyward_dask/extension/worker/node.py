@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import ChainMap
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -38,6 +39,7 @@ from skyward_dask.extension.worker.slot_executor import SlotExecutor
 from skyward_dask.extension.worker.slot_report import SlotReport
 from skyward_dask.extension.worker.slot_usage import SlotUsage
 from skyward_dask.extension.worker.staleness import Watch
+from skyward_dask.extension.worker.streams import WorkerStreams
 from skyward_dask.extension.worker.task_log import TaskLog
 from skyward_dask.extension.worker.trimming import Trimming
 from skyward_dask.extension.worker.values import Values
@@ -75,15 +77,16 @@ class Node(WorkerPlugin):
         self._values = Values(worker, self._shared, self._is_routing)
         self._trimming = Trimming(helpers)
         pools = self._pools = Pools(worker, counts, self._shared.pages, helpers, self._log)
+        streams = self._streams = WorkerStreams.of(worker)
         self._executor = SlotExecutor(
-            worker, pools, self._threads, self._values, counts, helpers, self._log.console
+            worker, pools, self._threads, self._values, counts, helpers, self._log.console, streams
         )
         usage = SlotUsage(worker, pools.pids, self._shared, helpers)
         self._report = SlotReport(worker, pools, counts, usage)
         # the first are undone when the last run has ended, the others with the plugin
         self._lasting_patches, self._patches = Patches(), Patches()
         usage.count_as_the_workers(self._lasting_patches)
-        stacks = CallStacks(worker, self._executor.runs)
+        stacks = CallStacks(worker, ChainMap(self._executor.runs, streams.runs))
         self._lasting_patches.entry(worker.handlers, "call_stack", stacks.call_stack)
         self._plugin: WorkerPlugin | None = None
         self._disowned = False
@@ -180,6 +183,7 @@ class Node(WorkerPlugin):
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes: end every child now."""
         self._patches.undo()  # `Worker.close` shuts its own executor down, if it is back in place
+        self._streams.close()
         try:
             await self._end()
         except asyncio.CancelledError:
@@ -228,6 +232,7 @@ class Node(WorkerPlugin):
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
         """A task, or its value, has changed its state; called by the state machine."""
+        self._streams.transition(key, start, finish)
         if not self._is_routing():
             return  # dismantled, and waiting for its last run
         if start == "memory" or finish in ("released", "forgotten"):

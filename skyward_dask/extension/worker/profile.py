@@ -19,6 +19,9 @@ from skyward_dask.extension.tracebacks import is_our_line
 #: A frame as faulthandler writes it.
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
 
+#: The frame of ours that steps a generator, in either place.
+_STEP = re.compile(r'(producers|child/streams)\.py", line \d+, in step\b')
+
 
 def add_samples(worker: DaskWorker, key: Any, samples: dict[str, Any]) -> None:
     """Merge a child's samples of a task into its worker's profile; on the worker's loop."""
@@ -47,7 +50,14 @@ class CallStacks:
         texts = await asyncio.gather(*(run.look() for run in runs.values()))
         found = {key: frames(text) for key, text in zip(runs, texts, strict=True)}
         stacks |= {key: stack for key, stack in found.items() if stack}
+        stacks |= {key: after_step(stacks[key]) for key in runs if runs[key].is_stream and key in stacks}
         return {key: [frame for frame in stack if not is_our_line(frame)] for key, stack in stacks.items()}
+
+
+def after_step(stack: list[str]) -> list[str]:
+    """The frames of a generator, of a thread's stack; none if it isn't being stepped."""
+    stepped = [n for n, frame in enumerate(stack) if _STEP.search(frame)]
+    return stack[stepped[0] + 1 :] if stepped else []
 
 
 def frames(text: str) -> list[str]:

@@ -25,9 +25,13 @@ from skyward_dask.errors import InstallError
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.worker_collections import WorkerCollections
 from skyward_dask.extension.log_records import handle
+from skyward_dask.extension.streams.places import Ticket
 from skyward_dask.extension.task_run import TaskRun
+from skyward_dask.extension.worker.child_reading import ChildReadings
+from skyward_dask.extension.worker.child_stream import ChildProducer
 from skyward_dask.extension.worker.profile import add_samples
 from skyward_dask.extension.worker.scheduler_link import Nodes, nodes
+from skyward_dask.extension.worker.streams import WorkerStreams
 from skyward_dask.shared.asks import Ask, Pending, Spec
 
 #: The methods of its worker's P2P plugin that a task can call.
@@ -50,10 +54,15 @@ class Requests:
         The task's own: its metrics go to whoever measures it.
     shuffled : bool
         Whether the task was a part of a P2P shuffle.
+    open_stream : callable
+        Called when the task turns out to yield; returns what has its child step the generator.
     """
 
-    def __init__(self, worker: DaskWorker, run: TaskRun, threads: Executor) -> None:
+    def __init__(self, worker: DaskWorker, run: TaskRun, threads: Executor, streams: WorkerStreams) -> None:
         self._run, self._threads = run, threads
+        self._readings = ChildReadings(streams)
+        self.open_stream: Callable[[], ChildProducer]
+        self._producer: ChildProducer | None = None
         self._begun = time()
         self.context = copy_context()
         self.shuffled = False
@@ -78,7 +87,8 @@ class Requests:
         """
         pool, run = self._run.pool, self._run.run
         if pool is not None and run is not None:
-            private.secede(self._worker, self._run.key, self._begun)
+            if not self._run.is_stream:  # otherwise its task is finished
+                private.secede(self._worker, self._run.key, self._begun)
             pool.secede(run)
 
     def rejoin(self) -> Any:
@@ -91,6 +101,26 @@ class Requests:
         self.end()
         if self._asked:
             WorkerCollections.of(self._worker).renew(self._run.key)
+
+    # --- streams -------------------------------------------------------------------------------------
+
+    def stream_opened(self) -> Any:
+        """The task has a generator; the answer comes when there is a reader."""
+        self._producer = self.open_stream()
+        return self._producer.opened()
+
+    def stream_wait(self, items: int, is_held: bool) -> Any:
+        """The generator waits for its reader."""
+        assert self._producer is not None
+        return self._producer.waits(items, is_held)
+
+    def stream_read(self, number: int, ticket: Ticket, may_rest: bool) -> Any:
+        """The task waits for another stream's items."""
+        assert self._run.pool is not None and self._run.run is not None
+        return self._readings.read(self._run.pool, self._run.run, number, ticket, may_rest)
+
+    def stream_close(self, number: int, ticket: Ticket | None) -> None:
+        self._readings.close(number, ticket)
 
     # --- collections ---------------------------------------------------------------------------------
 
@@ -123,6 +153,7 @@ class Requests:
 
     def end(self) -> None:
         """The child has died, or has ended its run: give back what was on its way to it."""
+        self._readings.end()
         for call_id in reversed(list(self._asks)):
             self.withdraw(call_id, expired=False)
 
@@ -231,4 +262,8 @@ _REQUESTS: Mapping[str, Callable[..., Any]] = {
     "took": Requests.took,
     "withdraw": Requests.withdraw,
     "destroy_collection": Requests.destroy_collection,
+    "stream_opened": Requests.stream_opened,
+    "stream_wait": Requests.stream_wait,
+    "stream_read": Requests.stream_read,
+    "stream_close": Requests.stream_close,
 }

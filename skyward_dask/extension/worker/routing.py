@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
+from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
+from types import CodeType
 from typing import Any, NamedTuple
 
 from skyward_dask.config import Worker, parse_memory_limit, parse_timeout
@@ -91,8 +94,27 @@ def route(spec: GraphNode, *, is_actor: bool, annotation: str | None, executor: 
         return Route(Place.WORKER, Reason.ALIAS)
     if isinstance(spec, DataNode):
         return Route(Place.WORKER, Reason.DATA)
-    if spec.is_coro:
+    if spec.is_coro or _flags(spec) & CO_ASYNC_GENERATOR:
         return Route(Place.LOOP, Reason.ASYNC)
     if annotation in _SLOT_PLACES:
         return Route(_SLOT_PLACES[annotation], Reason.ANNOTATED)
     return Route(_SLOT_PLACES[executor], Reason.PLAIN)
+
+
+def arguments(spec: GraphNode) -> tuple[Any, ...]:
+    """The arguments of a task's function, as far as they aren't results of other tasks."""
+    return (*getattr(spec, "args", ()), *getattr(spec, "kwargs", {}).values())
+
+
+def yields(spec: GraphNode) -> bool:
+    """Whether a task's function is a generator: then nothing runs until there is a reader."""
+    return bool(_flags(spec) & CO_GENERATOR)
+
+
+def _flags(spec: GraphNode) -> int:
+    """What kind of function a task calls: a few lookups, as this is asked for every task."""
+    function = getattr(spec, "func", None)
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(function, "__code__", None)
+    return code.co_flags if isinstance(code, CodeType) else 0

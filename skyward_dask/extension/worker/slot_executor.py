@@ -8,29 +8,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import nullcontext
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
 from distributed import Worker as DaskWorker
 from distributed.threadpoolexecutor import ThreadPoolExecutor as DaskThreads
+from distributed.utils import sync
 
+from skyward_dask.config import grace
 from skyward_dask.extension import private
+from skyward_dask.extension.child.streams import GENERATORS
 from skyward_dask.extension.dask_errors import called
-from skyward_dask.extension.generators import refuse_generator
 from skyward_dask.extension.private import GraphNode
+from skyward_dask.extension.streams.hosts import Hosted
+from skyward_dask.extension.streams.stream import Stream
 from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.unrun import refuse_unrun
 from skyward_dask.extension.worker.child_run import ChildRun, Facilities, failed
+from skyward_dask.extension.worker.child_stream import ChildProducer
 from skyward_dask.extension.worker.console import Console
 from skyward_dask.extension.worker.coroutine_task import LoopTask
 from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.pools import Pools
-from skyward_dask.extension.worker.routing import Place, Reason, Route, limits, route
+from skyward_dask.extension.worker.routing import Place, Reason, Route, arguments, limits, route, yields
+from skyward_dask.extension.worker.streams import WorkerStreams
 from skyward_dask.extension.worker.values import Values
+from skyward_dask.slots.aside import Tasks
 
 #: Maximum number of threads for tasks' calls to plugins. Such a call may wait for one from another slot,
 #: which needs a thread too. Arbitrary: far more than a node has slots.
@@ -56,6 +64,7 @@ class SlotExecutor(Executor):
     counts : Counts
     helpers : concurrent.futures.Executor
     console : Console
+    streams : WorkerStreams
 
     Attributes
     ----------
@@ -72,11 +81,14 @@ class SlotExecutor(Executor):
         counts: Counts,
         helpers: Executor,
         console: Console,
+        streams: WorkerStreams,
     ) -> None:
         self._worker, self._pools, self._threads = worker, pools, threads
         self._values, self._counts = values, counts
         self._requested = DaskThreads(_REQUESTS, thread_name_prefix="skyward-request")
-        self._facilities = Facilities(worker, values, counts, console, helpers, self._requested)
+        self._facilities = Facilities(worker, values, counts, console, helpers, self._requested, streams)
+        self._streams = streams
+        self._tasks = Tasks()
         self.runs: dict[Any, TaskRun] = {}
 
     def transition(self, key: Any, start: str, finish: str) -> None:
@@ -99,7 +111,7 @@ class SlotExecutor(Executor):
         run = self._run_of(key)
         found = self._route(run, ts.run_spec, ts.annotations or {})
         if found.place is Place.LOOP:
-            ts.run_spec = LoopTask.of(ts.run_spec)
+            ts.run_spec = LoopTask.of(ts.run_spec, partial(self._stream_or_value, key))
         if found.place is Place.LOOP or found.reason is Reason.OTHER_EXECUTOR:
             self._counts.count(found)
             self._values.open(dependency.key for dependency in ts.dependencies)
@@ -148,18 +160,69 @@ class SlotExecutor(Executor):
             call = partial(self._call_here, found, spec)
             return private.submit_task(self._worker, self._threads, call, spec.key, data, delay)
         child_run = ChildRun(self._facilities, run, found, spec, data, delay)
-        child_run.start(self._pools.current or self._pools.begin_late(), limited)
+        child_run.requests.open_stream = partial(self._open, child_run)
+
+        def start() -> None:
+            child_run.start(self._pools.current or self._pools.begin_late(), limited)
+
+        if yields(spec):
+            self._open(child_run, start)  # its generator begins with its reader, and needs no child before
+        else:
+            start()
         return child_run.future
+
+    # --- tasks that yield -------------------------------------------------------------------------------
+
+    def _open(self, run: ChildRun, start: Callable[[], None] | None = None) -> ChildProducer:
+        """The task of a process slot is a stream; `start` begins its run, if that isn't under way."""
+        producer: ChildProducer
+
+        def make(hosted: Hosted) -> ChildProducer:
+            nonlocal producer
+            producer = ChildProducer(hosted, start, grace())
+            return producer
+
+        if run.producer is not None:
+            return run.producer  # it was known before
+        run.task_run.is_stream = True
+        stream = self._streams.opened(run.task_run, make)
+        run.become(producer)
+        self._tasks.spawn(self._finish(run, stream))
+        return producer
+
+    async def _finish(self, run: ChildRun, stream: Stream[Any]) -> None:
+        """End the task with its stream, once what that will read is held."""
+        await self._streams.hold((*run.data.values(), *arguments(run.spec)), run.task_run)
+        run.finish_with(stream)
+
+    async def _stream_or_value(self, key: Any, value: Any, read: Iterable[object]) -> Any:
+        """The result of a task in the worker itself: a stream, if it is a generator; on the loop."""
+        if not isinstance(value, GENERATORS):
+            return value
+        return await self._stream_of(self._run_of(key), value, read, copy_context())
+
+    async def _stream_of(
+        self, run: TaskRun, generator: Any, read: Iterable[object], context: Context
+    ) -> Stream[Any]:
+        run.is_stream = True
+        await self._streams.hold(read, run)
+        return await self._streams.of_thread(run, generator, context, self._threads, self._counts)
 
     def _call_here(self, found: Route, spec: GraphNode, data: Mapping[Any, Any]) -> Any:
         """Compute a task in a thread of the worker."""
         self._counts.count(found)
-        current.set(self.runs.get(spec.key))
+        run = self._run_of(spec.key)
+        current.set(run)
         in_processes = self._pools.config.kind == "process"
 
         def compute() -> Any:
-            value = spec(self._values.own_views(found, data, in_processes))
-            return refuse_unrun(refuse_generator(value, spec.key), spec.key)
+            with run.reading():
+                value = spec(self._values.own_views(found, data, in_processes))
+                run.is_stream = isinstance(value, GENERATORS)
+            if run.is_stream:
+                read = (*data.values(), *arguments(spec))
+                return sync(self._worker.loop, self._stream_of, run, value, read, copy_context())
+            return refuse_unrun(value, spec.key)
 
         slot = self._counts.threads.run(spec.key) if found.place is Place.THREAD else nullcontext()
         with shortened(), slot, self._counts.prefixes.thread(spec.key):

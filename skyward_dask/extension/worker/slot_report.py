@@ -15,6 +15,7 @@ from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.pools import Pools
 from skyward_dask.extension.worker.probe import probe
 from skyward_dask.extension.worker.slot_usage import SlotUsage
+from skyward_dask.extension.worker.streams import WorkerStreams
 from skyward_dask.slots.features import Feature, available
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,12 @@ class SlotReport:
             "slots": [astuple(slot) for slot in slots],
             "tasks": self._counts.tasks(),
             "prefixes": self._counts.prefixes.values(),
+            "streams": self._streams(),
         }
+
+    def _streams(self) -> tuple[int, int, int]:
+        hosts = WorkerStreams.of(self._worker).hosts
+        return hosts.open, hosts.traffic.items, hosts.traffic.nbytes
 
     async def check(self, timeout: float) -> dict[str, Any]:
         """What the platform offers, and what is wrong with each process slot."""

@@ -7,6 +7,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from time import thread_time
 from typing import Any
@@ -29,20 +30,30 @@ class ThreadSlots:
         self._cpu: defaultdict[int, float] = defaultdict(float)
 
     @contextmanager
-    def run(self, key: Any) -> Iterator[None]:
+    def run(self, key: Any) -> Iterator[Occupied]:
         """Give the task, which the calling thread runs in the block, a slot."""
-        begun = thread_time()
+        begun, first = thread_time(), self.occupy(key)
+        occupied = Occupied(self, key, first)
+        try:
+            yield occupied
+        finally:
+            occupied.leave()
+            with self._lock:
+                self._done[first] += 1
+                self._cpu[first] += thread_time() - begun
+
+    def occupy(self, key: Any) -> int:
+        """Give the task a slot; returns the slot's index."""
         with self._lock:
             index = next(n for n in count() if n not in self._keys)
             self._keys[index] = key
-        try:
-            yield
-        finally:
-            with self._lock:
-                if self._keys.get(index) == key:
-                    del self._keys[index]
-                self._done[index] += 1
-                self._cpu[index] += thread_time() - begun
+            return index
+
+    def vacate(self, key: Any, index: int) -> None:
+        """The task no longer has this slot; it may have seceded before."""
+        with self._lock:
+            if self._keys.get(index) == key:
+                del self._keys[index]
 
     def secede(self, key: Any) -> None:
         """The task continues outside its slot: free the slot."""
@@ -72,3 +83,18 @@ class ThreadSlots:
             memory=0,
             cpu=self._cpu[index],
         )
+
+
+@dataclass(slots=True)
+class Occupied:
+    """A task's slot, which it may leave for a while."""
+
+    slots: ThreadSlots
+    key: Any
+    index: int
+
+    def leave(self) -> None:
+        self.slots.vacate(self.key, self.index)
+
+    def resume(self) -> None:
+        self.index = self.slots.occupy(self.key)

@@ -16,9 +16,11 @@ from typing import Any
 
 from distributed import Worker as DaskWorker
 from distributed.comm.core import Comm
+from distributed.protocol.serialize import to_serialize
 
 from skyward_dask.errors import SerializationError, SkywardError
 from skyward_dask.extension.parcel import Foreign, Parcel, may_have_buffers
+from skyward_dask.extension.streams.stream import Stream
 from skyward_dask.extension.worker.routing import Place, Reason, Route
 from skyward_dask.extension.worker.shared_memory import SharedMemory
 from skyward_dask.slots.memory.forms import Form
@@ -107,6 +109,8 @@ class Values:
     def _own_view(self, key: Any, value: Any, shares: bool) -> Any:
         if isinstance(value, Parcel):
             return value.open()
+        if isinstance(value, Stream):
+            return value.copy()  # each reader has an end of its own
         shelf = self._memory.shelf
         form = shelf.kept(key, value)
         if form is None and shares and self._memory.is_large(key) and may_have_buffers(value):
@@ -125,6 +129,7 @@ class Values:
         """
         if comm.peer_address.startswith("inproc"):
             self.open(keys)
+            comm = Copying(comm)  # type: ignore[assignment]  # as far as Dask uses it
         return await self._worker.get_data(comm, keys, serializers=serializers, **options)
 
     def forget(self, key: Any) -> None:
@@ -146,6 +151,25 @@ class Values:
             if isinstance(value := data.get(key), Parcel):
                 data[key] = _open_if_possible(value)
         self._parcels.difference_update(keys)
+
+
+class Copying:
+    """A connection within a process, which carries objects as they are: each reader needs its own stream."""
+
+    def __init__(self, comm: Comm) -> None:
+        self._comm = comm
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._comm, name)
+
+    async def write(self, message: Any, **options: Any) -> Any:
+        values = message.get("data", {})
+        streams = {
+            key: to_serialize(v.data.copy()) for key, v in values.items() if isinstance(v.data, Stream)
+        }
+        if streams:
+            message = {**message, "data": {**values, **streams}}
+        return await self._comm.write(message, **options)
 
 
 def _open_if_possible(parcel: Parcel) -> Any:

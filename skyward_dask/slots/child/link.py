@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skyward_dask.errors import WorkerUnreachable
 from skyward_dask.slots.channel import Channel
@@ -17,6 +17,9 @@ from skyward_dask.slots.exceptions import load_exception
 from skyward_dask.slots.framing import Frame, Kind, Part
 from skyward_dask.slots.pickling import dumps, loads, unpicklable
 from skyward_dask.slots.status_page import Page
+
+if TYPE_CHECKING:
+    from skyward_dask.slots.child.exchange import Exchange
 
 
 class Link:
@@ -28,6 +31,8 @@ class Link:
         The number of the active run; 0 between runs.
     report : tuple
         Plain values that the backend adds to the answer of the run; emptied after each run.
+    exchange : Exchange
+        Set when the process is prepared.
 
     Notes
     -----
@@ -43,6 +48,8 @@ class Link:
         self._waiting: dict[int, Callable[[Frame], None]] = {}
         self.run = 0
         self.report: tuple[Any, ...] = ()
+        self.exchange: Exchange
+        self._used = 0.0
 
     def call(self, name: str, *args: object, **kwargs: object) -> Any:
         """Ask the worker to do `name`, and wait; raises what it raised there."""
@@ -76,6 +83,35 @@ class Link:
     def call_begins(self) -> None:
         """The task's function is about to be called: the run's time starts now."""
         self._page.called = monotonic()
+        self._used = 0.0
+
+    # --- a run that yields, in its main thread -----------------------------------------------------------
+
+    def pause(self) -> None:
+        """The run waits for its reader: its time doesn't count until `resume`."""
+        if called := self._page.called:
+            self._used = monotonic() - called
+            self._page.called = 0.0
+
+    def resume(self) -> None:
+        """The run computes."""
+        self._page.called = monotonic() - self._used
+
+    def granted(self) -> tuple[int, int, bool]:
+        """How many items and bytes the run may send, in total; whether it must close its generator."""
+        return self._page.granted()
+
+    def send_item(self, parts: list[Part]) -> None:
+        """Send one item of the run's stream, large buffers in shared memory."""
+        sizes, inline = self.exchange.result(parts, self.run)
+        self._runs.send(Kind.ITEM, self.run, sizes, inline)
+
+    def send_items(self, run: int, items: list[list[Part]]) -> None:
+        """Send small items of a run's stream; in any thread."""
+        parts = [part for item in items for part in item]
+        self._runs.send(Kind.ITEMS, run, tuple(map(len, items)), parts)
+
+    # --- requests ------------------------------------------------------------------------------------------
 
     def tell(self, name: str, *args: object, **kwargs: object) -> None:
         """Have the worker do `name`, and don't wait; nobody learns whether it succeeded."""

@@ -86,7 +86,7 @@ def main(runs: int, answers: int, page: int, generators: Generators | None = Non
     orphans = Orphans()
     with forks_end_here():
         share_from, health_check = _prepare(channel.receive(), link)
-    exchange = Exchange(channel, share_from, orphans)
+    exchange = link.exchange = Exchange(channel, share_from, orphans)
     channel.send(Kind.READY, 0, ())
     Server(channel, link, shared, exchange, Leftovers(), health_check).serve()
     end_as_a_program_does()

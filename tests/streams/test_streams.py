@@ -1,0 +1,627 @@
+"""What a task that yields gives to its reader: in thread slots, in process slots, and on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client, get_worker
+from distributed.client import Future
+
+import skyward_dask as sky
+from tests.streams.places import PATIENCE, Place, note, notes, until
+
+
+def numbers(count: int) -> Iterator[int]:
+    yield from range(count)
+
+
+def endless(path: str) -> Iterator[int]:
+    """Notes its begin, each step, and its end."""
+    note(path, "begun")
+    try:
+        for number in range(10**9):
+            note(path, "step")
+            yield number
+    finally:
+        note(path, "closed")
+
+
+# --- items ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 300])
+def test_all_items_in_order_then_the_end(place: Place, count: int) -> None:
+    """Fewer than the window, and more; then the end, for ever."""
+    stream = place.open(numbers, count)
+    assert list(stream) == list(range(count))
+    assert next(stream, "over") == next(stream, "over") == "over"
+    assert list(stream) == []
+
+
+def odd_values(count: int) -> Iterator[object]:
+    yield None
+    yield ValueError("a value")
+    yield b"x" * count
+    yield (n for n in "no")
+
+
+def test_values_are_values(place: Place) -> None:
+    """None, an exception that is yielded, large bytes; what can't be pickled is an error that names it."""
+    stream = place.open(odd_values, 20 << 20)
+    assert next(stream) is None
+    assert isinstance(next(stream), ValueError)
+    assert len(next(stream)) == 20 << 20  # type: ignore[arg-type]
+    with pytest.raises(sky.SerializationError, match="item 4 of the stream"):
+        next(stream)
+    assert list(stream) == []
+
+
+def reused(count: int) -> Iterator[Any]:
+    array = np.zeros(100_000)
+    for _ in range(count):
+        array += 1
+        yield array
+
+
+def test_an_item_is_as_it_was_when_it_was_yielded(place: Place) -> None:
+    """Though the generator reuses its memory; and the reader may write to it."""
+    arrays = list(place.open(reused, 20))
+    assert [array[0] for array in arrays] == list(range(1, 21))
+    arrays[0][0] = 7
+
+
+def larger_and_larger(largest: int) -> Iterator[bytes]:
+    size = 1 << 20
+    while size <= largest:
+        yield bytes(size)
+        size *= 2
+    yield b"last"
+
+
+def test_an_item_larger_than_the_window_passes_alone(place: Place) -> None:
+    """The window has 8 MiB."""
+    sizes = [len(item) for item in place.open(larger_and_larger, 32 << 20)]
+    assert sizes == [*(1 << n for n in range(20, 26)), 4]
+
+
+def first_then_slow(path: str) -> Iterator[str]:
+    yield "first"
+    until(Path(path).exists)
+    yield "second"
+
+
+def test_the_first_item_doesnt_wait_for_the_second(place: Place, tmp_path: Path) -> None:
+    """It arrives when it is yielded."""
+    if place.name == "loop":
+        pytest.skip("the step would block the loop: see test_an_async_step")
+    stream = place.open(first_then_slow, str(tmp_path / "go"))
+    assert next(stream) == "first"
+    note(tmp_path / "go", "on")
+    assert list(stream) == ["second"]
+
+
+def test_an_async_step_waits_on_the_loop(shared_client: Client) -> None:
+    """Other tasks of the loop go on."""
+
+    async def slow(key: str) -> AsyncIterator[str]:
+        yield "first"
+        await get_worker().plugins.setdefault(key, asyncio.Event()).wait()  # type: ignore[arg-type]
+        yield "second"
+
+    async def go(key: str) -> None:
+        get_worker().plugins.pop(key).set()  # type: ignore[attr-defined]
+
+    worker = next(iter(shared_client.nthreads()))
+    stream = shared_client.submit(slow, "gate", workers=[worker]).result()
+    assert next(stream) == "first"
+    shared_client.submit(go, "gate", workers=[worker], pure=False).result()
+    assert list(stream) == ["second"]
+
+
+def with_a_value() -> Iterator[int]:
+    yield 1
+    return "value"  # a stream has it
+
+
+def test_what_a_generator_returns(shared_client: Client) -> None:
+    """`value`, after the end; asynchronous ones return nothing."""
+    for name in ("thread", "process"):
+        stream = Place(shared_client, name).open(with_a_value)
+        assert stream.value is None
+        assert (list(stream), stream.value) == ([1], "value")
+
+
+def failing(count: int) -> Iterator[int]:
+    yield from range(count)
+    raise KeyError("its own")
+
+
+@pytest.mark.parametrize("count", [0, 3, 100])
+def test_an_error_comes_after_the_last_good_item(place: Place, count: int) -> None:
+    """As itself; after it the stream is over."""
+    stream = place.open(failing, count)
+    assert [next(stream) for _ in range(count)] == list(range(count))
+    with pytest.raises(KeyError, match="its own"):
+        next(stream)
+    assert next(stream, "over") == "over"
+
+
+# --- who yields -----------------------------------------------------------------------------------------
+
+
+class Yields:
+    def __call__(self, count: int) -> Iterator[int]:
+        yield from range(count)
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda count: (n for n in range(count)),
+        Yields(),
+        partial(numbers, 3),
+        lambda count: numbers(count),
+    ],
+    ids=["genexp", "object", "partial", "returned"],
+)
+def test_whatever_returns_a_generator(
+    shared_client: Client, executor: str, function: Callable[..., Iterator[int]]
+) -> None:
+    """A callable object, a lambda, a partial."""
+    arguments = [] if isinstance(function, partial) else [3]
+    with sky.options(executor=executor):
+        assert list(shared_client.submit(function, *arguments, pure=False).result()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_an_async_generator_that_a_function_returns(shared_client: Client, executor: str) -> None:
+    """From a process slot, it is stepped there."""
+
+    async def steps() -> AsyncIterator[int]:
+        for n in range(3):
+            await asyncio.sleep(0)
+            yield os.getpid() if n == 2 else n
+
+    with sky.options(executor=executor):
+        *first, pid = shared_client.submit(lambda: steps(), pure=False).result()
+    workers = set(shared_client.run(os.getpid).values())
+    assert first == [0, 1] and (pid in workers) == (executor == "thread")
+
+
+# --- one reader -----------------------------------------------------------------------------------------
+
+
+def test_one_reader(place: Place) -> None:
+    """Another one gets StreamTaken, also after the end; the first isn't disturbed."""
+    future = place.submit(numbers, 100)
+    first, second = future.result(), future.result()
+    assert next(first) == 0
+    with pytest.raises(sky.StreamTaken, match="another reader"):
+        next(second)
+    assert list(first) == list(range(1, 100))
+    with pytest.raises(sky.StreamTaken):
+        next(future.result())
+
+
+def test_threads_share_a_stream(place: Place) -> None:
+    """Each item goes to one of those that ask."""
+    stream = place.open(numbers, 500)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(list, [stream] * 4))
+    assert sorted(n for part in found for n in part) == list(range(500))
+
+
+def test_nothing_runs_before_there_is_a_reader(place: Place, tmp_path: Path) -> None:
+    """Opened, never read, dropped: the generator never begins."""
+    path = str(tmp_path / "notes")
+    future = place.submit(endless, path)
+    stream = future.result()
+    del future, stream
+    gc.collect()
+    assert_idle(place.client)
+    assert notes(path) == []
+
+
+def assert_idle(client: Client) -> None:
+    """No stream is open, no slot is busy, and nobody outside a slot is left."""
+
+    def state(dask_worker: Any) -> tuple[list[str], list[str | None], list[str]]:
+        from skyward_dask.extension.worker.node import Node
+        from skyward_dask.extension.worker.streams import WorkerStreams
+
+        node = Node.of(dask_worker)
+        assert node is not None
+        slots = node._executor._counts.threads.snapshots(0)
+        pool = node._pools.current
+        runs = [run.key for run in pool._open] if pool is not None else []
+        streams = WorkerStreams.of(dask_worker)
+        return [*map(str, streams._ids), *streams.hosts._streams], [s.task for s in slots if s.task], runs
+
+    found: dict[str, Any] = {}
+
+    def is_idle() -> bool:
+        found.update(client.run(state))
+        return all(not any(each) for each in found.values())
+
+    until(is_idle, found)
+
+
+# --- back-pressure --------------------------------------------------------------------------------------
+
+
+def counted(path: str) -> Iterator[int]:
+    for n in range(1000):
+        note(path, str(n))
+        yield n
+
+
+def test_a_slow_reader_stops_the_producer(place: Place, tmp_path: Path) -> None:
+    """It is never further ahead than the window, of 256 items."""
+    path = tmp_path / "notes"
+    stream = place.open(counted, str(path))
+    next(stream)
+    until(lambda: len(notes(path)) >= 256)
+    for taken in range(2, 200):
+        next(stream)
+        assert len(notes(path)) <= taken + 256
+    stream.close()
+
+
+def megabytes(path: str) -> Iterator[bytes]:
+    for _ in range(1000):
+        note(path, "one")
+        yield bytes(1 << 20)
+
+
+def test_bytes_stop_it_too(place: Place, tmp_path: Path) -> None:
+    """8 MiB, and the item that has been computed and doesn't fit."""
+    path = tmp_path / "notes"
+    stream = place.open(megabytes, str(path))
+    next(stream)
+    until(lambda: len(notes(path)) >= 8)
+    for taken in range(2, 30):
+        next(stream)
+        assert len(notes(path)) <= taken + 9
+    stream.close()
+
+
+# --- closing --------------------------------------------------------------------------------------------
+
+
+def close(stream: sky.Stream[Any], future: Future[Any]) -> None:
+    stream.close()
+    stream.close()
+
+
+def leave_the_block(stream: sky.Stream[Any], future: Future[Any]) -> None:
+    with stream:
+        pass
+
+
+def cancel(stream: sky.Stream[Any], future: Future[Any]) -> None:
+    future.cancel()
+
+
+@pytest.mark.parametrize("how", [close, leave_the_block, cancel])
+def test_closing(place: Place, tmp_path: Path, how: Callable[..., None]) -> None:
+    """The generator's `finally` runs, and the slot is free."""
+    path = tmp_path / "notes"
+    future = place.submit(endless, str(path))
+    stream = future.result()
+    next(stream)
+    how(stream, future)
+    until(lambda: notes(path)[-1:] == ["closed"])
+    if how is cancel:
+        with pytest.raises(sky.StreamBroken, match="cancelled"):
+            list(stream)
+    else:
+        assert list(stream) == []
+    del future, stream
+    assert_idle(place.client)
+
+
+@pytest.mark.parametrize("what", ["stream", "future"])
+def test_dropping(place: Place, tmp_path: Path, what: str) -> None:
+    """A reader that is collected ends the stream; a future alone doesn't, as long as the stream is held."""
+    path = tmp_path / "notes"
+    future = place.submit(endless, str(path))
+    stream = future.result()
+    next(stream)
+    if what == "stream":
+        del stream
+        gc.collect()
+        until(lambda: notes(path)[-1:] == ["closed"])
+        del future
+    else:
+        del future
+        gc.collect()
+        assert [next(stream) for _ in range(200)] == list(range(1, 201))
+        stream.close()
+    assert_idle(place.client)
+
+
+def test_close_from_another_thread_ends_a_wait(shared_client: Client, tmp_path: Path) -> None:
+    """Whoever waits in `next` is told that it is over."""
+    for name in ("thread", "process"):
+        stream = Place(shared_client, name).open(first_then_slow, str(tmp_path / f"go-{name}"))
+        assert next(stream) == "first"
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(list, stream)
+            stream.close()
+            assert waiting.result(PATIENCE) == []
+        note(tmp_path / f"go-{name}", "on")
+    assert_idle(shared_client)
+
+
+def long_step(path: str) -> Iterator[int]:
+    yield 0
+    try:
+        time.sleep(PATIENCE * 10)
+    finally:
+        note(path, "closed")
+
+
+def deaf(path: str) -> Iterator[int]:
+    yield 0
+    while True:
+        try:
+            time.sleep(PATIENCE * 10)
+        except KeyboardInterrupt:
+            note(path, "interrupted")
+
+
+@pytest.mark.parametrize("generator", [long_step, deaf])
+def test_a_long_step_in_a_process_is_interrupted_then_killed(
+    shared_client: Client, tmp_path: Path, generator: Callable[..., Iterator[int]]
+) -> None:
+    """The usual ladder."""
+    path = tmp_path / "notes"
+    stream = Place(shared_client, "process").open(generator, str(path))
+    assert next(stream) == 0
+    stream.close()
+    until(lambda: notes(path) in (["closed"], ["interrupted"]))
+    assert_idle(shared_client)
+
+
+def test_a_long_step_on_the_loop_is_cancelled(shared_client: Client, tmp_path: Path) -> None:
+    """As any coroutine."""
+    path = str(tmp_path / "notes")
+
+    async def steps() -> AsyncIterator[int]:
+        yield 0
+        try:
+            await asyncio.sleep(PATIENCE * 10)
+        finally:
+            note(path, "closed")
+
+    stream = shared_client.submit(steps, pure=False).result()
+    assert next(stream) == 0
+    stream.close()
+    until(lambda: notes(path) == ["closed"])
+    assert_idle(shared_client)
+
+
+def test_items_under_way_are_dropped_with_their_memory(place: Place) -> None:
+    """After `close`, nobody refers to them."""
+    stream = place.open(megabytes, os.devnull)
+    item = next(stream)
+    reading: Any = stream._reading
+    stream.close()
+    until(lambda: len(reading._inbox) == 0)
+    assert len(item) == 1 << 20
+
+
+# --- asynchronous readers, and tasks that read ----------------------------------------------------------
+
+
+def test_reading_asynchronously(place: Place) -> None:
+    """`async for`, on any event loop."""
+    stream = place.open(numbers, 300)
+
+    async def read() -> list[int]:
+        return [n async for n in stream]
+
+    assert asyncio.run(read()) == list(range(300))
+
+
+@pytest.mark.parametrize("reader", ["thread", "process", "loop"])
+@pytest.mark.parametrize("where", ["same worker", "other worker"])
+def test_a_task_reads_anothers_stream(place: Place, reader: str, where: str) -> None:
+    """Its future is the argument."""
+    one, other = place.client.nthreads()
+    future = place.submit(numbers, 500, workers=[one])
+
+    async def total_async(stream: sky.Stream[int]) -> int:
+        return sum([n async for n in stream])
+
+    def total(stream: Iterator[int]) -> int:
+        return sum(stream)
+
+    worker = one if where == "same worker" else other
+    options = {"workers": [worker], "pure": False}
+    if reader == "loop":
+        found = place.client.submit(total_async, future, **options).result(PATIENCE)
+    else:
+        with sky.options(executor=reader):
+            found = place.client.submit(total, future, **options).result(PATIENCE)
+    assert found == sum(range(500))
+
+
+def test_two_tasks_cant_read_one_stream(place: Place) -> None:
+    """Though both are on the stream's worker."""
+    one, _ = place.client.nthreads()
+    future = place.submit(numbers, 500, workers=[one])
+    readers = [place.client.submit(sum, future, workers=[one], pure=False) for _ in range(2)]
+    outcomes = [reader.exception(PATIENCE) for reader in readers]
+    assert sorted(map(type, outcomes), key=str) == sorted([type(None), sky.StreamTaken], key=str)
+
+
+def doubled(source: Iterator[int]) -> Iterator[int]:
+    for n in source:
+        yield 2 * n
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_streams_of_streams_in_one_slot(shared_client: Client, executor: str) -> None:
+    """Whoever waits gives its slot away: a chain of five, and its last reader, make do with one slot."""
+    one, _ = shared_client.nthreads()
+    sky.resize(shared_client, 1, workers=[one])
+    try:
+        with sky.options(executor=executor):
+            stream = shared_client.submit(numbers, 200, workers=[one], pure=False)
+            for _ in range(4):
+                stream = shared_client.submit(doubled, stream, workers=[one], pure=False)
+            total = shared_client.submit(sum, stream, workers=[one], pure=False).result(PATIENCE)
+        assert total == 16 * sum(range(200))
+        del stream
+    finally:
+        sky.resize(shared_client, 2)
+    assert_idle(shared_client)
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_a_stream_that_waits_holds_no_slot(shared_client: Client, executor: str, tmp_path: Path) -> None:
+    """Tasks run in it meanwhile; it comes back when its reader goes on."""
+    one, _ = shared_client.nthreads()
+    sky.resize(shared_client, 1, workers=[one])
+    try:
+        with sky.options(executor=executor):
+            path = str(tmp_path / "notes")
+            stream = shared_client.submit(counted, path, workers=[one], pure=False).result()
+            assert next(stream) == 0
+            for n in range(3):
+                assert shared_client.submit(abs, -n, workers=[one], pure=False).result(PATIENCE) == n
+            assert [next(stream) for _ in range(200)] == list(range(1, 201))
+            stream.close()
+    finally:
+        sky.resize(shared_client, 2)
+    assert_idle(shared_client)
+
+
+def reads_and_stops(source: Iterator[int], count: int) -> Iterator[int]:
+    for _ in range(count):
+        yield next(source)
+
+
+def test_closing_goes_upstream(place: Place, tmp_path: Path) -> None:
+    """Whoever ends closes what it reads; so does a reader that is closed."""
+    for count, take in ((3, 3), (10**6, 5)):
+        path = tmp_path / f"notes-{count}"
+        source = place.submit(endless, str(path))
+        stream = place.open(reads_and_stops, source, count) if place.name != "loop" else None
+        if stream is None:  # an asynchronous generator reads asynchronously
+            return
+        assert [next(stream) for _ in range(take)] == list(range(take))
+        stream.close()
+        until(lambda path=path: notes(path)[-1:] == ["closed"])
+
+
+# --- inside a generator ---------------------------------------------------------------------------------
+
+
+counter = contextvars.ContextVar("counter", default=0)
+
+
+def looks_around() -> Iterator[Any]:
+    token = counter.set(1)
+    yield threading.get_ident()
+    yield threading.get_ident()
+    counter.reset(token)  # one context for all steps
+    yield get_worker().address
+    shared = sky.dict("seen-by-streams")
+    shared["key"] = shared.get("key", 0) + 1
+    with sky.lock("held-by-a-stream"):
+        yield shared["key"]
+
+
+def test_inside_it_is_a_task(place: Place) -> None:
+    """One thread, one context; `get_worker`, collections, locks."""
+    if place.name == "loop":
+        pytest.skip("collections have asynchronous twins there")
+    first, second, address, value = place.open(looks_around)
+    assert first == second
+    assert address in place.client.nthreads()
+    assert value == 1
+    sky.dict("seen-by-streams", client=place.client).destroy()
+
+
+def holds_a_lock() -> Iterator[int]:
+    sky.lock("left-by-a-stream").acquire()
+    yield from range(1, 1000)
+
+
+def test_a_lock_is_free_when_its_stream_has_ended(place: Place) -> None:
+    """However it ends."""
+    if place.name == "loop":
+        pytest.skip("collections have asynchronous twins there")
+    stream = place.open(holds_a_lock)
+    assert next(stream) == 1
+    lock = sky.lock("left-by-a-stream", client=place.client)
+    assert lock.locked()
+    stream.close()
+    assert lock.acquire(timeout=PATIENCE)
+    lock.release()
+    lock.destroy()
+
+
+def secedes() -> Iterator[int]:
+    from distributed import rejoin, secede
+
+    yield 1
+    secede()
+    yield 2
+    rejoin()
+    yield 3
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_secede_in_a_generator(shared_client: Client, executor: str) -> None:
+    """It changes nothing about its task, which is finished."""
+    assert list(Place(shared_client, executor).open(secedes)) == [1, 2, 3]
+    assert_idle(shared_client)
+
+
+def stuck(path: str) -> Iterator[int]:
+    yield 0
+    note(path, "stepping")
+    until(lambda: "go" in notes(path))
+    yield 1
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_seeing_a_stream(shared_client: Client, executor: str, tmp_path: Path) -> None:
+    """`statistics` counts streams, items and bytes; `stack` says where a generator stands."""
+
+    def counted() -> tuple[int, int, int]:
+        found = [worker.streams for worker in sky.statistics(shared_client).workers.values()]
+        return sum(s.open for s in found), sum(s.items for s in found), sum(s.nbytes for s in found)
+
+    open_before, items_before, bytes_before = counted()
+    path = tmp_path / "notes"
+    with sky.options(executor=executor):
+        future = shared_client.submit(stuck, str(path), pure=False)
+    stream = future.result(PATIENCE)
+    assert sky.stack(future) == ""
+    assert next(stream) == 0
+    until(lambda: notes(path) == ["stepping"])
+    stack = sky.stack(future)
+    assert "in stuck" in stack.splitlines()[0] and "in until" in stack
+    until(lambda: counted()[:2] == (open_before + 1, items_before + 1))  # with the next heartbeat
+    assert counted()[2] > bytes_before
+    note(path, "go")
+    assert list(stream) == [1]
+    until(lambda: counted()[:2] == (open_before, items_before + 2))
+    assert "streams" in repr(sky.statistics(shared_client))
