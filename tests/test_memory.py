@@ -6,6 +6,7 @@ import asyncio
 import gc
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,21 @@ async def test_what_a_run_was_given_goes_with_it(c: Client, s: Any, a: Worker) -
     assert node is not None and node._shared.pages is not None
     gc.disable()
     try:
-        x = c.submit(np.ones, MIB, pure=False)
-        y = c.submit(np.sum, x, pure=False)
-        assert await y == MIB and node._shared.pages.resident() >= 8 * MIB
-        x.release()
-        while node._shared.pages.resident():  # or the test's time is over
-            await asyncio.sleep(0.02)
+        for function in (np.sum, mean_later):
+            x = c.submit(np.ones, MIB, pure=False)
+            y = await c.submit(function, x, pure=False)
+            assert node._shared.pages.resident() >= 8 * MIB
+            assert y == MIB or [n async for n in y] == [1]
+            x.release()
+            del y
+            while node._shared.pages.resident():  # or the test's time is over
+                await asyncio.sleep(0.02)
     finally:
         gc.enable()
+
+
+def mean_later(x: Any) -> Iterator[float]:
+    yield float(x.mean())
 
 
 @pytest.mark.skipif(not segments.is_supported(), reason="the platform has no shared memory")

@@ -18,7 +18,6 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from importlib import import_module
-from itertools import islice
 from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
@@ -34,6 +33,7 @@ from skyward_dask.slots.nursery import Nursery
 from skyward_dask.slots.outcomes import PoolClosed, RunEnded, error_of
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.own_memory import own_memory
+from skyward_dask.slots.packing import unpack
 from skyward_dask.slots.pickling import dumps, unpicklable
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.requests import grant, serve
@@ -216,19 +216,29 @@ class Pool:
             self._finish(run, form)
         self._update()
 
-    def _take_items(self, child: ChildProcess, frame: Frame) -> None:
+    def _take_item(self, child: ChildProcess, frame: Frame) -> None:
         """The child's run has yielded."""
-        if frame.kind is Kind.ITEM:
-            items = [child.lender.collect(frame.envelope, frame.parts)]
-        else:
-            parts = iter(frame.parts)
-            items = [Form(tuple(islice(parts, count))) for count in frame.envelope]
-        if child.run is not None and child.run.request is not None and child.run.request.take is not None:
-            child.run.request.take(items)
+        form = child.lender.collect(frame.envelope, frame.parts)
+        if child.run is not None and (request := child.run.request) is not None and request.take is not None:
+            request.take(form)
+
+    def _take_items(self, child: ChildProcess, count: int, block: Part) -> None:
+        """The child's run has yielded small items."""
+        run = child.run
+        if run is not None and (request := run.request) is not None and request.take_packed is not None:
+            run.items += count
+            request.take_packed(count, block)
+
+    def _take_unsent_items(self, run: Run, child: ChildProcess) -> None:
+        """The child has died: what it hadn't sent yet is in its page."""
+        block = child.page.waiting_items()
+        if run.yields and block and child.page.items_sent == run.items:
+            self._take_items(child, len(unpack(block)), block)
 
     def _lost(self, run: Run, child: ChildProcess) -> None:
         """The child that had the run is dead."""
         is_innocent = (child.orphaned or not child.has_begun) and not run.yields
+        self._take_unsent_items(run, child)
         child.part()
         self._queue.vacate(run)
         if run.verdict is None and is_innocent and run.repeats < _REPEATS:
@@ -253,8 +263,10 @@ class Pool:
                 self._answered(child, frame)
             case Kind.REQUEST:
                 serve(child, frame)
-            case Kind.ITEM | Kind.ITEMS:
-                self._take_items(child, frame)
+            case Kind.ITEM:
+                self._take_item(child, frame)
+            case Kind.ITEMS:
+                self._take_items(child, frame.envelope[0], frame.parts[0])
             case Kind.ALLOCATE:
                 self._tasks.spawn(grant(child, frame, self._helpers))
             case Kind.READY:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from skyward_dask.slots.framing import Part
 from skyward_dask.slots.memory.forms import Form, share
 from skyward_dask.slots.memory.segments import Segments
 from skyward_dask.slots.pickling import dumps, unpicklable
@@ -45,8 +46,9 @@ class Request:
         Makes further positional arguments, in their pickled form.
     is_large : bool
         Whether pickling it may take long: then a helper thread does it.
-    take : callable
-        Takes the items that the call sends before its result.
+    take, take_packed : callable
+        Take what a call that yields sends before its result: an item, or several small ones, which `packing`
+        unpacks, and their number.
     """
 
     key: str
@@ -61,7 +63,8 @@ class Request:
     memory_limit: int | None = None
     attached: Callable[[], tuple[Form, ...]] = tuple
     is_large: bool = False
-    take: Callable[[list[Form]], None] | None = None
+    take: Callable[[Form], None] | None = None
+    take_packed: Callable[[int, Part], None] | None = None
 
     def pickled(self, segments: Segments | None) -> tuple[Form, ...]:
         """The call and what is attached to it.
@@ -122,6 +125,8 @@ class Run:
         Bytes that its child used when it was over its limit.
     yields : bool
         It has begun to send items, and can't be repeated.
+    items : int
+        How many small ones have arrived.
     may_begin : callable or None
         Called when a child is about to get the run; returns False if the run was cancelled.
     """
@@ -132,6 +137,7 @@ class Run:
         "child",
         "deadline",
         "forms",
+        "items",
         "key",
         "may_begin",
         "memory_limit",
@@ -156,7 +162,7 @@ class Run:
         self.child: ChildProcess | None = None
         self.slotted = self.yields = False
         self.verdict: Verdict | None = None
-        self.repeats = self.peak = 0
+        self.repeats = self.peak = self.items = 0
         self.stack = ""
         self.may_begin: Callable[[], bool] | None = None
         self._subscribers: list[Callable[[Run], None]] = []

@@ -1,9 +1,9 @@
 """What a child, its worker and its template share: the state of the child's run, which run must stop, the
 run's limits and whether it was found over them, and faulthandler's stacks.
 
-Each child has one memfd (an unlinked file where there are no memfds). All three processes map its first page,
-which holds a few numbers, so that neither a full socket nor a held GIL comes between them; faulthandler
-writes after that page, at the descriptor's offset.
+Each child has one memfd (an unlinked file where there are no memfds). All three processes map its beginning:
+a page with a few numbers, so that neither a full socket nor a held GIL comes between them, and the items that
+a run which yields hasn't sent yet. Faulthandler writes after that, at the descriptor's offset.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ T = TypeVar("T", int, float)
 #: Has faulthandler write all threads' stacks to the shared page even if one of them doesn't release the GIL.
 #: A real-time signal, where there are any, because programs hardly use them. The third: arbitrary.
 STACK_SIGNAL: int = signal.SIGRTMIN + 3 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
-_SIZE = mmap.PAGESIZE
+#: Room for items that wait to be sent together.
+_ITEMS_SIZE = 64 * 1024
+_SIZE = mmap.PAGESIZE + _ITEMS_SIZE
 _LIMITS = struct.Struct("QdQ")
 _OVERRUN = struct.Struct("QQQQ")
 _GRANTED = struct.Struct("QQQ")
@@ -111,6 +113,8 @@ class Page:
         The number of the last look that `tell_stacks` has answered.
     watched : float
         When the worker last looked at the memory of the run; by the clock of `time.monotonic`.
+    items_sent : int
+        How many items of the run have been sent together with others.
     """
 
     begun = _Number[int](0, "Q")
@@ -122,6 +126,8 @@ class Page:
     _look_begin = _Number[int](48, "Q")
     _look_end = _Number[int](56, "Q")
     watched = _Number[float](64, "d")
+    items_sent = _Number[int](72, "Q")
+    _waiting = _Number[int](80, "Q")
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = _unnamed_file() if fd is None else fd
@@ -166,6 +172,32 @@ class Page:
         """What `set_granted` has set last."""
         items, nbytes, is_closing = _GRANTED.unpack_from(self.map, _STREAM)
         return items, nbytes, bool(is_closing)
+
+    def add_item(self, block: bytes) -> int:
+        """Keep an item until it is sent, even if the child dies; returns the bytes that are kept.
+
+        It comes after those that are kept. Returns 0 if there is no room.
+        """
+        begin = mmap.PAGESIZE + self._waiting
+        end = begin + len(block)
+        if end > _SIZE:
+            return 0
+        self.map[begin:end] = block
+        self._waiting = end - mmap.PAGESIZE
+        return self._waiting
+
+    def waiting_items(self) -> bytes:
+        """The items that are kept."""
+        return self.map[mmap.PAGESIZE : mmap.PAGESIZE + self._waiting]
+
+    def have_sent(self, count: int) -> None:
+        """So many items were kept, and have been sent: in between, the worker sees them twice."""
+        self._waiting = 0
+        self.items_sent += count
+
+    def begin_stream(self) -> None:
+        """The run begins to yield."""
+        self._waiting = self.items_sent = 0
 
     # --- stacks --------------------------------------------------------------------------------------
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from skyward_dask.slots.packing import unpack
 from skyward_dask.streams.credit import Window
-from skyward_dask.streams.messages import Grant, Item, Last, size_of
+from skyward_dask.streams.messages import Grant, Item, Items, Last, Packed, size_of
 
 
 @dataclass(slots=True)
@@ -28,9 +28,9 @@ class Inbox:
     _taken_bytes: int = 0
     _is_held: bool = False
 
-    def put(self, items: Iterable[Item]) -> None:
+    def put(self, arrived: Items | Packed) -> None:
         """Items have arrived."""
-        self._items.extend(items)
+        self._items.extend(unpack(arrived.block) if isinstance(arrived, Packed) else arrived.items)
         self._is_held = False
 
     def hold(self) -> Grant | None:

@@ -12,13 +12,13 @@ The reader is whoever attaches first; it stays the reader after its end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
 from skyward_dask.streams.credit import Window
-from skyward_dask.streams.messages import Broken, Grant, Held, Item, Items, Message, Outcome, Taken
+from skyward_dask.streams.messages import Broken, Grant, Held, Items, Message, Outcome, Packed, Taken
 
 
 class State(Enum):
@@ -60,7 +60,7 @@ class Leave:
 class Produced:
     """The producer has sent items."""
 
-    items: Sequence[Item]
+    items: Items | Packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class Life:
         return self._stop(Broken("its reader has left.")) if self._is_read_by(event.reader) else ()
 
     def _produced(self, event: Produced) -> tuple[Command, ...]:
-        return (Tell(self.reader, Items(event.items)),) if self.state is State.READ else ()
+        return (Tell(self.reader, event.items),) if self.state is State.READ else ()
 
     def _holding(self, event: Holding) -> tuple[Command, ...]:
         return (Tell(self.reader, Held()),) if self.state is State.READ else ()

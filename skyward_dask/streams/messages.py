@@ -4,7 +4,7 @@
  reader                                   host
    Read (opens the connection) ─────────▶
    Grant ───────────────────────────────▶
-         ◀───────────────────────────────  Items
+         ◀───────────────────────────────  Items, Packed
          ◀───────────────────────────────  Held: an item is ready, and too large for what was granted
          ◀───────────────────────────────  Returned, Raised, Broken or Taken: the last message
 ```
@@ -28,6 +28,14 @@ class Items:
     """The next items of the stream."""
 
     items: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The next items of the stream, all small: so many, as `skyward_dask.slots.packing` packs them."""
+
+    count: int
+    block: Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,7 @@ class Taken:
 #: How a stream ends.
 Outcome = Returned | Raised | Broken
 Last = Outcome | Taken
-Message = Items | Grant | Held | Last
+Message = Items | Packed | Grant | Held | Last
 
 
 def size_of(item: Item) -> int:

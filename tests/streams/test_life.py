@@ -59,7 +59,7 @@ def test_a_window_is_never_exceeded_and_never_blocks(
         else:
             assert held is not None
             credit.send(held)
-            inbox.put([[bytes(held)]])
+            inbox.put(Items([[bytes(held)]]))
             arrived.append(held)
             held = None
             under_way = arrived[len(taken) :]
@@ -73,7 +73,7 @@ def test_a_window_is_never_exceeded_and_never_blocks(
 def test_grants_come_in_halves() -> None:
     """A message for each item would cost more than the item."""
     inbox = Inbox(Window(8, 1000))
-    inbox.put([[b"x"]] * 8)
+    inbox.put(Items([[b"x"]] * 8))
     grants = [inbox.take()[1] for _ in range(8)]
     assert grants == [None, None, None, Grant(4, 4), None, None, None, Grant(4, 4)]
 
@@ -114,10 +114,10 @@ def closing() -> Life:
         (read_by_one, Leave(OTHER), State.READ, ()),
         (read_by_one, Granted(ONE, Grant(1, 1)), State.READ, (Allow(Grant(1, 1)),)),
         (read_by_one, Granted(OTHER, Grant(1, 1)), State.READ, ()),
-        (read_by_one, Produced([[b"x"]]), State.READ, (Tell(ONE, Items([[b"x"]])),)),
+        (read_by_one, Produced(Items([[b"x"]])), State.READ, (Tell(ONE, Items([[b"x"]])),)),
         (read_by_one, End(OVER), State.OVER, (Tell(ONE, OVER),)),
         (read_by_one, Close("x"), State.CLOSING, (Tell(ONE, Broken("x")), Stop())),
-        (closing, Produced([[b"x"]]), State.CLOSING, ()),
+        (closing, Produced(Items([[b"x"]])), State.CLOSING, ()),
         (closing, Granted(ONE, Grant(1, 1)), State.CLOSING, ()),
         (closing, End(OVER), State.OVER, ()),
         (closing, Close("x"), State.CLOSING, ()),
@@ -148,7 +148,7 @@ _EVENTS = st.one_of(
     st.sampled_from(
         [Attach(ONE, WINDOW), Attach(OTHER, WINDOW), Leave(ONE), Leave(OTHER), Close("x"), End(OVER)]
     ),
-    st.builds(Produced, st.just([[b"x"]])),
+    st.builds(Produced, st.just(Items([[b"x"]]))),
     st.sampled_from([Granted(ONE, Grant(1, 1)), Granted(OTHER, Grant(1, 1))]),
 )
 

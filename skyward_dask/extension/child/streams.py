@@ -12,7 +12,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from time import monotonic, sleep
 from types import AsyncGeneratorType, GeneratorType
@@ -25,14 +25,17 @@ from skyward_dask.extension.streams.places import Ticket
 from skyward_dask.slots.channel import ChannelClosed
 from skyward_dask.slots.child.forks import forks_end_here
 from skyward_dask.slots.child.link import Link
+from skyward_dask.slots.packing import pack
 from skyward_dask.streams.credit import Credit
 from skyward_dask.streams.messages import Broken, Item, Last, Outcome, size_of
 from skyward_dask.streams.producing import CLOSED, close, produce
 
 #: Seconds for which items are collected: less than anybody notices.
 _TOGETHER = 0.001
-#: Bytes of items that are collected; a larger one goes alone, as some of it may be in shared memory.
-_SMALL = 64 * 1024
+#: Bytes of an item that is collected; a larger one goes alone, as some of it may be in shared memory.
+_SMALL = 16 * 1024
+#: Parts of such an item: arbitrary.
+_FEW = 100
 #: What a task may return to be a stream.
 GENERATORS = (GeneratorType, AsyncGeneratorType)
 
@@ -44,13 +47,14 @@ def yielded(
     iterator: Iterator[Any] = Stepped(generator) if isinstance(generator, AsyncGeneratorType) else generator  # type: ignore[assignment]
     link.pause()
     window = link.call("stream_opened")
+    link.begin_stream()
     try:
         if window is None:
             close(iterator)
             return CLOSED
-        return produce(iterator, ChildPort(link, worker, window, outbox))
+        with outbox.emptied():
+            return produce(iterator, ChildPort(link, worker, window, outbox))
     finally:
-        outbox.flush()
         link.resume()
 
 
@@ -112,6 +116,9 @@ class ChildPort:
 class Outbox:
     """Items on their way to the worker: at once, or, if they come in quick succession, a few together.
 
+    Those that wait for others are in the page that this process shares with its worker: so they arrive even
+    if the generator's next step ends the process.
+
     Parameters
     ----------
     link : Link
@@ -124,25 +131,39 @@ class Outbox:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._lock = threading.Lock()
-        self._items: list[list[Any]] = []
-        self._run = self._size = 0
+        self._count = 0
         self._sent = 0.0
         self._is_waiting = threading.Event()
         self._sender: threading.Thread | None = None
 
     def put(self, item: list[Any], size: int) -> None:
-        if size > _SMALL:
+        if size > _SMALL or len(item) > _FEW:
             self.flush()
             self._link.send_item(item)
             return
+        block = pack(item)
         with self._lock:
-            self._run = self._link.run
-            self._items.append(item)
-            self._size += size
-            if self._size > _SMALL or monotonic() - self._sent > _TOGETHER:
+            if not self._link.keep_item(block):
                 self._flush()
-            elif len(self._items) == 1:
+                self._link.keep_item(block)
+            self._count += 1
+            if monotonic() - self._sent > _TOGETHER:
+                self._flush()
+            elif self._count == 1:
                 self._have_sent()
+
+    @contextmanager
+    def emptied(self) -> Iterator[None]:
+        """At the end of the block, send what is left.
+
+        Not if this process ends: an interrupt may have come in the middle of a frame.
+        """
+        try:
+            yield
+        except Exception:
+            self.flush()
+            raise
+        self.flush()
 
     def flush(self) -> None:
         """Send what is left."""
@@ -150,9 +171,9 @@ class Outbox:
             self._flush()
 
     def _flush(self) -> None:
-        if self._items:
-            items, self._items, self._size = self._items, [], 0
-            self._link.send_items(self._run, items)
+        if self._count:
+            count, self._count = self._count, 0
+            self._link.send_items(count)
             self._sent = monotonic()
 
     def _have_sent(self) -> None:

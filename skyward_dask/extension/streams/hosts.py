@@ -37,7 +37,18 @@ from skyward_dask.streams.life import (
     Stop,
     Tell,
 )
-from skyward_dask.streams.messages import Broken, Grant, Held, Item, Message, Outcome, size_of
+from skyward_dask.streams.messages import (
+    Broken,
+    Grant,
+    Held,
+    Item,
+    Items,
+    Message,
+    Outcome,
+    Packed,
+    Part,
+    size_of,
+)
 
 #: The window of whoever doesn't read yet, but will.
 HOLD = (0, 0)
@@ -135,7 +146,12 @@ class Hosted:
     def produced(self, items: Sequence[Item]) -> None:
         self._traffic.items += len(items)
         self._traffic.nbytes += sum(map(size_of, items))
-        self.apply(Produced(items))
+        self.apply(Produced(Items(items)))
+
+    def produced_packed(self, count: int, block: Part) -> None:
+        self._traffic.items += count
+        self._traffic.nbytes += len(block)
+        self.apply(Produced(Packed(count, block)))
 
     def holding(self) -> None:
         self.apply(Holding())

@@ -13,7 +13,7 @@ from tornado.ioloop import IOLoop
 from skyward_dask.errors import OperatorError
 from skyward_dask.streams.credit import Window
 from skyward_dask.streams.inbox import Inbox
-from skyward_dask.streams.messages import Broken, Grant, Held, Item, Items, Last, Message
+from skyward_dask.streams.messages import Broken, Grant, Held, Item, Items, Last, Message, Packed
 
 #: Seconds that a task may wait for an item in its slot: less than it takes to start another child.
 PATIENCE = 0.02
@@ -134,9 +134,9 @@ class LoopReading:
         grant = None
         with self._changed:
             match message:
-                case Items(items):
+                case Items() | Packed():
                     if self._inbox.last is None:
-                        self._inbox.put(items)
+                        self._inbox.put(message)
                 case Held():
                     grant = self._inbox.hold()
                 case Grant():

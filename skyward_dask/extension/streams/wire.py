@@ -20,6 +20,7 @@ from skyward_dask.streams.messages import (
     Item,
     Items,
     Message,
+    Packed,
     Part,
     Raised,
     Returned,
@@ -105,6 +106,7 @@ class Wire:
 
 _KINDS: dict[str, Callable[..., Message]] = {
     "items": Items,
+    "packed": Packed,
     "grant": Grant,
     "held": Held,
     "returned": Returned,
@@ -120,6 +122,8 @@ def _written(message: Message) -> tuple[Any, ...]:
     match message:
         case Items(items):
             return "items", [_sendable(item) for item in items]
+        case Packed(count, block):
+            return "packed", count, _part(block)
         case Returned(item) | Raised(item):
             return _NAMES[type(message)], _sendable(item)
     return _NAMES[type(message)], *astuple(message)

@@ -17,7 +17,7 @@ from skyward_dask.extension.worker.streams import WorkerStreams
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Run
 from skyward_dask.streams.inbox import Inbox
-from skyward_dask.streams.messages import Broken, Grant, Held, Item, Items, Message, Part
+from skyward_dask.streams.messages import Broken, Grant, Held, Item, Items, Message, Packed, Part
 
 #: Bytes from which a part of an item is sent as a part of its own, without being copied.
 _LARGE = 16 * 1024
@@ -75,8 +75,8 @@ class _Reading:
 
     def _message(self, message: Message) -> None:
         match message:
-            case Items(items):
-                self._inbox.put(items)
+            case Items() | Packed():
+                self._inbox.put(message)
             case Held():
                 self._owe(self._inbox.hold())
                 if self._rest is not None:

@@ -33,6 +33,7 @@ from skyward_dask.extension.worker.routing import Limits, Place, Reason, Route
 from skyward_dask.extension.worker.streams import WorkerStreams
 from skyward_dask.extension.worker.values import Values
 from skyward_dask.slots.aside import aside
+from skyward_dask.slots.framing import Part
 from skyward_dask.slots.memory.forms import Form
 from skyward_dask.slots.outcomes import PoolClosed, RunEnded
 from skyward_dask.slots.pool import Pool
@@ -81,6 +82,8 @@ class ChildRun:
         The task's dependencies.
     delay : float
         Seconds by which the scheduler's clock is ahead.
+    open_stream : callable
+        Called with this run if its task turns out to yield; gives it a producer.
 
     Attributes
     ----------
@@ -88,8 +91,6 @@ class ChildRun:
     spec : GraphNode
     data : mapping
         The task's dependencies.
-    producer : ChildProducer or None
-        Has the child step the task's generator, if the task is a stream.
     future : asyncio.Future of dict
         The message that `distributed.worker._run_task_simple` would return; never an exception.
     """
@@ -102,6 +103,7 @@ class ChildRun:
         spec: GraphNode,
         data: Mapping[Any, Any],
         delay: float,
+        open_stream: Callable[[ChildRun], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
@@ -112,7 +114,7 @@ class ChildRun:
         self.requests = Requests(facilities.worker, task_run, facilities.requested, facilities.streams)
         self._begun, self._measured = time(), 0.0
         self._slot, self._cpu, self._peak = 0, 0.0, 0
-        self.producer: ChildProducer | None = None
+        self._open_stream = open_stream
 
     def start(self, pool: Pool, limits: Limits) -> None:
         """Have the pool run the task."""
@@ -124,30 +126,36 @@ class ChildRun:
             function=run_task,
             args=(self.spec, small, key, self.requests.context.run(get_annotations), tuple(large)),
             attached=partial(self._values.forms, large),
-            serve=self.requests.serve,
+            serve=self._serve,
             report=self._report,
             again=self.requests.again,
             pieces=partial(_pieces, self.spec, self.data),
             timeout=limits.timeout,
             memory_limit=limits.memory_limit,
             is_large=self._values.has_to_be_made(large) or _is_large(self.spec, small),
-            take=self._take_items,
+            take=self._take_item,
+            take_packed=self._take_items,
         )
         run = Run(request)
         run.when_over(self._over)
         self._pool = pool
         self.task_run.enter(pool, run)
-        if self.producer is not None:
-            self.producer.enter(pool, run)
+        if (producer := self.requests.producer) is not None:
+            producer.enter(pool, run)
         pool.start(run)
         if self.task_run.stopped:
             pool.stop(run)
 
     # --- a task that yields ------------------------------------------------------------------------------
 
+    def _serve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if name == "stream_opened" and self.requests.producer is None:  # it wasn't known to yield before
+            self._open_stream(self)
+        return self.requests.serve(name, args, kwargs)
+
     def become(self, producer: ChildProducer) -> None:
         """The task is a stream: its run goes on, or will begin, as that."""
-        self.producer = producer
+        self.requests.producer = producer
         if self.task_run.run is not None and self.task_run.pool is not None:
             producer.enter(self.task_run.pool, self.task_run.run)
 
@@ -160,9 +168,13 @@ class ChildRun:
         if not self.future.done():
             self.future.set_result(message)
 
-    def _take_items(self, forms: list[Form]) -> None:
-        if self.producer is not None:
-            self.producer.take(forms)
+    def _take_item(self, form: Form) -> None:
+        if (producer := self.requests.producer) is not None:
+            producer.take(form)
+
+    def _take_items(self, count: int, block: Part) -> None:
+        if (producer := self.requests.producer) is not None:
+            producer.take_packed(count, block)
 
     def _over_as_stream(self, producer: ChildProducer, outcome: Form | BaseException | None) -> None:
         error = outcome if isinstance(outcome, BaseException) else None
@@ -186,8 +198,8 @@ class ChildRun:
 
     def _over(self, run: Run) -> None:
         outcome = run.outcome
-        if self.producer is not None:
-            self._over_as_stream(self.producer, outcome)
+        if (producer := self.requests.producer) is not None:
+            self._over_as_stream(producer, outcome)
         elif isinstance(outcome, Form) and outcome.is_long:
             self._loading = self._loop.create_task(self._load_aside(outcome))
         else:

@@ -19,7 +19,7 @@ from skyward_dask.slots.outcomes import RunEnded
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Run
 from skyward_dask.streams.credit import Window
-from skyward_dask.streams.messages import Broken, Grant, Outcome, Raised
+from skyward_dask.streams.messages import Broken, Grant, Outcome, Part, Raised
 from skyward_dask.streams.producing import CLOSED
 
 
@@ -141,9 +141,13 @@ class ChildProducer:
             self._go_on()
         return rest.answer
 
-    def take(self, forms: list[Form]) -> None:
-        """The child has sent items."""
-        self._hosted.produced([form.views() for form in forms])
+    def take(self, form: Form) -> None:
+        """The child has sent an item."""
+        self._hosted.produced([form.views()])
+
+    def take_packed(self, count: int, block: Part) -> None:
+        """The child has sent small items."""
+        self._hosted.produced_packed(count, block)
 
     def over(self, outcome: Form | BaseException | None) -> None:
         """The run has ended."""

@@ -54,15 +54,14 @@ class Requests:
         The task's own: its metrics go to whoever measures it.
     shuffled : bool
         Whether the task was a part of a P2P shuffle.
-    open_stream : callable
-        Called when the task turns out to yield; returns what has its child step the generator.
+    producer : ChildProducer or None
+        Has the child step the task's generator, once the task has turned out to yield.
     """
 
     def __init__(self, worker: DaskWorker, run: TaskRun, threads: Executor, streams: WorkerStreams) -> None:
         self._run, self._threads = run, threads
         self._readings = ChildReadings(streams)
-        self.open_stream: Callable[[], ChildProducer]
-        self._producer: ChildProducer | None = None
+        self.producer: ChildProducer | None = None
         self._begun = time()
         self.context = copy_context()
         self.shuffled = False
@@ -106,13 +105,13 @@ class Requests:
 
     def stream_opened(self) -> Any:
         """The task has a generator; the answer comes when there is a reader."""
-        self._producer = self.open_stream()
-        return self._producer.opened()
+        assert self.producer is not None
+        return self.producer.opened()
 
     def stream_wait(self, items: int, is_held: bool) -> Any:
         """The generator waits for its reader."""
-        assert self._producer is not None
-        return self._producer.waits(items, is_held)
+        assert self.producer is not None
+        return self.producer.waits(items, is_held)
 
     def stream_read(self, number: int, ticket: Ticket, may_rest: bool) -> Any:
         """The task waits for another stream's items."""

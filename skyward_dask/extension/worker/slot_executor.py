@@ -159,8 +159,7 @@ class SlotExecutor(Executor):
         if found.place is not Place.CHILD:
             call = partial(self._call_here, found, spec)
             return private.submit_task(self._worker, self._threads, call, spec.key, data, delay)
-        child_run = ChildRun(self._facilities, run, found, spec, data, delay)
-        child_run.requests.open_stream = partial(self._open, child_run)
+        child_run = ChildRun(self._facilities, run, found, spec, data, delay, self._open)
 
         def start() -> None:
             child_run.start(self._pools.current or self._pools.begin_late(), limited)
@@ -173,22 +172,17 @@ class SlotExecutor(Executor):
 
     # --- tasks that yield -------------------------------------------------------------------------------
 
-    def _open(self, run: ChildRun, start: Callable[[], None] | None = None) -> ChildProducer:
+    def _open(self, run: ChildRun, start: Callable[[], None] | None = None) -> None:
         """The task of a process slot is a stream; `start` begins its run, if that isn't under way."""
-        producer: ChildProducer
 
         def make(hosted: Hosted) -> ChildProducer:
-            nonlocal producer
             producer = ChildProducer(hosted, start, grace())
+            run.become(producer)
             return producer
 
-        if run.producer is not None:
-            return run.producer  # it was known before
         run.task_run.is_stream = True
         stream = self._streams.opened(run.task_run, make)
-        run.become(producer)
         self._tasks.spawn(self._finish(run, stream))
-        return producer
 
     async def _finish(self, run: ChildRun, stream: Stream[Any]) -> None:
         """End the task with its stream, once what that will read is held."""

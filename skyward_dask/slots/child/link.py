@@ -106,10 +106,18 @@ class Link:
         sizes, inline = self.exchange.result(parts, self.run)
         self._runs.send(Kind.ITEM, self.run, sizes, inline)
 
-    def send_items(self, run: int, items: list[list[Part]]) -> None:
-        """Send small items of a run's stream; in any thread."""
-        parts = [part for item in items for part in item]
-        self._runs.send(Kind.ITEMS, run, tuple(map(len, items)), parts)
+    def begin_stream(self) -> None:
+        """The run begins to yield."""
+        self._page.begin_stream()
+
+    def keep_item(self, block: bytes) -> int:
+        """Have a small item be sent with the next ones, or by the worker's own look if this process dies."""
+        return self._page.add_item(block)
+
+    def send_items(self, count: int) -> None:
+        """Send the items that were kept; in any thread, but not in two at once."""
+        self._runs.send(Kind.ITEMS, self.run, (count,), [self._page.waiting_items()])
+        self._page.have_sent(count)
 
     # --- requests ------------------------------------------------------------------------------------------
 
