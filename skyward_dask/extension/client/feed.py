@@ -27,7 +27,8 @@ from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension import private
 from skyward_dask.extension.connection import checked, refuse_closed
 from skyward_dask.extension.streams.hosts import Hosted, Hosts, Producer
-from skyward_dask.extension.streams.places import FEEDS, MEETS, Ticket, client_here
+from skyward_dask.extension.streams.names import FEEDS, MEETS
+from skyward_dask.extension.streams.places import Ticket, client_here
 from skyward_dask.extension.streams.producers import LoopProducer, ThreadProducer
 from skyward_dask.extension.streams.stream import Stream
 from skyward_dask.slots.aside import Tasks

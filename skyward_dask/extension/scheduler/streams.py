@@ -24,7 +24,7 @@ from distributed import Scheduler
 from distributed.comm.core import Comm, connect
 from distributed.core import Status
 
-from skyward_dask.extension.streams.places import DROPPED, FEEDS, GONE, MEETS, NAME
+from skyward_dask.extension.streams.names import DROPPED, FEEDS, GONE, MEETS, NAME
 
 #: A connection, and what to set when nobody uses it any more.
 _Met = tuple[Comm, asyncio.Event]

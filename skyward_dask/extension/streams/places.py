@@ -16,18 +16,11 @@ from skyward_dask.config import stream_window
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension import private
 from skyward_dask.extension.connection import refuse_closed
+from skyward_dask.extension.streams.names import NAME
 from skyward_dask.extension.streams.reading import LoopReading, OnEnd, OnMessage
 from skyward_dask.extension.streams.wire import Wire
 from skyward_dask.streams.credit import Window
 from skyward_dask.streams.messages import Item, Last
-
-#: The name of our handlers of connections, and of our extensions of workers and clients.
-NAME = "skyward_stream"
-#: A worker tells the scheduler that it no longer holds the key of a stream of its own, and is told when
-#: nobody wants the key any more: copies of the key may be elsewhere.
-DROPPED, GONE = "skyward-stream-dropped", "skyward-stream-gone"
-#: The connection over which a client that feeds streams is told of readers, and what it makes for each.
-FEEDS, MEETS = "skyward_stream_feeds", "skyward_stream_meets"
 
 
 @dataclass(frozen=True, slots=True)

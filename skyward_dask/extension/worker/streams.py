@@ -27,7 +27,8 @@ from skyward_dask.config import grace, stream_window
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.worker_collections import WorkerCollections
 from skyward_dask.extension.streams.hosts import HOLD, Hosted, Hosts, Producer
-from skyward_dask.extension.streams.places import DROPPED, GONE, NAME, Ticket, wired
+from skyward_dask.extension.streams.names import DROPPED, GONE, NAME
+from skyward_dask.extension.streams.places import Ticket, wired
 from skyward_dask.extension.streams.producers import LoopProducer, ThreadProducer
 from skyward_dask.extension.streams.reading import Connect, LoopReading, OnEnd, OnMessage
 from skyward_dask.extension.streams.stream import Stream
