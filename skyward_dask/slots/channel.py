@@ -8,9 +8,8 @@ import select
 import socket
 import threading
 from collections.abc import Sequence
-from typing import Any
 
-from skyward_dask.slots.framing import MOST_DESCRIPTORS, Frame, FrameReader, Kind, Part, pack
+from skyward_dask.slots.framing import MOST_DESCRIPTORS, Frame, FrameReader, Message, Part, pack
 
 #: Parts that one sendmsg may carry (IOV_MAX is 1024 on Linux).
 _IOV_MAX = 512
@@ -44,14 +43,13 @@ class Channel:
 
     def send(
         self,
-        kind: Kind,
-        number: int,
-        envelope: tuple[Any, ...],
+        message: Message,
+        number: int = 0,
         parts: Sequence[Part] = (),
         descriptors: Sequence[int] = (),
     ) -> None:
         """Send one frame; raises `ChannelClosed` if nobody can read it any more."""
-        buffers = pack(Frame(kind, number, envelope, parts, descriptors))
+        buffers = pack(Frame(message, number, parts, descriptors))
         with self._sending:
             try:
                 send_all(self.socket, buffers, descriptors)

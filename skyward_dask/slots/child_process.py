@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from skyward_dask.errors import SlotStartFailed
-from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.child_messages import Ended, Prepare
+from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.lifecycle import Command, Event, State, step
 from skyward_dask.slots.loop_channel import LoopChannel, do_nothing, take_nothing
 from skyward_dask.slots.memory.forms import Form
@@ -140,10 +141,15 @@ class ChildProcess:
             self.kill()
 
     def prepare(self, preparation: Preparation, calls: Sequence[Part]) -> None:
-        """Tell the child what to do before its first run; it answers with READY."""
-        own = preparation.path(), preparation.authkey(), preparation.backend, preparation.pre_import
-        parts = [preparation.backend_argument, *calls]
-        self.runs.send(Frame(Kind.PREPARE, 0, (*own, self.lender.share_from), parts))
+        """Tell the child what to do before its first run; it answers with `Ready`."""
+        wanted = Prepare(
+            path=preparation.path(),
+            authkey=preparation.authkey(),
+            backend=preparation.backend,
+            modules=preparation.pre_import,
+            share_from=self.lender.share_from,
+        )
+        self.runs.send(Frame(wanted, parts=[preparation.backend_argument, *calls]))
 
     def give_up(self, reason: str) -> None:
         """The child's start has failed: it doesn't get ready."""
@@ -170,13 +176,13 @@ class ChildProcess:
             self.page.set_limits(Limits(self._number, run.timeout or 0.0, run.memory_limit or 0))
         self.lender.send(self.runs, self._number, run.forms)
 
-    def take(self, reply: Frame) -> Form:
+    def take(self, ended: Ended, parts: Sequence[Part]) -> Form:
         """The value, or the exception, with which the child's run has ended."""
         self.output.end()
-        _, sizes, self.is_healthy, is_short = reply.envelope or ((), (), True, False)
-        if is_short:
+        self.is_healthy = ended.is_healthy
+        if ended.is_short:
             self.lender.forget()
-        return self.lender.collect(sizes, reply.parts)
+        return self.lender.collect(ended.sizes, parts)
 
     def part(self) -> None:
         """The child no longer has its run."""

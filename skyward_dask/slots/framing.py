@@ -1,6 +1,6 @@
-"""Frames: a small header, an envelope of plain values, opaque parts. Packed and parsed here, without I/O.
+"""Frames: a small header, a message of plain values, opaque parts. Packed and parsed here, without I/O.
 
-The envelope holds plain values only; all else is opaque bytes that only the two ends of a run unpickle. So a
+The message holds plain values only; all else is opaque bytes that only the two ends of a run unpickle. So a
 value that can't be pickled or unpickled fails one run, never the channel. A frame may carry descriptors.
 """
 
@@ -11,51 +11,39 @@ import struct
 from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any
 
-#: kind, count of descriptors, count of parts, bytes of the envelope, number of the run or request
+from skyward_dask.slots import child_messages, template_messages
+
+Part = bytes | bytearray | memoryview
+#: A message of one of the two protocols: a named tuple.
+Message = tuple[Any, ...]
+
+
+def _defaults(kind: Any) -> Message | None:
+    """The fields of a message all of whose fields have their defaults: they aren't sent."""
+    return tuple(kind()) if len(kind._field_defaults) == len(kind._fields) else None
+
+
+#: The types of messages: a frame's header has the index of its own.
+_TYPES: tuple[type[Message], ...] = (*child_messages.MESSAGES, *template_messages.MESSAGES)
+_INDEX = {kind: index for index, kind in enumerate(_TYPES)}
+_DEFAULTS = {kind: _defaults(kind) for kind in _TYPES}
+
+#: type, count of descriptors, count of parts, bytes of the message, number of the run or request
 _HEADER = struct.Struct("<BBIIQ")
 #: Bytes read at once: more than most small frames, so that they cost one system call.
 READ = 64 * 1024
 #: Descriptors that one frame may carry (SCM_MAX_FD is 253 on Linux).
 MOST_DESCRIPTORS = 253
 
-Part = bytes | bytearray | memoryview
-
-
-class Kind(IntEnum):
-    """What a frame is; docs/internals.md has the table of who sends what on which socket."""
-
-    PREPARE = 1
-    READY = 2
-    RUN = 3
-    RESULT = 4
-    ERROR = 5
-    REQUEST = 6
-    ANSWER = 7
-    ALLOCATE = 8
-    GRANT = 9
-    FORK = 10
-    FORKED = 11
-    FAILED = 12
-    EXITED = 13
-    LOOK = 14
-    GUARD = 15
-    ITEM = 16
-    ITEMS = 17
-
-
-_KINDS = {kind.value: kind for kind in Kind}
-
 
 @dataclass(slots=True)
 class Frame:
-    """One message: its kind, its number, its envelope, its opaque parts and its descriptors."""
+    """A message, the number of its run or request, its opaque parts and its descriptors."""
 
-    kind: Kind
-    number: int
-    envelope: tuple[Any, ...] = ()
+    message: Message
+    number: int = 0
     parts: Sequence[Part] = ()
     descriptors: Sequence[int] = ()
     #: How many descriptors belong to it, as its header says.
@@ -69,10 +57,11 @@ class Frame:
 
 def pack(frame: Frame) -> list[Part]:
     """A frame as buffers to be written one after the other; a single one if it is small."""
-    envelope = marshal.dumps(frame.envelope) if frame.envelope else b""
+    kind, fields = type(frame.message), tuple(frame.message)
+    packed = b"" if fields == _DEFAULTS[kind] else marshal.dumps(fields)
     lengths = [part.nbytes if isinstance(part, memoryview) else len(part) for part in frame.parts]
-    header = _HEADER.pack(frame.kind, len(frame.descriptors), len(lengths), len(envelope), frame.number)
-    first = b"".join((header, struct.pack(f"<{len(lengths)}Q", *lengths), envelope))
+    header = _HEADER.pack(_INDEX[kind], len(frame.descriptors), len(lengths), len(packed), frame.number)
+    first = b"".join((header, struct.pack(f"<{len(lengths)}Q", *lengths), packed))
     if sum(lengths) < READ:
         return [b"".join((first, *frame.parts))]
     return [
@@ -122,12 +111,12 @@ class FrameReader:
         kind, carried, count, size, number = _HEADER.unpack(head)
         rest = yield from self._take(8 * count + size)
         lengths = struct.unpack_from(f"<{count}Q", rest)
-        envelope = marshal.loads(memoryview(rest)[8 * count :]) if size else ()
+        fields = marshal.loads(memoryview(rest)[8 * count :]) if size else ()
         parts: list[Part] = []
         for length in lengths:
             part = yield from self._take(length)
             parts.append(part)
-        return Frame(_KINDS[kind], number, envelope, parts, (), carried)
+        return Frame(_TYPES[kind](*fields), number, parts, (), carried)
 
     def _take(self, size: int) -> Generator[memoryview, int, bytearray]:
         """Exactly `size` bytes, writable."""

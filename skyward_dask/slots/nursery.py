@@ -1,8 +1,8 @@
 """How children start and end: templates start them, and report their deaths.
 
 ```
- pool ── start(child) ──▶ Nursery ── FORK ──▶ template ──▶ children
-      ◀─── on_buried ───          ◀─ EXITED ─
+ pool ── start(child) ──▶ Nursery ── Fork ──▶ template ──▶ children
+      ◀─── on_buried ───          ◀─ Exited ─
 ```
 
 A template that is killed, or that doesn't answer, is replaced; its children end with it. One that is stale
@@ -12,15 +12,17 @@ is replaced too, and ends when its last child has ended.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Executor
 
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots import templates
 from skyward_dask.slots.child_process import ChildProcess
-from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.preparation import Preparation
+from skyward_dask.slots.template_messages import Exited, Forked, Imported, NotForked
 from skyward_dask.slots.template_process import TemplateProcess
 from skyward_dask.slots.trees import is_stopped
 
@@ -145,23 +147,21 @@ class Nursery:
 
     def _hear(self, template: TemplateProcess, frame: Frame) -> None:
         template.heard = self._loop.time()
-        match frame.kind:
-            case Kind.READY:
-                template.is_ready(*frame.envelope)
+        match frame.message:
+            case Imported(forks):
+                template.is_ready(forks)
                 self._start_children()
-            case Kind.FORKED:
-                self._welcome(template, frame)
-            case Kind.FAILED:
-                error = OSError(*frame.envelope)
+            case Forked(pid):
+                self._welcome(template, pid, frame)
+            case NotForked(errno):
+                error = OSError(errno, os.strerror(errno))
                 child = template.forking.pop(frame.number)
                 self._fail(child, SlotStartFailed(f"no process can be started for a slot: {error!r}"))
-            case Kind.EXITED:
-                pid, code = frame.envelope
+            case Exited(pid, code):
                 self._bury(template.children.pop(pid), code)
         self._templates.end_if_done(template)
 
-    def _welcome(self, template: TemplateProcess, frame: Frame) -> None:
-        (pid,) = frame.envelope
+    def _welcome(self, template: TemplateProcess, pid: int, frame: Frame) -> None:
         self._templates.has_forked()
         child = template.children[pid] = template.forking.pop(frame.number)
         child.started(pid, frame.descriptors[0] if frame.descriptors else None)

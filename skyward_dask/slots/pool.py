@@ -1,7 +1,7 @@
 """`Pool`: long-lived child processes that run one call at a time each, and can die without harm to others.
 
 ```
- start(run) ─▶ RunQueue ─ pickled, there is room ─▶ child of Slots ─ RESULT ─▶ run.finish
+ start(run) ─▶ RunQueue ─ pickled, there is room ─▶ child of Slots ─ Ended ──▶ run.finish
  stop(run) ───────────── verdict ─▶ Slots: interrupt, kill
  Limits: time, memory ── verdict ─▶ Slots: kill
  Nursery: a child is dead ────────▶ Slots: a successor; run.finish, or back to the queue
@@ -15,16 +15,17 @@ in a few helper threads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from importlib import import_module
 from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.aside import Tasks
+from skyward_dask.slots.child_messages import Allocate, Ask, Ended, Item, Items, Ready
 from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.exceptions import load_exception
-from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.lifecycle import Event
 from skyward_dask.slots.limits import Limits
 from skyward_dask.slots.memory.forms import Form
@@ -191,16 +192,16 @@ class Pool:
         self._slots.apply(child, Event.STOP if run.verdict is Verdict.STOPPED else Event.LIMIT)
         self._update()
 
-    def _answered(self, child: ChildProcess, frame: Frame) -> None:
-        run, form = child.run, child.take(frame)
+    def _ended(self, child: ChildProcess, ended: Ended, parts: Sequence[Part]) -> None:
+        run, form = child.run, child.take(ended, parts)
         if run is not None:
             self._limits.heed(run, child)
         if run is None or run.verdict in _LIMITS:
             return  # the rest follows when the child dies
         request = run.request
         assert request is not None
-        if request.report is not None and frame.envelope and frame.envelope[0]:
-            request.report(*frame.envelope[0])
+        if request.report is not None and ended.report:
+            request.report(*ended.report)
         child.part()
         self._queue.vacate(run)
         self._slots.of(child).tasks_done += 1
@@ -210,15 +211,15 @@ class Pool:
         self._slots.apply(child, Event.CHECK_IN)
         if run.verdict is not None:
             self._finish(run, error_of(run, child))
-        elif frame.kind is Kind.ERROR:
+        elif ended.raised:
             self._finish(run, load_exception(form.inline))
         else:
             self._finish(run, form)
         self._update()
 
-    def _take_item(self, child: ChildProcess, frame: Frame) -> None:
+    def _take_item(self, child: ChildProcess, item: Item, parts: Sequence[Part]) -> None:
         """The child's run has yielded."""
-        form = child.lender.collect(frame.envelope, frame.parts)
+        form = child.lender.collect(item.sizes, parts)
         if child.run is not None and (request := child.run.request) is not None and request.take is not None:
             request.take(form)
 
@@ -258,18 +259,18 @@ class Pool:
 
     def _take(self, child: ChildProcess, frame: Frame) -> None:
         """A child has sent a frame."""
-        match frame.kind:
-            case Kind.RESULT | Kind.ERROR:
-                self._answered(child, frame)
-            case Kind.REQUEST:
-                serve(child, frame)
-            case Kind.ITEM:
-                self._take_item(child, frame)
-            case Kind.ITEMS:
-                self._take_items(child, frame.envelope[0], frame.parts[0])
-            case Kind.ALLOCATE:
-                self._tasks.spawn(grant(child, frame, self._helpers))
-            case Kind.READY:
+        match frame.message:
+            case Ended() as ended:
+                self._ended(child, ended, frame.parts)
+            case Ask() as asked:
+                serve(child, asked, frame)
+            case Item() as item:
+                self._take_item(child, item, frame.parts)
+            case Items(number):
+                self._take_items(child, number, frame.parts[0])
+            case Allocate(sizes):
+                self._tasks.spawn(grant(child, frame.number, sizes, self._helpers))
+            case Ready():
                 self._slots.came_up(child)
                 self._update()
 

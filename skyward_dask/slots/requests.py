@@ -14,16 +14,17 @@ from functools import partial
 from typing import Any
 
 from skyward_dask.slots.aside import aside
+from skyward_dask.slots.child_messages import Answer, Ask
 from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.exceptions import dump_exception
-from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.pickling import dumps, loads, unloadable, unpicklable
 
 
-def serve(child: ChildProcess, frame: Frame) -> None:
+def serve(child: ChildProcess, asked: Ask, frame: Frame) -> None:
     """Carry out a request, and answer it now or later."""
     try:
-        value = _carry_out(child, frame)
+        value = _carry_out(child, asked, frame.parts)
     except BaseException as error:  # the task sees it, whatever it is
         _answer(child, frame.number, False, dump_exception(error))
         return
@@ -39,20 +40,20 @@ def serve(child: ChildProcess, frame: Frame) -> None:
         _answer_with(child, frame.number, value)
 
 
-def _carry_out(child: ChildProcess, frame: Frame) -> Any:
-    number, name = frame.envelope
+def _carry_out(child: ChildProcess, asked: Ask, parts: Sequence[Part]) -> Any:
+    name = asked.name
     request = child.run.request if child.run is not None else None
-    if request is None or not child.is_asking(number):
+    if request is None or not child.is_asking(asked.run):
         raise RuntimeError(f"{name} needs the worker, and the task that asked has ended")
     if request.serve is None:
         raise RuntimeError(f"{name} needs a worker, and there is none here")
-    args, kwargs = _arguments(name, frame.parts)
+    args, kwargs = _arguments(name, parts)
     return request.serve(name, args, kwargs)
 
 
 def _answer(child: ChildProcess, number: int, done: bool, parts: Sequence[Part]) -> None:
     if number:  # otherwise nobody waits for an answer
-        child.answers.send(Frame(Kind.ANSWER, number, (done,), parts))
+        child.answers.send(Frame(Answer(done), number, parts))
 
 
 def _post(loop: asyncio.AbstractEventLoop, answer: Callable[[Future[Any]], None], value: Future[Any]) -> None:
@@ -87,12 +88,12 @@ def _answer_with_outcome(
         _answer_with(child, number, outcome.result())
 
 
-async def grant(child: ChildProcess, frame: Frame, helpers: Executor) -> None:
-    """Give a child the shared memory that its result needs."""
+async def grant(child: ChildProcess, run: int, sizes: Sequence[int], helpers: Executor) -> None:
+    """Give a child the shared memory that its run's result needs."""
     # housekeeping may hold the lock of the shared memory for as long as it takes to free pages
     try:
-        taken = await aside(helpers, child.lender.allocate, frame.envelope)
+        taken = await aside(helpers, child.lender.allocate, sizes)
     except Exception as error:  # the child raises it in its task
-        child.lender.refuse(child.runs, frame.number, error)
+        child.lender.refuse(child.runs, run, error)
     else:
-        child.lender.grant(child.runs, frame.number, taken)
+        child.lender.grant(child.runs, run, taken)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from skyward_dask.slots.framing import Frame, Kind
+from skyward_dask.slots.child_messages import Look
+from skyward_dask.slots.framing import Frame
 from skyward_dask.slots.loop_channel import LoopChannel, do_nothing
 from skyward_dask.slots.status_page import SILENCE, Page
 
@@ -54,7 +55,7 @@ class Stacks:
         """
         async with self._asking:
             self._asked += 1
-            self._answers.send(Frame(Kind.LOOK, self._asked))
+            self._answers.send(Frame(Look(), self._asked))
             if await self._until(lambda: self._page.looked >= self._asked, patience):
                 text = self._page.told_stacks()
             else:

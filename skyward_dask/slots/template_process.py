@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from skyward_dask.errors import SlotStartFailed
-from skyward_dask.slots.framing import Frame, Kind
+from skyward_dask.slots.framing import Frame
 from skyward_dask.slots.loop_channel import LoopChannel
 from skyward_dask.slots.output import Output, Sink
 from skyward_dask.slots.preparation import Preparation
+from skyward_dask.slots.template_messages import Fork, Guard, Import
 from skyward_dask.slots.trees import end_marked, end_tree, is_stopped
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ class TemplateProcess:
         self._control = LoopChannel(loop, control, lambda frame: on_frame(self, frame), lambda: on_end(self))
         self._control.listen()
         self.output.listen()
-        own = preparation.path(), preparation.imports(), preparation.backend
-        self._control.send(Frame(Kind.PREPARE, 0, own, [preparation.backend_argument]))
+        wanted = Import(preparation.path(), preparation.imports(), preparation.backend)
+        self._control.send(Frame(wanted, parts=[preparation.backend_argument]))
 
     def _start(self, control: int) -> subprocess.Popen[bytes]:
         code = (_PROGRAM % "template").format(arguments=f"{control}, {os.getpid()}")
@@ -129,13 +130,13 @@ class TemplateProcess:
         by_exec = (_PROGRAM % "process", _flags(), self._environment(child.slot))
         self._numbers += 1
         self.forking[self._numbers] = child
-        command = (None if self._forks else by_exec,)
-        self._control.send(Frame(Kind.FORK, self._numbers, command, (), child.descriptors()))
+        command = Fork(None if self._forks else by_exec)
+        self._control.send(Frame(command, self._numbers, (), child.descriptors()))
         return self._numbers
 
     def guard_limits(self) -> None:
         """Have it look at the limits of its children's runs from now on."""
-        self._control.send(Frame(Kind.GUARD, 0))
+        self._control.send(Frame(Guard()))
 
     def hear_last_words(self) -> None:
         """Take what it sent before it was lost."""

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyward_dask.slots.channel import Channel, ChannelClosed
-from skyward_dask.slots.framing import Frame, Kind, pack
+from skyward_dask.slots.child_messages import Ask, Ready
+from skyward_dask.slots.framing import Frame, pack
 from skyward_dask.slots.loop_channel import LoopChannel
 
 
@@ -29,13 +30,13 @@ def test_frames_arrive_whole_and_in_order(shapes: list[list[int]]) -> None:
 
         def send() -> None:
             for number, parts in enumerate(frames):
-                sender.send(Kind.RUN, number, (number, "x"), parts)
+                sender.send(Ask(number, "x"), number, parts)
 
         thread = threading.Thread(target=send)
         thread.start()
         for number, parts in enumerate(frames):
             frame = receiver.receive()
-            assert (frame.kind, frame.number, frame.envelope) == (Kind.RUN, number, (number, "x"))
+            assert (frame.message, frame.number) == (Ask(number, "x"), number)
             assert [bytes(part) for part in frame.parts] == parts
         thread.join()
 
@@ -46,7 +47,7 @@ def test_a_channel_keeps_nothing_of_a_frame(size: int) -> None:
     left, right = socket.socketpair()
     with left, right:
         sender, receiver = Channel(left), Channel(right)
-        thread = threading.Thread(target=sender.send, args=(Kind.RUN, 1, (), [bytes(size)]))
+        thread = threading.Thread(target=sender.send, args=(Ready(), 1, [bytes(size)]))
         thread.start()
         (part,) = receiver.receive().parts
         thread.join()
@@ -61,7 +62,7 @@ def test_the_end_of_the_other_side_is_an_error() -> None:
         with pytest.raises(ChannelClosed):
             Channel(left).receive()
         with pytest.raises(ChannelClosed):
-            Channel(left).send(Kind.RUN, 1, ())
+            Channel(left).send(Ready())
 
 
 def test_a_message_that_is_cut_short_leaves_no_descriptor() -> None:
@@ -70,7 +71,7 @@ def test_a_message_that_is_cut_short_leaves_no_descriptor() -> None:
     reader, writer = os.pipe()
     channel = Channel(right)
     with left:
-        (whole,) = pack(Frame(Kind.FORK, 1, (None,), (), (writer,)))
+        (whole,) = pack(Frame(Ready(), 1, (), (writer,)))
         socket.send_fds(left, [whole[:-1]], [writer])
         os.close(writer)
     with pytest.raises(ChannelClosed):
@@ -101,7 +102,7 @@ def test_a_peer_that_sends_without_end_has_its_turn_only() -> None:
         ours = LoopChannel(loop, left, hear, ended.set)
         theirs = Channel(right)
         for number in range(200):
-            theirs.send(Kind.REQUEST, number, ())
+            theirs.send(Ready(), number)
         theirs.close()
         ours.listen()
         await ended.wait()
@@ -122,17 +123,17 @@ def test_a_loop_waits_for_no_reader() -> None:
         ours = LoopChannel(loop, left, lambda frame: heard.append(frame.number), ended.set)
         ours.listen()
         reader, writer = os.pipe()
-        ours.send(Frame(Kind.RUN, 1, ("large",), [bytes(10_000_000)]))
-        ours.send(Frame(Kind.RUN, 2, ("with a descriptor",), [b"x"], [writer]), owned=[writer])
+        ours.send(Frame(Ready(), 1, [bytes(10_000_000)]))
+        ours.send(Frame(Ask(1, "with a descriptor"), 2, [b"x"], [writer]), owned=[writer])
         theirs = Channel(right)
 
         def answer() -> None:
             first, second = theirs.receive(), theirs.receive()
-            assert len(first.parts[0]) == 10_000_000 and second.envelope == ("with a descriptor",)
+            assert len(first.parts[0]) == 10_000_000 and second.message == Ask(1, "with a descriptor")
             os.write(second.descriptors[0], b"from there")
             os.close(second.descriptors[0])
             for number in range(3):
-                theirs.send(Kind.RESULT, number, (), [bytes(100_000)])
+                theirs.send(Ready(), number, [bytes(100_000)])
             theirs.close()
 
         await asyncio.to_thread(answer)

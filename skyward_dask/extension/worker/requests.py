@@ -2,7 +2,7 @@
 
 ```
  child                                   worker's loop
- Link.call(name, …) ── REQUEST ──▶ Requests.serve(name, …) ── at once
+ Link.call(name, …) ── Ask ──────▶ Requests.serve(name, …) ── at once
                                                            ├─ later: a future
                                                            └─ in a thread (P2P, plugins): a future
 ```

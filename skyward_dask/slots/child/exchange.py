@@ -11,8 +11,9 @@ from skyward_dask.errors import SharedMemoryError
 from skyward_dask.slots.channel import Channel, Quiet
 from skyward_dask.slots.child.heap import give_back
 from skyward_dask.slots.child.orphans import Orphans
+from skyward_dask.slots.child_messages import Allocate, Begin, Grant
 from skyward_dask.slots.exceptions import load_exception
-from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.memory.borrowing import Borrower
 from skyward_dask.slots.pickling import loads, unloadable
 
@@ -55,7 +56,8 @@ class Exchange:
 
     def call(self, frame: Frame) -> Call:
         """The call in a frame: what was attached to the call comes after its own arguments."""
-        layout, counts = frame.envelope or (None, ())
+        assert isinstance(frame.message, Begin)
+        layout, counts = frame.message
         self._check_complete(frame, "arguments")
         try:
             parts = self._borrower.borrow(layout, frame.parts, frame.descriptors)
@@ -93,12 +95,13 @@ class Exchange:
         large = [memoryview(part) for part, size in zip(parts, sizes, strict=True) if size is not None]
         if not large:
             return (), parts
-        self._runs.send(Kind.ALLOCATE, number, tuple(part.nbytes for part in large))
+        self._runs.send(Allocate(tuple(part.nbytes for part in large)), number)
         answer = self._answer()
-        if not answer.envelope:
+        grant = answer.message
+        if not isinstance(grant, Grant):
             raise load_exception(answer.parts)
         self._check_complete(answer, "result")
-        self._borrower.deliver(answer.envelope, answer.descriptors, large)
+        self._borrower.deliver(grant, answer.descriptors, large)
         return sizes, [part for part, size in zip(parts, sizes, strict=True) if size is None]
 
     def _check_complete(self, frame: Frame, what: str) -> None:

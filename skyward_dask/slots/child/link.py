@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from skyward_dask.errors import WorkerUnreachable
 from skyward_dask.slots.channel import Channel
+from skyward_dask.slots.child_messages import Answer, Ask, Item, Items
 from skyward_dask.slots.exceptions import load_exception
-from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.pickling import dumps, loads, unpicklable
 from skyward_dask.slots.status_page import Page
 
@@ -104,7 +105,7 @@ class Link:
     def send_item(self, parts: list[Part]) -> None:
         """Send one item of the run's stream, large buffers in shared memory."""
         sizes, inline = self.exchange.result(parts, self.run)
-        self._runs.send(Kind.ITEM, self.run, sizes, inline)
+        self._runs.send(Item(sizes), self.run, inline)
 
     def begin_stream(self) -> None:
         """The run begins to yield."""
@@ -116,7 +117,7 @@ class Link:
 
     def send_items(self, count: int) -> None:
         """Send the items that were kept; in any thread, but not in two at once."""
-        self._runs.send(Kind.ITEMS, self.run, (count,), [self._page.waiting_items()])
+        self._runs.send(Items(count), self.run, [self._page.waiting_items()])
         self._page.have_sent(count)
 
     # --- requests ------------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ class Link:
         try:
             self._check_open(name)
             parts = _pickled_arguments(args, kwargs)
-            self._runs.send(Kind.REQUEST, number, (run, name), parts)
+            self._runs.send(Ask(run, name), number, parts)
         except BaseException:
             self._waiting.pop(number, None)
             raise
@@ -153,7 +154,8 @@ class Link:
 
 
 def _answer(frame: Frame) -> Any:
-    if frame.envelope[0]:
+    assert isinstance(frame.message, Answer)
+    if frame.message.done:
         return loads(frame.parts)
     raise load_exception(frame.parts)
 

@@ -39,7 +39,8 @@ from skyward_dask.slots.child.orphans import Orphans
 from skyward_dask.slots.child.prompt import print_promptly
 from skyward_dask.slots.child.randomness import Generators
 from skyward_dask.slots.child.serving import Server
-from skyward_dask.slots.framing import Frame, Kind
+from skyward_dask.slots.child_messages import Look, Prepare, Ready
+from skyward_dask.slots.framing import Frame
 from skyward_dask.slots.pickling import loads
 from skyward_dask.slots.status_page import STACK_SIGNAL, Page
 from skyward_dask.slots.trees import become_subreaper, end_all_but_trackers, wake_at_parents_death
@@ -87,7 +88,7 @@ def main(runs: int, answers: int, page: int, generators: Generators | None = Non
     with forks_end_here():
         share_from, health_check = _prepare(channel.receive(), link)
     exchange = link.exchange = Exchange(channel, share_from, orphans)
-    channel.send(Kind.READY, 0, ())
+    channel.send(Ready())
     Server(channel, link, shared, exchange, Leftovers(), health_check).serve()
     end_as_a_program_does()
 
@@ -121,7 +122,7 @@ def _listen(answers: Channel, link: Link, page: Page) -> None:
             frame = answers.receive()
         except ChannelClosed:
             _exit_with_all()
-        if frame.kind is Kind.LOOK:
+        if isinstance(frame.message, Look):
             page.tell_stacks(frame.number)
         else:
             link.answer(frame)
@@ -137,16 +138,16 @@ def _exit_with_all() -> NoReturn:
 
 def _prepare(frame: Frame, link: Link) -> tuple[int | None, Callable[[], object] | None]:
     """Prepare for runs; returns the size from which results are shared, and the health check."""
-    path, authkey, backend, modules, share_from = frame.envelope
-    sys.path[:] = path
-    current_process().authkey = authkey
-    argument, *calls = frame.parts
-    if backend:
-        module, _, name = backend.partition(":")
+    wanted, (argument, *calls) = frame.message, frame.parts
+    assert isinstance(wanted, Prepare)
+    sys.path[:] = wanted.path
+    current_process().authkey = wanted.authkey
+    if wanted.backend:
+        module, _, name = wanted.backend.partition(":")
         getattr(import_module(module), name)(bytes(argument), link)
-    for module in modules:
+    for module in wanted.modules:
         import_module(module)
     initializer, health_check = loads(calls)
     if initializer is not None:
         initializer()
-    return share_from, health_check
+    return wanted.share_from, health_check

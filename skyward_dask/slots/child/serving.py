@@ -1,4 +1,4 @@
-"""A child's life between READY and its end: runs, one after the other, on its main thread."""
+"""A child's life between `Ready` and its end: runs, one after the other, on its main thread."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from skyward_dask.slots.child.exits import INTERRUPTED, exit_now, flush, leave
 from skyward_dask.slots.child.forks import forks_end_here
 from skyward_dask.slots.child.leftovers import Leftovers
 from skyward_dask.slots.child.link import Link
+from skyward_dask.slots.child_messages import Ended
 from skyward_dask.slots.exceptions import dump_exception
-from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.pickling import dumps, unpicklable
 from skyward_dask.slots.status_page import Page
 
-#: RESULT or ERROR; for each part its size where it is in shared memory, else None; the parts that aren't.
-_Outcome = tuple[Kind, tuple[int | None, ...], list[Part]]
-#: What most answers say: no report, nothing in shared memory, a healthy process, and enough descriptors.
-_ALL_IS_WELL = ((), (), True, False)
+#: Whether it is an exception; for each part its size if it is in shared memory, else None; the other parts.
+_Outcome = tuple[bool, tuple[int | None, ...], list[Part]]
 
 
 @dataclass(slots=True)
@@ -59,11 +58,11 @@ class Server:
         link = self.link
         self.page.called = 0.0
         self.page.begun = frame.number
-        (kind, sizes, parts), is_healthy = self._run(frame)
-        if kind is Kind.ERROR:
+        (raised, sizes, parts), is_healthy = self._run(frame)
+        if raised:
             self._end(frame.number)
-        envelope = (link.report, sizes, is_healthy, self.exchange.is_short)
-        self.runs.send(kind, frame.number, () if envelope == _ALL_IS_WELL else envelope, parts)
+        ended = Ended(raised, link.report, sizes, is_healthy, self.exchange.is_short)
+        self.runs.send(ended, frame.number, parts)
         link.report = ()
 
     def _end(self, number: int) -> None:
@@ -76,7 +75,7 @@ class Server:
         try:
             self.link.run = frame.number
             outcome = self._outcome(frame)
-            is_healthy = outcome[0] is Kind.RESULT or self._is_healthy()
+            is_healthy = not outcome[0] or self._is_healthy()
             self.link.run = 0
         except KeyboardInterrupt:
             if not self.link.stopped:  # otherwise the worker asked for it
@@ -99,7 +98,7 @@ class Server:
 
     def _outcome(self, frame: Frame) -> _Outcome:
         try:
-            return Kind.RESULT, *self._call(frame)
+            return False, *self._call(frame)
         except SystemExit as leaving:
             leave(leaving)
         except KeyboardInterrupt:
@@ -109,7 +108,7 @@ class Server:
             trace = error.__traceback__
             while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
                 trace = trace.tb_next
-            return Kind.ERROR, (), dump_exception(error.with_traceback(trace))
+            return True, (), dump_exception(error.with_traceback(trace))
 
     def _call(self, frame: Frame) -> tuple[tuple[int | None, ...], list[Part]]:
         with forks_end_here():

@@ -1,8 +1,8 @@
 """The process that forks a pool's children, and ends every process that they leave behind.
 
 ```
- worker's loop ── PREPARE, FORK + descriptors ───▶ template ── fork ──▶ child, child, …
-               ◀─ READY, FORKED + pidfd, EXITED ─          ◀─ SIGCHLD, orphans
+ worker's loop ── Import, Fork + descriptors ───────▶ template ── fork ──▶ child, child, …
+               ◀─ Imported, Forked + pidfd, Exited ─          ◀─ SIGCHLD, orphans
 ```
 
 The template has imported what the children need, and has one thread: so a fork takes milliseconds and is
@@ -25,7 +25,6 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from skyward_dask.slots.channel import Channel, ChannelClosed
 from skyward_dask.slots.child import process
@@ -33,7 +32,8 @@ from skyward_dask.slots.child.limit_guard import LimitGuard
 from skyward_dask.slots.child.prompt import print_promptly
 from skyward_dask.slots.child.randomness import Generators
 from skyward_dask.slots.features import Feature, available
-from skyward_dask.slots.framing import Frame, Kind
+from skyward_dask.slots.framing import Frame
+from skyward_dask.slots.template_messages import Exited, Fork, Forked, Guard, Import, Imported, NotForked
 from skyward_dask.slots.trees import become_subreaper, end_descendants, has_tracker, wake_at_parents_death
 
 #: Native threads that are safe across a fork: jemalloc (Arrow's allocator) stops its own before a fork, and
@@ -82,7 +82,7 @@ class _Template:
     def serve(self) -> Callable[[], None]:
         """Do what the worker says, until it ends; returns only in a child, with what the child must do."""
         with suppress(ChannelClosed):
-            self._control.send(Kind.READY, 0, (_prepare(self._control.receive(), self._generators),))
+            self._control.send(Imported(_prepare(self._control.receive(), self._generators)))
             while True:
                 ready = {fd for fd, _ in self._poll.poll(self._guard.pause)}
                 if self._woken in ready:
@@ -100,7 +100,7 @@ class _Template:
         """Handle all frames that have come: `poll` doesn't wake for one that was read along with another."""
         while True:
             frame, be_child = self._control.receive(), None
-            if frame.kind is Kind.GUARD:
+            if isinstance(frame.message, Guard):
                 self._guard.begin()
             else:
                 be_child = self._fork(frame)
@@ -111,11 +111,11 @@ class _Template:
         try:
             pid = os.fork()
         except OSError as error:
-            self._control.send(Kind.FAILED, frame.number, (error.errno,))
+            self._control.send(NotForked(error.errno or 0), frame.number)
             pid = -1
         if pid == 0:
-            (command,) = frame.envelope
-            return self._in_child(command, list(frame.descriptors))
+            assert isinstance(frame.message, Fork)
+            return self._in_child(frame.message, list(frame.descriptors))
         runs, answers, page, *output = frame.descriptors
         for fd in (runs, answers, *output, *([page] if pid < 0 else [])):
             os.close(fd)
@@ -127,13 +127,13 @@ class _Template:
 
     def _report_fork(self, number: int, pid: int) -> None:
         if not available(Feature.PIDFD):
-            self._control.send(Kind.FORKED, number, (pid,))
+            self._control.send(Forked(pid), number)
             return
         pidfd = os.pidfd_open(pid)  # it isn't reaped yet: the pid is its own
-        self._control.send(Kind.FORKED, number, (pid,), descriptors=(pidfd,))
+        self._control.send(Forked(pid), number, descriptors=(pidfd,))
         os.close(pidfd)
 
-    def _in_child(self, command: tuple[Any, ...] | None, descriptors: list[int]) -> Callable[[], None]:
+    def _in_child(self, command: Fork, descriptors: list[int]) -> Callable[[], None]:
         """Close what belongs to the template; called in the forked process."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -147,10 +147,10 @@ class _Template:
         os.close(stdout)
         os.close(stderr)
         os.setpgid(0, 0)  # Ctrl-C at the worker's terminal is for the worker to handle
-        if command is None:
+        if command.program is None:
             runs, answers, page = own
             return partial(process.main, runs, answers, page, self._generators)
-        return partial(_exec, own, *command)
+        return partial(_exec, own, *command.program)
 
     def _reap(self) -> None:
         with suppress(BlockingIOError):
@@ -171,7 +171,7 @@ class _Template:
                 os.killpg(pid, signal.SIGKILL)  # before it is reaped: until then no other group has its id
         end_descendants(os.getpid(), _PATIENCE, spared=self._children)
         _, status = os.waitpid(pid, 0)
-        self._control.send(Kind.EXITED, 0, (pid, os.waitstatus_to_exitcode(status)))
+        self._control.send(Exited(pid, os.waitstatus_to_exitcode(status)))
 
 
 def _do_nothing(*_: object) -> None:
@@ -188,19 +188,20 @@ def _dead_child() -> int | None:
 
 def _prepare(frame: Frame, generators: Generators) -> bool:
     """Import what future children can share; returns whether they can be forked."""
-    path, modules, backend = frame.envelope
-    if modules is None or not available(Feature.FORK):
+    wanted = frame.message
+    assert isinstance(wanted, Import)
+    if wanted.modules is None or not available(Feature.FORK):
         return False
-    sys.path[:] = path
+    sys.path[:] = wanted.path
     gc.disable()  # the imports leave hardly any garbage, and take a fifth longer with the collector on
     with generators.noted():
-        for module in modules:
+        for module in wanted.modules:
             # a child imports it again, and then its slot reports what is wrong
             with suppress(Exception):
                 import_module(module)
-        if backend:
+        if wanted.backend:
             with suppress(Exception):  # likewise
-                import_module(backend.partition(":")[0]).prepare(bytes(frame.parts[0]))
+                import_module(wanted.backend.partition(":")[0]).prepare(bytes(frame.parts[0]))
     gc.freeze()  # what exists now stays shared: no collection in a child writes to it
     gc.enable()
     return not _native_threads() - _HARMLESS

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
+from skyward_dask.slots.child_messages import Grant, Layout, Place, Target
 from skyward_dask.slots.framing import Part
 from skyward_dask.slots.memory.leases import anchor
 from skyward_dask.slots.memory.mappings import (
@@ -23,13 +23,6 @@ from skyward_dask.slots.memory.mappings import (
     view,
     write_all,
 )
-
-#: Segment, start of the range, start and size of the part; in bytes.
-Place = tuple[int, int, int, int]
-#: New segments as (number, size); segments with a lease; a place or None for each part.
-Layout = tuple[tuple[tuple[int, int], ...], tuple[int, ...], tuple[Place | None, ...]]
-#: Segment, start and size of a range to write to, and whether it has pages.
-Grant = tuple[int, int, int, bool]
 
 
 class _Lent:
@@ -116,17 +109,14 @@ class Borrower:
                     forget_writes(known.reading, page, start - page + size)
                 self._lent.discard((number, first))
 
-    def deliver(
-        self, envelope: tuple[Any, ...], descriptors: Sequence[int], buffers: Sequence[memoryview]
-    ) -> None:
+    def deliver(self, grant: Grant, descriptors: Sequence[int], buffers: Sequence[memoryview]) -> None:
         """Copy buffers to the ranges that were granted for them."""
-        new, places = envelope
-        self.learn(new, descriptors)
-        for place, buffer in zip(places, buffers, strict=True):
-            self._write(place, buffer)
+        self.learn(grant.segments, descriptors)
+        for target, buffer in zip(grant.places, buffers, strict=True):
+            self._write(target, buffer)
 
-    def _write(self, place: Grant, buffer: memoryview) -> None:
-        number, start, size, warm = place
+    def _write(self, target: Target, buffer: memoryview) -> None:
+        number, start, size, warm = target
         known = self._segments[number]
         if not warm or not _has_writing(known):
             # for fresh pages the system call is faster

@@ -2,12 +2,12 @@
 
 ```
  worker: Lender                                                       child: Borrower
-   send     ── RUN: layout, inline parts, segments, leases ──▶  borrow: private views
-   grant    ── GRANT: where to write, segments ──────────────▶  deliver: copy a result there
-   collect  ◀── RESULT: which of its parts are there ─────────
+   send     ── Begin: layout, inline parts, segments, leases ──▶  borrow: private views
+   grant    ── Grant: where to write, segments ────────────────▶  deliver: copy a result there
+   collect  ◀── Ended: which of its parts are there ────────────
 ```
 
-A *layout* consists of plain values, for an envelope: the segments that are new to this child, the segments
+A *layout* consists of plain values, for a message: the segments that are new to this child, the segments
 that have a lease, and for each part None, if it travels inline, or (segment, start of its range, start,
 size). The descriptors follow in the same order.
 """
@@ -18,10 +18,11 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from skyward_dask.slots.child_messages import Begin, Grant, Layout, Place, Refuse
 from skyward_dask.slots.exceptions import dump_exception
-from skyward_dask.slots.framing import Frame, Kind, Part
+from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.loop_channel import LoopChannel
-from skyward_dask.slots.memory.borrowing import Borrower, Layout, Place
+from skyward_dask.slots.memory.borrowing import Borrower
 from skyward_dask.slots.memory.forms import Form, Piece
 from skyward_dask.slots.memory.leases import lease
 from skyward_dask.slots.memory.segment import Range, Segment
@@ -51,16 +52,16 @@ class Lender:
     def send(self, runs: LoopChannel, number: int, forms: tuple[Form, ...]) -> None:
         """Send a run: a call, and what is attached to it."""
         if len(forms) == 1 and not forms[0].is_shared:
-            runs.send(Frame(Kind.RUN, number, (), forms[0].inline))
+            runs.send(Frame(Begin(), number, forms[0].inline))
             return
         parts = [part for form in forms for part in form.parts]
         counts = tuple(len(form.parts) for form in forms) if len(forms) > 1 else ()
         inline = [part for part in parts if not isinstance(part, Piece)]
         if len(inline) == len(parts):
-            runs.send(Frame(Kind.RUN, number, (None, counts), inline))
+            runs.send(Frame(Begin(None, counts), number, inline))
             return
         layout, descriptors, leases = self.lend(parts)
-        runs.send(Frame(Kind.RUN, number, (layout, counts), inline, descriptors), owned=leases)
+        runs.send(Frame(Begin(layout, counts), number, inline, descriptors), owned=leases)
 
     def lend(self, parts: Sequence[Part | Piece]) -> tuple[Layout, list[int], list[int]]:
         """What a borrower must know about the pieces among the parts.
@@ -100,11 +101,11 @@ class Lender:
         new = self._new(given.segment for given in taken)
         places = tuple((given.segment.number, given.start, given.size, given.warm) for given in taken)
         descriptors = [segment.fd for segment in new]
-        runs.send(Frame(Kind.GRANT, number, (_described(new), places), (), descriptors))
+        runs.send(Frame(Grant(_described(new), places), number, (), descriptors))
 
     def refuse(self, runs: LoopChannel, number: int, error: Exception) -> None:
         """Tell the child why it can't have the ranges: its task raises the error."""
-        runs.send(Frame(Kind.GRANT, number, (), dump_exception(error)))
+        runs.send(Frame(Refuse(), number, dump_exception(error)))
 
     def collect(self, sizes: Sequence[int | None], inline: Sequence[Part]) -> Form:
         """A result; `sizes` has for each part its size, if it was granted a range, else None."""
