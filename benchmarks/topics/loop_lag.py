@@ -60,12 +60,12 @@ def lag_under(peer: Peer, load: str, settings) -> float:
 
 
 @contextmanager
-def kept_busy(peer: Peer, work: Callable[[], object]) -> Iterator[None]:
-    """Both slots have one task after the other, from when the first one is done."""
+def kept_busy(peer: Peer, work: Callable[[], object], slots: int = 2) -> Iterator[None]:
+    """All slots have one task after the other, from when the first one is done."""
     begun, over = threading.Event(), threading.Event()
 
     def feed() -> None:
-        running = as_completed([peer.submit(work) for _ in range(4)])
+        running = as_completed([peer.submit(work) for _ in range(2 * slots)])
         for _ in running:
             begun.set()
             if not over.is_set():

@@ -8,7 +8,7 @@ from functools import partial
 
 from benchmarks.goals import Goal, ratio
 from benchmarks.peers import DASK_PROCESSES, DASK_THREADS, PROCESS_SLOTS, Peer, clusters
-from benchmarks.topics.loop_lag import LASTING, lag
+from benchmarks.topics.loop_lag import LASTING, kept_busy, lag
 from benchmarks.topics.many_slots import SLOTS
 
 UNIT = "ms"
@@ -25,11 +25,5 @@ def contenders(settings, enter):
 
 
 def lag_while_busy(peer: Peer, settings) -> float:
-    lasting = LASTING * settings.seconds
-    # as many as all slots could do in that time, did they not share the cores: more than will be done
-    running = [peer.submit(time.sleep, TASK) for _ in range(int(SLOTS * lasting / TASK))]
-    try:
-        return lag(peer, lasting)
-    finally:
-        for future in running:
-            peer.stop(future)
+    with kept_busy(peer, partial(time.sleep, TASK), SLOTS):
+        return lag(peer, LASTING * settings.seconds)
