@@ -25,9 +25,9 @@ from skyward_dask.errors import SerializationError
 from skyward_dask.slots.framing import Part
 from skyward_dask.slots.pickling import dumps, loads, unloadable
 
-#: Size in bytes from which a result stays closed: unpickling it takes milliseconds, which is as long as a
-#: turn of the worker's loop may take.
-SEAL_FROM = 1 << 20
+#: Size in bytes from which a result stays closed: unpickling it costs more than all else about it. And the
+#: objects of thousands of small ones, dropped together, leave holes that Python doesn't give back.
+SEAL_FROM = 16 * 1024
 
 
 class _ParcelType(type):
