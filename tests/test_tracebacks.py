@@ -39,6 +39,11 @@ def look_up(key: object) -> object:
     return sky.dict("tracebacks")[key]
 
 
+@sky.function
+def op(x: int) -> float:
+    return divide(x)
+
+
 async def awaited(scheduler: str) -> None:
     async with Client(scheduler, asynchronous=True) as client:
         await client.submit(divide, 0)
@@ -66,6 +71,23 @@ def test_results(shared_client: Client) -> None:
     causes = traceback.extract_tb(error.__cause__.__traceback__)
     assert [frame.name for frame in causes] == ["chained", "divide"]
     assert frames(shared_client.submit(look_up, 0).result)[1] == ["look_up", "_getitem"]
+
+
+def test_results_of_operators(shared_client: Client) -> None:
+    """The same, and nothing of what happened on the way there."""
+    for run in (
+        lambda: op(0) >> shared_client,
+        lambda: (op(1) & op(0)) >> shared_client,
+        (op(0) > shared_client).result,
+        lambda: sky.gather(op(0)) >> shared_client,
+        lambda: list(sky.gather(op(0), stream=True) >> shared_client),
+    ):
+        error, shown = frames(run)
+        assert shown[-2:] == ["op", "divide"]
+        assert error.__cause__ is None and error.__context__ is None
+    with pytest.raises(sky.BroadcastError) as caught:
+        op(0) @ shared_client
+    assert isinstance(caught.value.__cause__, ZeroDivisionError) and caught.value.__cause__.__context__ is None
 
 
 def test_the_log(shared_client: Client) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import ExitStack, aclosing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, aclosing, nullcontext
 from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
@@ -145,16 +145,17 @@ def is_on_loop_of_worker() -> bool:
     return isinstance(worker, DaskWorker) and worker.thread_id == threading.get_ident()
 
 
-@contextmanager
-def _outside_slot() -> Iterator[None]:
-    """In a task: wait for other tasks without a slot, so that they can have it."""
+def _is_in_task() -> bool:
     try:
         get_worker()
     except ValueError:
-        yield
-    else:
-        with worker_client():
-            yield
+        return False
+    return True
+
+
+def _outside_slot() -> AbstractContextManager[object]:
+    """In a task: wait for other tasks without a slot, so that they can have it."""
+    return worker_client() if _is_in_task() else nullcontext()
 
 
 class Session:
@@ -291,12 +292,7 @@ def current_session() -> Session:
     OperatorError
         There is none.
     """
-    try:
-        get_worker()
-    except ValueError:
-        find = Client.current
-    else:
-        find = get_client
+    find = get_client if _is_in_task() else Client.current
     try:
         return Session(find())  # type: ignore[no-untyped-call]
     except ValueError:
