@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ from distributed import (
 )
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.metrics import context_meter
+from distributed.utils_test import captured_logger
 
 import skyward_dask as sky
 
@@ -464,8 +466,14 @@ def test_call_stacks_are_the_tasks(shared_client: Client, tmp_path: Any) -> None
     Event("go on", client=shared_client).set()
     future.result(timeout=PATIENCE)
     assert sky.stack(future) == ""
-    future.cancel()
-    assert sky.stack(future) == ""
+    with captured_logger("distributed.core") as log:
+        future.cancel()
+        assert sky.stack(future) == "" and not log.getvalue()
+    asleep = shared_client.submit(time.sleep, PATIENCE)  # in C, it has no frame of its own
+    while not (shown := sky.stack(asleep)):
+        pass
+    assert "self.func(" in shown and shown.count("File") == 1
+    asleep.cancel()
 
 
 def test_log_records_keep_their_level_and_name(shared_client: Client) -> None:

@@ -87,7 +87,8 @@ def test_results_of_operators(shared_client: Client) -> None:
         assert error.__cause__ is None and error.__context__ is None
     with pytest.raises(sky.BroadcastError) as caught:
         op(0) @ shared_client
-    assert isinstance(caught.value.__cause__, ZeroDivisionError) and caught.value.__cause__.__context__ is None
+    cause = caught.value.__cause__
+    assert isinstance(cause, ZeroDivisionError) and cause.__context__ is None
 
 
 def test_the_log(shared_client: Client) -> None:

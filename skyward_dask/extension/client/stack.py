@@ -34,7 +34,8 @@ def stack(future: Future[Any]) -> str:
 
     Notes
     -----
-    It works for a process slot even while native code holds the GIL.
+    It works for a process slot even while native code holds the GIL. A function in C, such as `time.sleep`,
+    has no frame: the one that calls it stands for it.
     """
     if not isinstance(future, Future):
         raise ConfigurationError(f"future must be a dask.distributed.Future, not {future!r}.")
@@ -42,10 +43,12 @@ def stack(future: Future[Any]) -> str:
 
 
 async def _stack(future: Future[Any]) -> str:
+    if future.cancelled():  # Dask's scheduler would log an error about a task that it has forgotten
+        return ""
     scheduler: Any = future.client.scheduler
     try:
         found = await scheduler.call_stack(keys=[future.key])
-    except KeyError:  # the scheduler doesn't know the task any more
+    except KeyError:  # the scheduler doesn't know the task yet, or any more
         return ""
     if not found and future.type is Stream:  # to Dask, its task is finished
         workers = (await scheduler.who_has(keys=[future.key])).get(future.key)
@@ -53,4 +56,4 @@ async def _stack(future: Future[Any]) -> str:
         found = await scheduler.broadcast(msg=message, workers=list(workers)) if workers else {}
     frames = [frame for stacks in found.values() for frame in stacks.get(future.key, ())]
     inner = max((n for n, frame in enumerate(frames) if _TASK_SPEC in frame), default=-1)
-    return "\n".join(frames[inner + 1 :])
+    return "\n".join(frames[inner + 1 :] or frames[inner:])
