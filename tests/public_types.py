@@ -99,6 +99,8 @@ def pools() -> None:
         assert_type(seen.add("x"), bool)
         assert_type(cache["x"], float)
         assert_type(compute.barrier("x", 2), sky.Barrier)
+        assert_type(compute.map(double, [1, 2]), list[int])
+        assert_type(compute.map(gpu, range(3)), list[str])
         assert_type(compute.lock("x"), sky.Lock)
     sky.Compute(nodes=(2, 8))
     sky.Compute(cluster="tcp://10.0.0.5:8786")

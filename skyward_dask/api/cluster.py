@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from skyward_dask.api import openers
 from skyward_dask.api.barriers import Barrier
+from skyward_dask.api.calls import Function
 from skyward_dask.api.counters import Counter
 from skyward_dask.api.dicts import Dict
 from skyward_dask.api.locks import Lock
@@ -164,14 +165,18 @@ class Compute(Target):
         fewest, most = nodes if isinstance(nodes, tuple) else (nodes, nodes)
         self._open.resize(fewest, most)
 
-    def map(self, function: Callable[..., T], *items: Iterable[Any]) -> list[T]:
+    @overload
+    def map(self, function: Function[..., T], *items: Iterable[Any]) -> list[T]: ...
+    @overload
+    def map(self, function: Callable[..., T], *items: Iterable[Any]) -> list[T]: ...
+    def map(self, function: Any, *items: Iterable[Any]) -> list[Any]:
         """``[function(item) for item in items]``, on the nodes; several iterables are read together."""
         if self.is_on_loop():
             raise OperatorError("map waits, and must not block this event loop, which brings the results.")
         inner = getattr(function, "local", function)
         with shortened():
             client = self.client
-            results: list[T] = client.gather(client.map(inner, *map(list, items), pure=False))
+            results: list[Any] = client.gather(client.map(inner, *map(list, items), pure=False))
             return results
 
     def __repr__(self) -> str:

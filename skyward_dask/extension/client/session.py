@@ -294,7 +294,7 @@ def current_session() -> Session:
     """
     find = get_client if _is_in_task() else Client.current
     try:
-        return Session(find())  # type: ignore[no-untyped-call]
+        return Session(find())
     except ValueError:
         raise OperatorError(
             "nothing is open that the call could be sent to: open a skyward_dask.Compute, or create a "
