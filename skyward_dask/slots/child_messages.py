@@ -3,7 +3,7 @@
 | message | from → to | socket |
 |---|---|---|
 | `Prepare`, `Begin`, `Grant`, `Refuse` | worker → child | runs |
-| `Ready`, `Ended`, `Allocate`, `Ask`, `Item`, `Items` | child → worker | runs |
+| `Ready`, `Ended`, `Raised`, `Allocate`, `Ask`, `Item`, `Items` | child → worker | runs |
 | `Answer`, `Look` | worker → child | answers |
 
 The fields are plain values. All that must be pickled is in the parts of the message's frame, and only the two
@@ -116,6 +116,10 @@ class Ended(NamedTuple):
     is_short: bool = False
 
 
+class Raised(NamedTuple):
+    """How the run ends if the health check, which comes next, ends the process. Parts: the exception."""
+
+
 class Item(NamedTuple):
     """The run has yielded. Parts: the pickled item; `sizes` is as in `Ended`."""
 
@@ -163,6 +167,7 @@ MESSAGES: tuple[type[tuple[Any, ...]], ...] = (
     Grant,
     Refuse,
     Ended,
+    Raised,
     Item,
     Items,
     Ask,

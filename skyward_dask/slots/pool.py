@@ -22,7 +22,7 @@ from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.aside import Tasks
-from skyward_dask.slots.child_messages import Allocate, Ask, Ended, Item, Items, Ready
+from skyward_dask.slots.child_messages import Allocate, Ask, Ended, Item, Items, Raised, Ready
 from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.exceptions import load_exception
 from skyward_dask.slots.framing import Frame, Part
@@ -238,7 +238,7 @@ class Pool:
 
     def _lost(self, run: Run, child: ChildProcess) -> None:
         """The child that had the run is dead."""
-        is_innocent = (child.orphaned or not child.has_begun) and not run.yields
+        is_innocent = (child.orphaned or not child.has_begun) and not run.yields and run.raised is None
         self._take_unsent_items(run, child)
         child.part()
         self._queue.vacate(run)
@@ -262,6 +262,8 @@ class Pool:
         match frame.message:
             case Ended() as ended:
                 self._ended(child, ended, frame.parts)
+            case Raised() if child.run is not None and child.run.verdict is None:
+                child.run.raised = frame.parts
             case Ask() as asked:
                 serve(child, asked, frame)
             case Item() as item:

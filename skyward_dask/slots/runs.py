@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -115,6 +115,8 @@ class Run:
         The child that has the run.
     slotted : bool
         It takes up one of the pool's slots: it has a child, and hasn't seceded.
+    raised : sequence of Part or None
+        The error that it will end with, in its pickled form, while its child checks its health.
     verdict : Verdict or None
         The first verdict that was given; it stands, whatever the child still sends.
     repeats : int
@@ -143,6 +145,7 @@ class Run:
         "memory_limit",
         "outcome",
         "peak",
+        "raised",
         "repeats",
         "request",
         "slotted",
@@ -161,6 +164,7 @@ class Run:
         self.deadline: asyncio.TimerHandle | None = None
         self.child: ChildProcess | None = None
         self.slotted = self.yields = False
+        self.raised: Sequence[Part] | None = None
         self.verdict: Verdict | None = None
         self.repeats = self.peak = self.items = 0
         self.stack = ""

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from functools import partial
@@ -628,6 +628,33 @@ def test_a_child_that_is_not_well_is_replaced(tmp_path: Path) -> None:
             assert pid != before
             ill.unlink()
     assert [event for event in events if event != "start"] == ["unhealthy", "replace"] * 2
+
+
+def hang() -> None:
+    while True:
+        pass
+
+
+def grow() -> None:
+    _ = b"x" * (200 << 20)
+    hang()
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize(
+    ("check", "limits"), [(os.abort, {}), (hang, {"timeout": 1.0}), (grow, {"memory_limit": 150 << 20})]
+)
+def test_a_health_check_that_ends_its_process(check: Callable[[], object], limits: dict[str, Any]) -> None:
+    """The caller gets the call's own error, and the next call another process."""
+
+    def fail() -> None:
+        raise ArithmeticError("its own")
+
+    with SlotPool(1, health_check=check) as pool:
+        pid = pool.submit(os.getpid).result()
+        with pytest.raises(ArithmeticError, match="its own"):
+            pool.run(Request("failing", fail, **limits))
+        assert pool.submit(os.getpid).result() != pid
 
 
 def test_a_lazy_pool_starts_children_when_wanted() -> None:

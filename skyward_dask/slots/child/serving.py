@@ -12,7 +12,7 @@ from skyward_dask.slots.child.exits import INTERRUPTED, exit_now, flush, leave
 from skyward_dask.slots.child.forks import forks_end_here
 from skyward_dask.slots.child.leftovers import Leftovers
 from skyward_dask.slots.child.link import Link
-from skyward_dask.slots.child_messages import Ended
+from skyward_dask.slots.child_messages import Ended, Raised
 from skyward_dask.slots.exceptions import dump_exception
 from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.pickling import dumps, unpicklable
@@ -75,7 +75,7 @@ class Server:
         try:
             self.link.run = frame.number
             outcome = self._outcome(frame)
-            is_healthy = not outcome[0] or self._is_healthy()
+            is_healthy = not outcome[0] or self._is_healthy(frame.number, outcome[2])
             self.link.run = 0
         except KeyboardInterrupt:
             if not self.link.stopped:  # otherwise the worker asked for it
@@ -83,9 +83,10 @@ class Server:
             exit_now(INTERRUPTED)
         return outcome, is_healthy
 
-    def _is_healthy(self) -> bool:
+    def _is_healthy(self, number: int, error: list[Part]) -> bool:
         if self.health_check is None:
             return True
+        self.runs.send(Raised(), number, error)
         try:
             with forks_end_here():
                 found = self.health_check()
