@@ -12,9 +12,10 @@ from distributed.utils import sync
 from skyward_dask.errors import OperatorError
 from skyward_dask.extension.child.task import instance_of_this_process, worker_of_this_process
 from skyward_dask.extension.private import task_of_thread
+from skyward_dask.extension.registration import Nodes
 from skyward_dask.extension.task_run import current
 from skyward_dask.extension.worker.counts import Counts
-from skyward_dask.extension.worker.scheduler_link import Nodes, nodes
+from skyward_dask.extension.worker.scheduler_link import nodes
 
 
 @dataclass(frozen=True, slots=True)

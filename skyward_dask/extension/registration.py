@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeAlias
 
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.protocol.pickle import dumps
@@ -16,6 +16,8 @@ NAME = "skyward"
 NODE = "skyward-node"
 #: The annotation of tasks for one node alone: its worker's address.
 ON_NODE = "skyward_node"
+#: Of each node: its worker's address, its host, and the number of its slots, in the order of joining.
+Nodes: TypeAlias = list[tuple[str, str, int]]
 #: The topic of the events that nodes log.
 TOPIC = "skyward"
 

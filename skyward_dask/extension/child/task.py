@@ -23,6 +23,7 @@ from skyward_dask.extension.child.worker_facade import ChildWorker, Introduction
 from skyward_dask.extension.log_records import forward
 from skyward_dask.extension.parcel import seal
 from skyward_dask.extension.private import GraphNode, set_executor, worker_context
+from skyward_dask.extension.registration import Nodes
 from skyward_dask.extension.streams.places import of_this_process
 from skyward_dask.extension.unrun import refuse_unrun
 from skyward_dask.slots.child.forks import forks_end_here
@@ -144,9 +145,9 @@ def is_stopped() -> bool:
     return link is not None and link.stopped
 
 
-def instance_of_this_process() -> tuple[int | None, list[tuple[str, str, int]]] | None:
+def instance_of_this_process() -> tuple[int | None, Nodes] | None:
     """The slot of the task that this process runs, and the cluster's nodes; None while it runs none."""
-    found: tuple[int | None, list[tuple[str, str, int]]] | None = None
+    found: tuple[int | None, Nodes] | None = None
     if _here.link.is_forked or _here.link.run:  # in a fork, the call says what is wrong
         found = _here.link.call("instance")
     return found

@@ -13,7 +13,7 @@ from distributed.scheduler import WorkerState, WorkerStatusPlugin
 
 from skyward_dask import __version__
 from skyward_dask.extension.batching import Pace
-from skyward_dask.extension.registration import NAME, NODE, ON_NODE, TOPIC
+from skyward_dask.extension.registration import NAME, NODE, ON_NODE, TOPIC, Nodes
 from skyward_dask.extension.scheduler.answers import failure, looked, to_look
 from skyward_dask.extension.scheduler.directory import Directory
 from skyward_dask.extension.scheduler.pinned import fail_orphans
@@ -202,7 +202,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         """Whether any worker has slots of ours; None if there are no workers."""
         return bool(self._nodes) if self.scheduler.workers else None
 
-    async def nodes(self) -> list[tuple[str, str, int]]:
+    async def nodes(self) -> Nodes:
         """The address, the host and the slots of each worker, in the order in which they joined."""
         joined = map(self.scheduler.workers.__getitem__, self.scheduler.aliases.values())
         return [(ws.address, ws.host, ws.nthreads) for ws in joined]

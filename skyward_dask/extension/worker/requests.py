@@ -25,12 +25,13 @@ from skyward_dask.errors import InstallError
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.worker_collections import WorkerCollections
 from skyward_dask.extension.log_records import handle
+from skyward_dask.extension.registration import Nodes
 from skyward_dask.extension.streams.places import Ticket
 from skyward_dask.extension.task_run import TaskRun
 from skyward_dask.extension.worker.child_reading import ChildReadings
 from skyward_dask.extension.worker.child_stream import ChildProducer
 from skyward_dask.extension.worker.profile import add_samples
-from skyward_dask.extension.worker.scheduler_link import Nodes, nodes
+from skyward_dask.extension.worker.scheduler_link import nodes
 from skyward_dask.extension.worker.streams import WorkerStreams
 from skyward_dask.shared.asks import Ask, Pending, Spec
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from distributed import Worker as DaskWorker
 
-from skyward_dask.extension.registration import NAME, NODE, introduce
-
-#: Of each node: its worker's address, its host, and the number of its slots.
-Nodes = list[tuple[str, str, int]]
+from skyward_dask.extension.registration import NAME, NODE, Nodes, introduce
 
 
 async def slots_told(worker: DaskWorker) -> int | None:
