@@ -51,9 +51,19 @@ async def on_its_workers_loop() -> tuple[int, str]:
 
 
 async def on_a_loop(compute: sky.Compute) -> tuple[int, str]:
-    """What `>` gives there, and what is wrong with `>>`."""
+    """What `>` gives there, and what is wrong with `>>`; others say what to write too, and it works."""
     with pytest.raises(sky.OperatorError) as caught:
-        sky.gather(double(1)) >> compute
+        double(1) >> compute
+    calls = [double(1), double(2)]
+    with pytest.raises(sky.OperatorError, match=r"asyncio.gather\(\*\[asyncio.wrap_future\(call > compute\)"):
+        sky.gather(*calls) >> compute
+    assert await asyncio.gather(*[asyncio.wrap_future(call > compute) for call in calls]) == [2, 4]
+    with pytest.raises(sky.OperatorError, match=r"asyncio.to_thread\(lambda: f\(x\) @ compute"):
+        double(1) @ compute
+    assert await asyncio.to_thread(lambda: double(1) @ compute) == [2]
+    with pytest.raises(sky.OperatorError, match=r"asyncio.to_thread\(compute.map, f, items"):
+        compute.map(double, [1])
+    assert await asyncio.to_thread(compute.map, double, [1]) == [2]
     return await asyncio.wrap_future(double(21) > compute), str(caught.value)
 
 
@@ -146,7 +156,7 @@ def test_operators_wait_on_any_loop_but_their_own(module_compute: sky.Compute) -
 
     assert asyncio.run(on_a_users_loop()) == [2, 4, 6]
     for value, refusal in (compute.client.sync(on_a_loop, compute), on_its_workers_loop() >> compute):
-        assert value == 42 and "await asyncio.wrap_future(f(x) > compute)" in refusal
+        assert value == 42 and "write `await asyncio.wrap_future(f(x) > compute)`" in refusal
 
 
 #: Half-made clients once held the interpreter's end up, for twice as long.

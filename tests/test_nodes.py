@@ -9,8 +9,9 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import dask.array as da
 import dask.bag as db
@@ -209,6 +210,69 @@ def test_targets(shared_client: Client) -> None:
     assert node_of(1) @ shared_client == node_of(1) @ sky == [(0, 1), (1, 1)]
 
 
+class Noted:
+    """Notes each time it is pickled here."""
+
+    pickled: ClassVar[list[int]] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.pickled.append(1)
+        return Noted, ()
+
+
+@sky.function
+def both(argument: object, data: int) -> tuple[str, int]:
+    return type(argument).__name__, data
+
+
+def test_arguments_are_pickled_once(shared_client: Client) -> None:
+    """By the client; the scheduler, which is in this process, does it for each node.
+
+    Futures among the arguments are results there. A call can be run again.
+    """
+    call = both(Noted(), shared_client.scatter(7))
+    assert call >> shared_client == ("Noted", 7)
+    Noted.pickled.clear()
+    assert call @ shared_client == [("Noted", 7)] * 2
+    assert len(Noted.pickled) == 1 + 2
+
+
+@sky.function
+def streaming(ordered: bool) -> list[tuple[int, int]]:
+    sky.barrier("streaming", 3).wait(timeout=200)  # now all slots are taken
+    calls = [node_of(n) for n in range(2)]
+    return sorted(sky.gather(*calls, stream=True, ordered=ordered) >> sky, key=itemgetter(1))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_task_waits_for_a_stream_without_its_slot(shared_client: Client, ordered: bool) -> None:
+    """What it waits for may need one."""
+    for found in sky.gather(*[streaming(ordered)] * 3) >> shared_client:
+        assert [x for _, x in found] == [0, 1]
+
+
+def test_where_an_asynchronous_client_waits(shared_client: Client) -> None:
+    """In another thread, as the error says."""
+
+    async def main() -> list[tuple[int, int]]:
+        address = shared_client.scheduler_info()["address"]
+        async with Client(address, asynchronous=True) as client:
+            with pytest.raises(sky.OperatorError, match=r"asyncio\.to_thread\(lambda: f\(x\) @ compute\)"):
+                node_of(1) @ client
+            return await asyncio.to_thread(lambda: node_of(1) @ client)
+
+    assert asyncio.run(main()) == [(0, 1), (1, 1)]
+
+
+def test_a_cluster_without_nodes() -> None:
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+        pytest.raises(sky.OperatorError, match=r"node_of\(1\) has no node.*wait_for_workers"),
+    ):
+        node_of(1) @ client
+
+
 def test_a_broadcast_from_a_task(shared_client: Client) -> None:
     (first, second) = nested() @ shared_client
     assert first[0] == second[0] == [(0, 3), (1, 3)]
@@ -250,7 +314,9 @@ def test_a_node_that_leaves(shared_client: Client, tmp_path: Path) -> None:
 
 def test_nodes_come_and_go(shared_client: Client) -> None:
     with sky.Compute(cluster=shared_client.cluster) as compute:
-        compute.resize(3)
+        with pytest.raises(TimeoutError, match=r"2 nodes .* asked for 3"):
+            compute.resize(3, timeout="1ms")
+        compute.resize(3, timeout=200)
         assert len(node_of(1) @ compute) == len(compute.nodes) == 3
         compute.resize(2)
         assert len(node_of(1) @ compute) == 2

@@ -32,6 +32,10 @@ U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
 
 
+#: What waits for several calls on an event loop.
+TOGETHER = "asyncio.gather(*[asyncio.wrap_future(call > compute) for call in calls])"
+
+
 class Function(Generic[P, T]):
     """A function whose calls are values: see `function`."""
 
@@ -258,7 +262,7 @@ class Call(Unrun, Generic[T]):
     def __rshift__(self, compute: Destination) -> T:
         """Run the call on one node, and return its result."""
         with shortened():
-            result: T = waiting_target(">>", compute).run([self])[0]
+            result: T = waiting_target(">>", compute, "asyncio.wrap_future(f(x) > compute)").run([self])[0]
             return result
 
     def __gt__(self, compute: Destination) -> Future[T]:
@@ -274,7 +278,7 @@ class Call(Unrun, Generic[T]):
             A node has failed, or has left before it answered.
         """
         with shortened():
-            return waiting_target("@", compute).broadcast(self)
+            return waiting_target("@", compute, "asyncio.to_thread(lambda: f(x) @ compute)").broadcast(self)
 
     @overload
     def __and__(self, other: Call[U]) -> Group[T, U]: ...
@@ -318,7 +322,7 @@ class Group(Unrun, Generic[*Ts]):
 
     def __rshift__(self, compute: Destination) -> tuple[*Ts]:
         with shortened():
-            results: Any = tuple(waiting_target(">>", compute).run(self.calls))
+            results: Any = tuple(waiting_target(">>", compute, TOGETHER).run(self.calls))
             return results  # type: ignore[no-any-return]
 
     def __len__(self) -> int:

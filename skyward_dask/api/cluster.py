@@ -17,9 +17,9 @@ from skyward_dask.api.nodes import Nodes
 from skyward_dask.api.openers import Consistency
 from skyward_dask.api.queues import Queue
 from skyward_dask.api.sets import Set
-from skyward_dask.api.targets import Target, innermost
+from skyward_dask.api.targets import Target, innermost, refuse_on_loop
 from skyward_dask.arguments import takes_only
-from skyward_dask.config import Worker, check_worker
+from skyward_dask.config import Worker, check_worker, parse_timeout
 from skyward_dask.errors import ConfigurationError, OperatorError
 from skyward_dask.extension.client.session import Client, Session, check_cluster, open_session
 from skyward_dask.extension.tracebacks import shortened
@@ -148,22 +148,26 @@ class Compute(Target):
         """
         return Nodes(self._open)
 
-    def resize(self, nodes: int | tuple[int, int]) -> None:
+    def resize(self, nodes: int | tuple[int, int], timeout: float | str | None = None) -> None:
         """Change the number of nodes, and wait until they are there.
 
         Parameters
         ----------
         nodes : int or (int, int)
             As for `Compute`: with a pair, the cluster adapts to its load.
+        timeout : float or str, optional
+            Seconds, or text such as ``"30s"``, to wait for them; the default is no limit.
 
         Raises
         ------
+        TimeoutError
+            They aren't there yet.
         OperatorError
             The cluster was given by its address: nobody here can start workers for it.
         """
         _check_nodes(nodes, None)
         fewest, most = nodes if isinstance(nodes, tuple) else (nodes, nodes)
-        self._open.resize(fewest, most)
+        self._open.resize(fewest, most, parse_timeout(timeout))
 
     @overload
     def map(self, function: Function[..., T], *items: Iterable[Any]) -> list[T]: ...
@@ -171,8 +175,7 @@ class Compute(Target):
     def map(self, function: Callable[..., T], *items: Iterable[Any]) -> list[T]: ...
     def map(self, function: Any, *items: Iterable[Any]) -> list[Any]:
         """``[function(item) for item in items]``, on the nodes; several iterables are read together."""
-        if self.is_on_loop():
-            raise OperatorError("map waits, and must not block this event loop, which brings the results.")
+        refuse_on_loop(self, "map", "asyncio.to_thread(compute.map, f, items)")
         inner = getattr(function, "local", function)
         with shortened():
             client = self.client

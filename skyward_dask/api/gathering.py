@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from skyward_dask.api.calls import Call, Function, Group, Unrun
+from skyward_dask.api.calls import TOGETHER, Call, Function, Group, Unrun
 from skyward_dask.api.targets import Destination, described, waiting_target
 from skyward_dask.arguments import takes_only
 from skyward_dask.errors import OperatorError
@@ -29,7 +29,7 @@ class Gather(Unrun, Generic[T]):
 
     def __rshift__(self, compute: Destination) -> T:
         with shortened():
-            target, calls = waiting_target(">>", compute), self.calls
+            target, calls = waiting_target(">>", compute, TOGETHER), self.calls
             results: Any = target.stream(calls, self.ordered) if self.stream else target.run(calls)
             return results  # type: ignore[no-any-return]
 

@@ -99,14 +99,19 @@ def target_of(operator: str, value: object) -> Target:
     )
 
 
-def waiting_target(operator: str, value: object) -> Target:
+def waiting_target(operator: str, value: object, instead: str) -> Target:
+    """What is on the right of an operator that waits; `instead` is what to write on an event loop."""
     target = target_of(operator, value)
+    refuse_on_loop(target, operator, instead)
+    return target
+
+
+def refuse_on_loop(target: Target, what: str, instead: str) -> None:
     if target.is_on_loop():
         raise OperatorError(
-            f"{operator} waits, and would block the event loop of this thread, which has to deliver the "
-            "result: use `await asyncio.wrap_future(f(x) > compute)`."
+            f"{what} waits, and would block the event loop of this thread, which has to deliver the result: "
+            f"write `await {instead}`."
         )
-    return target
 
 
 def described(value: object) -> str:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager, ExitStack, aclosing, nullcontext
 from functools import partial
+from math import inf
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ from skyward_dask.extension.client.feed import Feeds, feed
 from skyward_dask.extension.client.local_cluster import start_local_cluster
 from skyward_dask.extension.client.options import options
 from skyward_dask.extension.connection import connected
-from skyward_dask.extension.registration import ON_NODE
+from skyward_dask.extension.registration import ON_NODE, Nodes
 from skyward_dask.extension.streams.stream import Stream
 from skyward_dask.extension.tracebacks import shortened
 
@@ -92,6 +93,20 @@ def _runner(function: Runnable) -> Callable[..., Any]:
         inspect.isasyncgenfunction: _yield_on_loop,
     }
     return next((runner for is_so, runner in kinds.items() if is_so(function.inner)), _run)
+
+
+def _key_of(call: Sent) -> str:
+    return f"{call.function.name}-{uuid4().hex}"
+
+
+@contextmanager
+def _annotated(call: Sent, node: str | Callable[[str], str | None]) -> Iterator[None]:
+    """In the block: the call's own limit, and the node that its tasks are for, maybe by their keys."""
+    with (
+        options(timeout=call.timeout) if call.timeout is not None else nullcontext(),
+        annotate(**{"workers": node, ON_NODE: node}) if node else nullcontext(),
+    ):
+        yield
 
 
 class CallFuture(Future[Any]):
@@ -199,27 +214,46 @@ class Session:
                     f"{call!r} has no node to run on: the cluster has no workers now. "
                     "client.wait_for_workers(n) waits for some."
                 )
-            futures = [self.on(address)._submit(call) for address, _ in nodes]
-            results, errors = _results_and_errors(futures)
+            results, errors = _results_and_errors(self._submit_to_each([node for node, _ in nodes], call))
         if errors:
             raise _broadcast_error(call, nodes, errors, results) from next(iter(errors.values()))
         return list(results.values())
 
     def stream(self, calls: Sequence[Sent], ordered: bool) -> Iterator[Any]:
         # submitted now, not when the first result is asked for
-        futures = [self._submit(call) for call in calls]
-        return self._results(futures if ordered else as_completed(futures, loop=self.client.loop))
+        return self._results([self._submit(call) for call in calls], ordered)
 
-    def _results(self, futures: Any) -> Iterator[Any]:
+    def _results(self, futures: Sequence[distributed.Future[Any]], ordered: bool) -> Iterator[Any]:
+        finished = None if ordered else as_completed(futures, loop=self.client.loop)
         for future in futures:
-            with shortened():
-                result = future.result()
+            is_there = future.done() if finished is None else finished.has_ready()
+            with nullcontext() if is_there else _outside_slot(), shortened():
+                result = (future if finished is None else next(finished)).result()
             yield result
 
     def _submit(self, call: Sent) -> distributed.Future[Any]:
-        function = call.function
-        key = f"{function.name}-{uuid4().hex}"
-        where: Any = {"workers": [self._node], "allow_other_workers": False} if self._node else {}
+        args, kwargs, fed = self._fed(call)
+        with _annotated(call, self._node):
+            future = self.client.submit(
+                _runner(call.function), call.function, kwargs, *args, key=_key_of(call), pure=False
+            )
+        if fed:
+            future.add_done_callback(partial(_end_unless_read, fed, Feeds.of(self.client)))
+        return future
+
+    def _submit_to_each(self, nodes: Sequence[str], call: Sent) -> list[distributed.Future[Any]]:
+        """Send a call to each of these nodes, in one graph: arguments are pickled once."""
+        fed: list[Any] = []
+        call.function.with_fed(call.args, call.kwargs, fed.append)
+        if fed:  # a stream has one reader: each node needs its own
+            return [self.on(node)._submit(call) for node in nodes]
+        place = {_key_of(call): node for node in nodes}
+        arguments = [[value] * len(nodes) for value in (call.function, call.kwargs, *call.args)]
+        with _annotated(call, place.get):
+            return self.client.map(_runner(call.function), *arguments, key=list(place), pure=False)
+
+    def _fed(self, call: Sent) -> tuple[tuple[Any, ...], dict[str, Any], list[Stream[Any]]]:
+        """The arguments, streams in the place of those that are fed; and these streams."""
         fed: list[Stream[Any]] = []
 
         def feeding(value: Any) -> Any:
@@ -228,30 +262,22 @@ class Session:
             fed.append(feed(value, self.client))
             return fed[-1]
 
-        args, kwargs = function.with_fed(call.args, call.kwargs, feeding)
-        with (
-            options(timeout=call.timeout) if call.timeout is not None else nullcontext(),
-            annotate(**{ON_NODE: self._node}) if self._node else nullcontext(),
-        ):
-            run = _runner(function)
-            future = self.client.submit(run, function, kwargs, *args, key=key, pure=False, **where)
-        if fed:
-            future.add_done_callback(partial(_end_unless_read, fed, Feeds.of(self.client)))
-        return future
+        return *call.function.with_fed(call.args, call.kwargs, feeding), fed
 
     # --- its nodes ----------------------------------------------------------------------------------------
 
     def nodes(self) -> list[tuple[str, str]]:
         """The address and the host of each node, in the order in which they joined."""
-        found: list[tuple[str, str, int]] = self.client.sync(_nodes, self.client)
+        found: Nodes = self.client.sync(_nodes, self.client)
         return [(address, host) for address, host, _ in found if self._node in ("", address)]
 
     def on(self, node: str) -> Session:
         """A session for one node alone."""
         return Session(self.client, node=node)
 
-    def resize(self, fewest: int, most: int) -> None:
+    def resize(self, fewest: int, most: int, timeout: float | None) -> None:
         """Change the number of nodes, and wait until they are there; they adapt if there is a choice."""
+        end = time.monotonic() + (inf if timeout is None else timeout)
         cluster: Any = self.client.cluster
         if not hasattr(cluster, "scale"):
             raise OperatorError(
@@ -263,12 +289,17 @@ class Session:
             cluster.adapt(minimum=fewest, maximum=most)
         else:
             cluster.scale(most)
-        while not fewest <= len(self.nodes()) <= most:
+        while not fewest <= (count := len(self.nodes())) <= most:
+            if time.monotonic() > end:
+                raise TimeoutError(
+                    f"the cluster has {count} nodes {timeout:g} s after it was asked for {fewest} to {most}; "
+                    "it goes on in the background. Its log may say what workers wait for."
+                )
             time.sleep(_LOOK)
 
 
-async def _nodes(client: Client) -> list[tuple[str, str, int]]:
-    found: list[tuple[str, str, int]] = await (await connected(client)).skyward_nodes()
+async def _nodes(client: Client) -> Nodes:
+    found: Nodes = await (await connected(client)).skyward_nodes()
     return found
 
 
