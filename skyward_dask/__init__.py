@@ -63,6 +63,8 @@ _HOMES = {
     "skyward_dask.api.calls": ("function",),
     "skyward_dask.api.gathering": ("gather",),
     "skyward_dask.api.sharding": ("shard",),
+    "skyward_dask.api.quiet": ("silent", "stderr", "stdout"),
+    "skyward_dask.extension.client.output": ("OutputLine", "output"),
     "skyward_dask.extension.instance": ("InstanceInfo", "instance_info"),
     "skyward_dask.api.cluster": ("Compute",),
     "skyward_dask.api.nodes": ("Node",),
@@ -71,8 +73,6 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _PUBLIC = frozenset(_HOME_OF)
 #: What Dask looks for in a preload module; not for users.
 _HOME_OF["dask_setup"] = "skyward_dask.extension.preload"
-#: Names that are documented for a later version.
-_LATER = frozenset({"output", "silent", "stderr", "stdout"})
 
 __version__ = "0.1.0"
 # `from skyward_dask import *` must not take the builtins' names away
@@ -81,8 +81,7 @@ __all__ = sorted(_PUBLIC - {"dict", "set"})
 
 def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
-        later = ": it comes with a later version" if name in _LATER else ""
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{later}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOME_OF[name]), name)
     if name in _PUBLIC:
         value.__module__ = __name__  # help, tracebacks and pickles know it by the name that users know

@@ -17,6 +17,9 @@ from skyward_dask.api.openers import lock as lock
 from skyward_dask.api.openers import queue as queue
 from skyward_dask.api.openers import set as set
 from skyward_dask.api.queues import Queue as Queue
+from skyward_dask.api.quiet import silent as silent
+from skyward_dask.api.quiet import stderr as stderr
+from skyward_dask.api.quiet import stdout as stdout
 from skyward_dask.api.sets import Set as Set
 from skyward_dask.api.sharding import shard as shard
 from skyward_dask.config import Worker as Worker
@@ -50,6 +53,8 @@ from skyward_dask.extension.client.control import resize as resize
 from skyward_dask.extension.client.control import uninstall as uninstall
 from skyward_dask.extension.client.feed import feed as feed
 from skyward_dask.extension.client.options import options as options
+from skyward_dask.extension.client.output import OutputLine as OutputLine
+from skyward_dask.extension.client.output import output as output
 from skyward_dask.extension.client.stack import stack as stack
 from skyward_dask.extension.client.statistics import Statistics as Statistics
 from skyward_dask.extension.client.statistics import StreamStatistics as StreamStatistics

@@ -18,8 +18,6 @@ def test_names() -> None:
     """Those that users have, `dict` and `set` too, and no others; `import *` spares the builtins."""
     assert set(PUBLIC) == {*sky.__all__, "dict", "set"}
     assert all(callable(getattr(sky, name)) for name in PUBLIC)
-    with pytest.raises(AttributeError, match="has no attribute 'output': it comes with a later version"):
-        _ = sky.output  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match=r"has no attribute 'shards'$"):
         _ = sky.shards  # type: ignore[attr-defined]
 

@@ -312,12 +312,20 @@ def test_a_node_that_leaves(shared_client: Client, tmp_path: Path) -> None:
         shared_client.wait_for_workers(2)
 
 
+@sky.function
+def announce() -> None:
+    print("node", node_of.local(0)[0])
+
+
 def test_nodes_come_and_go(shared_client: Client) -> None:
     with sky.Compute(cluster=shared_client.cluster) as compute:
         with pytest.raises(TimeoutError, match=r"2 nodes .* asked for 3"):
             compute.resize(3, timeout="1ms")
-        compute.resize(3, timeout=200)
-        assert len(node_of(1) @ compute) == len(compute.nodes) == 3
+        lines: list[sky.OutputLine] = []
+        with sky.output(shared_client, to=lines.append):
+            compute.resize(3, timeout=200)
+            assert len(announce() @ compute) == len(compute.nodes) == 3
+        assert sorted(line.text for line in lines) == ["node 0", "node 1", "node 2"]
         compute.resize(2)
         assert len(node_of(1) @ compute) == 2
         with pytest.raises(sky.OperatorError, match=r"there are 2 nodes now.*no nodes\[7\]"):

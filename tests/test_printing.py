@@ -29,6 +29,12 @@ if __name__ == "__main__":
         sky.install(client, sky.Worker(concurrency=1, executor="process"))
         client.submit(task, folder, key="printing").result()
         (logs,) = client.get_worker_logs().values()
+        with sky.output(client):
+            client.submit(print, "watched", key="watching").result()
+        client.submit(print, "on its own", key="unwatched").result()
+        sky.install(client, sky.Worker(concurrency=1))
+        with sky.output(client):
+            client.submit(print, "in a thread", key="threaded").result()
         Path(folder, "log").write_text("\\n".join(text for _, text in reversed(logs)))
 """
 
@@ -46,7 +52,10 @@ def read_until(fd: int, last: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [True, False])
 def test_prints(tmp_path: Path, processes: bool) -> None:
-    """While the task runs; and each line once in the log, with the task's key. There is no other noise."""
+    """While the task runs; and each line once in the log, with the task's key. There is no other noise.
+
+    What is watched from the same terminal appears there with its key, and once.
+    """
     os.mkfifo(tmp_path / "go on")
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", _PROGRAM, str(tmp_path), str(processes)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as program:
@@ -55,7 +64,10 @@ def test_prints(tmp_path: Path, processes: bool) -> None:
         complaint = read_until(program.stderr.fileno(), "a complaint, ")
         (tmp_path / "go on").write_text("")
         rest, errors = program.communicate()
-    assert rest.decode() == "and a line of another process\n"
+    assert (
+        rest.decode()
+        == "and a line of another process\nwatching: watched\non its own\nthreaded: in a thread\n"
+    )
     complaint += errors.decode()
     assert "a line" not in complaint  # the console doesn't repeat what is in the log
     assert "Warning" not in complaint  # a process that ends as a program does leaves nothing open

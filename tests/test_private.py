@@ -378,6 +378,15 @@ async def test_a_client_has_room_for_ours(c: Client, s: Scheduler, a: Worker) ->
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
+async def test_a_client_takes_messages_of_ours(c: Client, s: Scheduler, a: Worker) -> None:
+    """From the scheduler, by their `op`, in its own loop."""
+    taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    private.stream_handlers(c)["x"] = lambda number: taken.set_result(number)
+    s.client_comms[c.id].send({"op": "x", "number": 7})
+    assert await taken == 7
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
 async def test_coroutines_and_clients_tell_whose_they_are(c: Client, s: Scheduler, a: Worker) -> None:
     """An ``async def`` task is named by its key; a worker knows the clients that it has made."""
 

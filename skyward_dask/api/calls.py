@@ -47,6 +47,10 @@ class Function(Generic[P, T]):
         self._check(args, kwargs)
         return Call(self, args, kwargs, self._timeout)
 
+    def decorated(self, decorator: Callable[[Callable[P, T]], Callable[P, T]]) -> Function[P, T]:
+        """The same, with its inner function decorated."""
+        return Function(decorator(self._inner), self._timeout)
+
     def local(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the function here, as an ordinary one."""
         return self._inner(*args, **kwargs)

@@ -322,6 +322,11 @@ def client_extension(client: Client, name: str, make: Callable[[Client], object]
     return client.extensions.get(name) or client.extensions.setdefault(name, make(client))
 
 
+def stream_handlers(client: Client) -> dict[str, Callable[..., Any]]:
+    """What a client does with the scheduler's messages, by their `op`."""
+    return client._stream_handlers  # type: ignore[return-value]  # it is invariant in our functions' type
+
+
 class _AtClose:
     """Looks like one of a client's periodic callbacks, which the client stops first of all when it closes."""
 

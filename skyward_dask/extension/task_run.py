@@ -36,6 +36,8 @@ class TaskRun:
         Called there when its stream is over.
     reads : list of Reading
         The streams that it has begun to read, in the worker itself.
+    hear : callable or None
+        Takes what it prints in the worker's own process: `WatchedOutput.hear`.
 
     Notes
     -----
@@ -45,6 +47,7 @@ class TaskRun:
     key: Any = None
     stopped: bool = False
     route: Route | None = None
+    hear: Callable[[str, str, str], bool] | None = None
     run: Run | None = None
     pool: Pool | None = None
     is_stream: bool = False

@@ -19,7 +19,7 @@ _READS = 16
 #: A line without an end is passed on when it has grown to this many characters (arbitrary, well above a log
 #: line), or after `PATIENCE` seconds: soon enough for someone who watches a progress bar, and without a
 #: record for each of its steps.
-_LONGEST_LINE = 64 * 1024
+LONGEST_LINE = 64 * 1024
 #: The most lines that wait to be passed on, when many runs print without end. Arbitrary, about 10 MB.
 _MOST_WAITING = 100_000
 PATIENCE = 0.5
@@ -36,12 +36,21 @@ class Sink:
     line : callable
         Called with the task's key (empty between tasks), the stream's name and one line without its end. If
         the line was overwritten, as progress bars are, only what was written last.
+        If many runs print without end, lines wait for the loop.
     text : callable
         Called with the stream's name and text as it arrives.
+    line_at_once : callable
+        Called as `line` is, when the line arrives; it must take no time.
     """
 
     line: Callable[[str, str, str], None]
     text: Callable[[str, str], None]
+    line_at_once: Callable[[str, str, str], None] = lambda key, stream, line: None
+
+
+def shown(line: str) -> str:
+    """What can be seen of a line that was overwritten, as progress bars are."""
+    return line.rstrip("\r").rpartition("\r")[2]
 
 
 class Output:
@@ -141,7 +150,7 @@ class Output:
         if text:
             self._sink.text(stream, text)
         *lines, rest = (self._partial[stream] + text).split("\n")
-        if len(rest) > _LONGEST_LINE:
+        if len(rest) > LONGEST_LINE:
             lines, rest = [*lines, rest], ""
         self._partial[stream] = rest
         for line in lines:
@@ -162,10 +171,11 @@ class Output:
         self._emit_some(_MOST_WAITING)
 
     def _add(self, stream: str, line: str) -> None:
-        shown = line.rstrip("\r").rpartition("\r")[2]
+        line = shown(line)
         if stream == "stderr":
-            self._tail.append(shown)
-        self._waiting.append((self._key, stream, shown))
+            self._tail.append(line)
+        self._sink.line_at_once(self._key, stream, line)
+        self._waiting.append((self._key, stream, line))
 
     def _emit_some(self, most: int) -> None:
         """Pass lines on, for as long as others can wait, and until no more than `most` are left."""

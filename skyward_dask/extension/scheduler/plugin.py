@@ -16,6 +16,7 @@ from skyward_dask.extension.batching import Pace
 from skyward_dask.extension.registration import NAME, NODE, ON_NODE, TOPIC, Nodes
 from skyward_dask.extension.scheduler.answers import failure, looked, to_look
 from skyward_dask.extension.scheduler.directory import Directory
+from skyward_dask.extension.scheduler.output_relay import OutputRelay
 from skyward_dask.extension.scheduler.pinned import fail_orphans
 from skyward_dask.extension.scheduler.reports import Reports
 from skyward_dask.extension.scheduler.retirement import Retirement
@@ -47,6 +48,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         self._nodes: set[str] = set()
         self.reports = Reports(scheduler)
         self._streams = SchedulerStreams(scheduler)
+        self._relay = OutputRelay(scheduler, self._nodes)
         scheduler.extensions[NAME] = self.reports
         scheduler.handlers["skyward_resize"] = self.resize
         scheduler.handlers["skyward_told"] = self.slots_told
@@ -94,6 +96,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """A client has left: release what it held."""
         self.directory.remove_client(client)
+        self._relay.remove_client(client)
 
     def log_event(self, topic: str, msg: Any) -> None:
         """Count the events of slots."""
@@ -119,6 +122,8 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     def _note_node(self, worker: str, is_node: bool) -> None:
         (self._nodes.add if is_node else self._nodes.discard)(worker)
         (self._pace.hasten if is_node else self._pace.restore)(self.scheduler.stream_comms[worker])
+        if is_node:
+            self._relay.introduce(worker)
 
     def _set_slots(self, ws: WorkerState, slots: int) -> None:
         """Correct every count that Dask subtracts from when the worker is lost."""

@@ -79,7 +79,7 @@ class Node(WorkerPlugin):
         pools = self._pools = Pools(worker, counts, self._shared.pages, helpers, self._log)
         streams = self._streams = WorkerStreams.of(worker)
         self._executor = SlotExecutor(
-            worker, pools, self._threads, self._values, counts, helpers, self._log.console, streams
+            worker, pools, self._threads, self._values, counts, helpers, self._log, streams
         )
         usage = SlotUsage(worker, pools.pids, self._shared, helpers)
         self._report = SlotReport(worker, pools, counts, usage)
@@ -226,6 +226,7 @@ class Node(WorkerPlugin):
         patches.entry(worker.handlers, "skyward_resize", self.resize)
         patches.entry(worker.handlers, "get_data", self._values.get_data)
         self._report.begin(patches)
+        self._log.watched.begin(patches)
         stream = worker.batched_stream
         patches.attribute(stream, "interval", min(INTERVAL, stream.interval))
         Watch(worker, self._pools.renew).begin(patches)

@@ -125,7 +125,7 @@ class Pools:
             max_tasks=config.max_tasks_per_child,
             grace=grace(),
             eager=eager,
-            sink=Sink(self._log.write, self._log.console.write),
+            sink=Sink(self._log.write, self._log.show, self._log.watched.line),
             on_event=self._log_event,
         )
         self._all.add(pool)

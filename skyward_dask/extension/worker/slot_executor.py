@@ -31,12 +31,12 @@ from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.unrun import refuse_unrun
 from skyward_dask.extension.worker.child_run import ChildRun, Facilities, failed
 from skyward_dask.extension.worker.child_stream import ChildProducer
-from skyward_dask.extension.worker.console import Console
 from skyward_dask.extension.worker.coroutine_task import LoopTask
 from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.pools import Pools
 from skyward_dask.extension.worker.routing import Place, Reason, Route, arguments, limits, route, yields
 from skyward_dask.extension.worker.streams import WorkerStreams
+from skyward_dask.extension.worker.task_log import TaskLog
 from skyward_dask.extension.worker.values import Values
 from skyward_dask.slots.aside import Tasks
 
@@ -63,7 +63,8 @@ class SlotExecutor(Executor):
     values : Values
     counts : Counts
     helpers : concurrent.futures.Executor
-    console : Console
+    log : TaskLog
+        Takes what tasks print.
     streams : WorkerStreams
 
     Attributes
@@ -80,21 +81,21 @@ class SlotExecutor(Executor):
         values: Values,
         counts: Counts,
         helpers: Executor,
-        console: Console,
+        log: TaskLog,
         streams: WorkerStreams,
     ) -> None:
         self._worker, self._pools, self._threads = worker, pools, threads
         self._values, self._counts = values, counts
         self._requested = DaskThreads(_REQUESTS, thread_name_prefix="skyward-request")
-        self._facilities = Facilities(worker, values, counts, console, helpers, self._requested, streams)
-        self._streams = streams
+        self._facilities = Facilities(worker, values, counts, log.console, helpers, self._requested, streams)
+        self._log, self._streams = log, streams
         self._tasks = Tasks()
         self.runs: dict[Any, TaskRun] = {}
 
     def transition(self, key: Any, start: str, finish: str) -> None:
         """A task's run begins, is given up, or is over; called with the state machine's transitions."""
         if finish == "executing":
-            self.runs[key] = TaskRun(key)
+            self.runs[key] = self._new_run(key)
         elif finish == "released" and start in ("executing", "long-running"):
             if run := self.runs.get(key):  # it still runs, though nobody wants its result any more
                 run.stop()
@@ -139,7 +140,10 @@ class SlotExecutor(Executor):
 
     def _run_of(self, key: Any) -> TaskRun:
         """The run of a task; a new one for a task that was executing when the node took over."""
-        return self.runs.get(key) or TaskRun(key)
+        return self.runs.get(key) or self._new_run(key)
+
+    def _new_run(self, key: Any) -> TaskRun:
+        return TaskRun(key, hear=self._log.watched.hear)
 
     def _route(self, run: TaskRun, spec: GraphNode, annotations: Mapping[str, Any]) -> Route:
         if run.route is None:
