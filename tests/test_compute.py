@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -17,6 +17,7 @@ import pytest
 from distributed import Client, LocalCluster, Worker, get_worker
 
 import skyward_dask as sky
+from skyward_dask.extension.client import progress_bar
 
 PACKAGE = str(Path(sky.__file__).parent)
 PRELOAD = {"DASK_DISTRIBUTED__WORKER__PRELOAD": "skyward_dask"}
@@ -103,6 +104,35 @@ def test_streams_of_results(module_compute: sky.Compute, tmp_path: Path) -> None
     assert next(results) == 2
     Path(names[1]).write_text("late")
     assert list(results) == ["late"]
+
+
+def test_a_terminal_shows_progress(
+    module_compute: sky.Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of `gather` and `map`, unless they are told not to; a line that is gone at the end."""
+    names = str(tmp_path / "started"), str(tmp_path / "release")
+    for name in names:
+        os.mkfifo(name)
+    monkeypatch.setattr(progress_bar, "_DELAY", 0)
+    master, slave = os.openpty()
+    with (
+        open(slave, "w") as terminal,
+        open(master, "rb", buffering=0) as screen,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert sky.gather(double(1), progress=False) >> module_compute == [2]
+        assert module_compute.map(double, [1, 2], progress=False) == [2, 4]
+        results = thread.submit(lambda: sky.gather(block(*names), double(1)) >> module_compute)
+        shown = b""
+        while not shown.endswith(b" s") or b"1 of 2" not in shown:
+            shown += screen.read(1000)
+        Path(names[0]).read_text()
+        Path(names[1]).write_text("late")
+        assert results.result(timeout=200) == ["late", 2]
+        while not shown.endswith(b" \r"):
+            shown += screen.read(1000)
+    assert shown.startswith(b"\r[") and set(shown.rpartition(b"s")[2]) == set(b"\r ")
 
 
 def test_it_runs_in_the_slots_that_were_asked_for(module_compute: sky.Compute, executor: str) -> None:

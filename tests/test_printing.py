@@ -64,10 +64,12 @@ def test_prints(tmp_path: Path, processes: bool) -> None:
         complaint = read_until(program.stderr.fileno(), "a complaint, ")
         (tmp_path / "go on").write_text("")
         rest, errors = program.communicate()
-    assert (
-        rest.decode()
-        == "and a line of another process\nwatching: watched\non its own\nthreaded: in a thread\n"
-    )
+    assert rest.decode().splitlines() == [
+        "and a line of another process",
+        "watching: watched",
+        "on its own",
+        "threaded: in a thread",
+    ]
     complaint += errors.decode()
     assert "a line" not in complaint  # the console doesn't repeat what is in the log
     assert "Warning" not in complaint  # a process that ends as a program does leaves nothing open

@@ -170,17 +170,21 @@ class Compute(Target):
         self._open.resize(fewest, most, parse_timeout(timeout))
 
     @overload
-    def map(self, function: Function[..., T], *items: Iterable[Any]) -> list[T]: ...
+    def map(self, function: Function[..., T], *items: Iterable[Any], progress: bool = True) -> list[T]: ...
     @overload
-    def map(self, function: Callable[..., T], *items: Iterable[Any]) -> list[T]: ...
-    def map(self, function: Any, *items: Iterable[Any]) -> list[Any]:
-        """``[function(item) for item in items]``, on the nodes; several iterables are read together."""
+    def map(self, function: Callable[..., T], *items: Iterable[Any], progress: bool = True) -> list[T]: ...
+    def map(
+        self, function: Function[..., Any] | Callable[..., Any], *items: Iterable[Any], progress: bool = True
+    ) -> list[Any]:
+        """``[function(item) for item in items]``, on the nodes; several iterables are read together.
+
+        Where there is a terminal or a notebook, a progress bar appears on stderr after a second, unless
+        `progress` is false.
+        """
         refuse_on_loop(self, "map", "asyncio.to_thread(compute.map, f, items)")
         inner = getattr(function, "local", function)
         with shortened():
-            client = self.client
-            results: list[Any] = client.gather(client.map(inner, *map(list, items), pure=False))
-            return results
+            return self._open.map(inner, [list(each) for each in items], progress)
 
     def __repr__(self) -> str:
         return f"<Compute, open: {self.client!r}>" if self._session else "<Compute, not open>"

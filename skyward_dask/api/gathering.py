@@ -22,6 +22,7 @@ class Gather(Unrun, Generic[T]):
     calls: tuple[Call[Any], ...]
     stream: bool
     ordered: bool
+    progress: bool
 
     def with_timeout(self, seconds: float | str) -> Gather[T]:
         """The same calls, with this timeout for each: see `Call.with_timeout`."""
@@ -30,7 +31,11 @@ class Gather(Unrun, Generic[T]):
     def __rshift__(self, compute: Destination) -> T:
         with shortened():
             target, calls = waiting_target(">>", compute, TOGETHER), self.calls
-            results: Any = target.stream(calls, self.ordered) if self.stream else target.run(calls)
+            results: Any
+            if self.stream:
+                results = target.stream(calls, self.ordered)
+            else:
+                results = target.run(calls, self.progress)
             return results  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
@@ -45,11 +50,17 @@ class Gather(Unrun, Generic[T]):
 
 
 @overload
-def gather(*calls: Call[T], stream: Literal[False] = False, ordered: bool = True) -> Gather[list[T]]: ...
+def gather(
+    *calls: Call[T], stream: Literal[False] = False, ordered: bool = True, progress: bool = True
+) -> Gather[list[T]]: ...
 @overload
-def gather(*calls: Call[T], stream: Literal[True], ordered: bool = True) -> Gather[Iterator[T]]: ...
+def gather(
+    *calls: Call[T], stream: Literal[True], ordered: bool = True, progress: bool = True
+) -> Gather[Iterator[T]]: ...
 @takes_only("A time limit for each call is set by gather(...).with_timeout(seconds).")
-def gather(*calls: Call[Any], stream: bool = False, ordered: bool = True) -> Gather[Any]:
+def gather(
+    *calls: Call[Any], stream: bool = False, ordered: bool = True, progress: bool = True
+) -> Gather[Any]:
     """Collect calls, which ``gather(...) >> compute`` runs at once.
 
     Parameters
@@ -61,6 +72,9 @@ def gather(*calls: Call[Any], stream: bool = False, ordered: bool = True) -> Gat
     ordered : bool
         Whether the iterator yields results in the order of the calls, rather than as they finish. A list is
         always in order.
+    progress : bool
+        Whether waiting for a list shows a progress bar, on stderr and after a second, if there is a terminal
+        or a notebook.
 
     Returns
     -------
@@ -78,7 +92,7 @@ def gather(*calls: Call[Any], stream: bool = False, ordered: bool = True) -> Gat
     for call in calls:
         if not isinstance(call, Call):
             raise OperatorError(f"gather takes calls such as f(x), not {described(call)}{_instead(call)}.")
-    return Gather(calls, stream, ordered)
+    return Gather(calls, stream, ordered, progress)
 
 
 def _instead(value: object) -> str:

@@ -40,9 +40,9 @@ class Target(ABC):
         """Send one call; doesn't wait."""
         return self._open.start(call)
 
-    def run(self, calls: Sequence[Call[Any]]) -> list[Any]:
+    def run(self, calls: Sequence[Call[Any]], progress: bool = False) -> list[Any]:
         """Run calls at once, and wait for their results, in order."""
-        return self._open.run(calls)
+        return self._open.run(calls, progress)
 
     def broadcast(self, call: Call[T]) -> list[T]:
         """Run a call on every node, and wait for the results, in the order of the nodes."""

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractContextManager, ExitStack, aclosing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, aclosing, contextmanager, nullcontext
 from functools import partial
 from math import inf
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from skyward_dask.extension.client.control import install, installed, uninstall
 from skyward_dask.extension.client.feed import Feeds, feed
 from skyward_dask.extension.client.local_cluster import start_local_cluster
 from skyward_dask.extension.client.options import options
+from skyward_dask.extension.client.progress_bar import progress_bar
 from skyward_dask.extension.connection import connected
 from skyward_dask.extension.registration import ON_NODE, Nodes
 from skyward_dask.extension.streams.stream import Stream
@@ -200,9 +201,15 @@ class Session:
     def start(self, call: Sent) -> Future[Any]:
         return CallFuture(self._submit(call))
 
-    def run(self, calls: Sequence[Sent]) -> list[Any]:
-        with _outside_slot():
-            results: list[Any] = self.client.gather([self._submit(call) for call in calls])
+    def run(self, calls: Sequence[Sent], progress: bool = False) -> list[Any]:
+        return self._gather([self._submit(call) for call in calls], progress)
+
+    def map(self, function: Callable[..., Any], items: Sequence[list[Any]], progress: bool) -> list[Any]:
+        return self._gather(self.client.map(function, *items, pure=False), progress)
+
+    def _gather(self, futures: list[distributed.Future[Any]], progress: bool) -> list[Any]:
+        with _outside_slot(), progress_bar(futures, progress):
+            results: list[Any] = self.client.gather(futures)
         return results
 
     def broadcast(self, call: Sent) -> list[Any]:
