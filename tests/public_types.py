@@ -6,7 +6,7 @@ import queue
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import assert_type
+from typing import Any, assert_type
 
 from distributed import Client
 from distributed import Future as DaskFuture
@@ -85,6 +85,58 @@ def calls(compute: sky.Compute) -> None:
         assert_type(number, int)
     double("4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     double >> compute  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnusedExpression]
+
+
+def targets(compute: sky.Compute, client: Client) -> None:
+    assert_type(double(4) @ compute, list[int])
+    assert_type(compute.nodes[0], sky.Node)
+    assert_type(compute.nodes[1:], list[sky.Node])
+    assert_type(compute.nodes[0].address, str)
+    assert_type(double(4) >> compute.nodes[0], int)
+    assert_type(name(4) @ client, list[str])
+    assert_type(name(4) >> client, str)
+    assert_type(double(4) > client, Future[int])
+    assert_type((double(1) & name(2)) >> sky, tuple[int, str])
+    assert_type(double(4) >> sky, int)
+    assert_type(sky.gather(double(1), progress=False) >> compute.nodes[0], list[int])
+    assert_type(compute.map(str, range(3), progress=False), list[str])
+    compute.resize((1, 4), timeout="30s")
+    try:
+        _ = double(4) @ compute
+    except sky.BroadcastError as error:
+        assert_type(error.errors[0], BaseException)
+    for call in double(1) & double(2):
+        assert_type(call >> compute, Any)
+    assert_type(len(sky.gather(double(1))), int)
+
+
+@sky.silent
+@sky.function
+def hushed(n: int) -> str:
+    return str(n)
+
+
+@sky.function
+@sky.stdout(only="head")
+@sky.stderr(only=lambda info: info.slot == 0)
+def shouted(n: int) -> str:
+    return str(n)
+
+
+def printing(compute: sky.Compute) -> None:
+    assert_type(hushed(4) >> compute, str)
+    assert_type(shouted(4) @ compute, list[str])
+    shouted("4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sky.stdout(only="tail")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    lines: list[sky.OutputLine] = []
+    with sky.output(compute.client, to=lines.append):
+        assert_type(lines[0].key, str)
+        assert_type(lines[0].left_out, int)
+
+
+async def printing_on_a_loop(client: Client) -> None:
+    async with sky.output(client):
+        pass
 
 
 def pools() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import cloudpickle
@@ -163,6 +163,8 @@ def test_whose_output_is_kept(shared_client: Client, executor: str) -> None:
     lines: list[sky.OutputLine] = []
     by_value = cloudpickle.loads(cloudpickle.dumps(sky.function(sky.silent(lambda: talk(7)))))
     with sky.output(shared_client, to=lines.append):
+        for steps in (count, count_on_the_loop):
+            assert list(sky.function(steps)(3) >> shared_client) == [0, 1, 2]
         by_the_head(7) >> shared_client
         as_is_said(7) >> shared_client
         by_value() >> shared_client
@@ -177,11 +179,22 @@ def test_whose_output_is_kept(shared_client: Client, executor: str) -> None:
 
 
 @sky.silent
+async def count_on_the_loop(most: int) -> AsyncIterator[int]:
+    for n in range(most):
+        print(n)
+        yield n
+
+
+@sky.silent
 def count(most: int) -> Iterator[int]:
     """Numbers."""
     for n in range(most):
         print(n)
         yield n
+
+
+async def numbers_of_the_loop() -> list[int]:
+    return [n async for n in count_on_the_loop(2)]
 
 
 def test_outside_a_task(capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,6 +208,7 @@ def test_outside_a_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert [next(numbers), next(numbers)] == [0, 1]
     print("between")
     assert list(numbers) == [2] and count.__doc__ == "Numbers."
+    assert asyncio.run(numbers_of_the_loop()) == [0, 1]
     assert capsys.readouterr() == ("between\n", "")
     with pytest.raises(sky.OperatorError, match="missing a required argument: 'n'"):
         by_node_one()  # type: ignore[call-arg]
@@ -219,11 +233,3 @@ def test_mistakes_of_decorators(mistake: Callable[[], object], instead: str) -> 
     """When the decorator is applied."""
     with pytest.raises(sky.ConfigurationError, match=instead):
         mistake()
-
-
-def test_async_generators_are_refused() -> None:
-    async def steps() -> Any:
-        yield 1
-
-    with pytest.raises(sky.ConfigurationError, match="steps is an async generator"):
-        sky.silent(steps)

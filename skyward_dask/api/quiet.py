@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -120,11 +120,6 @@ def _quiet(rule: _Rule, function: Any) -> Any:
             f"what a function prints can be hidden, and {described(function)} is none: write the decorator "
             "above the function's definition."
         )
-    if inspect.isasyncgenfunction(function):
-        raise ConfigurationError(
-            f"{function.__name__} is an async generator, and other tasks run between its steps: decorate the "
-            "functions that it calls."
-        )
     quiet = next(make for fits, make in _KINDS if fits(function))(rule, function)
     functools.update_wrapper(quiet, function)
     with suppress(TypeError, ValueError):  # some builtins have none
@@ -155,6 +150,21 @@ def _quiet_generator(rule: _Rule, function: Callable[..., Any]) -> Any:
     return quiet
 
 
+def _quiet_async_generator(rule: _Rule, function: Callable[..., Any]) -> Any:
+    async def quiet(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        streams = await asyncio.to_thread(rule.hides)
+        async with aclosing(function(*args, **kwargs)) as steps:
+            while True:
+                with hidden(streams):
+                    try:
+                        step = await anext(steps)
+                    except StopAsyncIteration:
+                        return
+                yield step
+
+    return quiet
+
+
 def _quiet_call(rule: _Rule, function: Callable[..., Any]) -> Any:
     def quiet(*args: Any, **kwargs: Any) -> Any:
         with hidden(rule.hides()):
@@ -166,5 +176,6 @@ def _quiet_call(rule: _Rule, function: Callable[..., Any]) -> Any:
 _KINDS: tuple[tuple[Callable[[Any], bool], Callable[[_Rule, Any], Any]], ...] = (
     (inspect.iscoroutinefunction, _quiet_coroutine),
     (inspect.isgeneratorfunction, _quiet_generator),
+    (inspect.isasyncgenfunction, _quiet_async_generator),
     (callable, _quiet_call),
 )

@@ -61,7 +61,7 @@ def output(client: Client, *, to: Callable[[OutputLine], object] | None = None) 
         With an asynchronous one, it is ``async with output(client):``.
     to : callable, optional
         Called with each line, an `OutputLine`, instead of printing it: in a thread of its own, or on the
-        event loop of an asynchronous client.
+        event loop of an asynchronous client. What workers show on their own stdout doesn't change then.
 
     Returns
     -------
