@@ -83,9 +83,10 @@ def output(client: Client, *, to: Callable[[OutputLine], object] | None = None) 
     Notes
     -----
     The lines of a task are in order. A client is shown up to 1000 lines in a second, and told how many were
-    left out. If a worker's own stdout is the client's terminal, as with a local cluster, lines appear there
-    with their keys, and not a second time. In a thread slot or a coroutine, what counts as a task's is what
-    it prints itself, with Python.
+    left out. The last lines of a worker that doesn't answer for 5 seconds at the end of the block are lost.
+    If a worker's own stdout is the client's terminal, as with a local cluster, lines appear there with their
+    keys, and not a second time. In a thread slot or a coroutine, what counts as a task's is what it prints
+    itself, with Python.
     """
     if to is not None and not callable(to):
         raise ConfigurationError(f"to must be a function that takes a line, not {to!r}.")

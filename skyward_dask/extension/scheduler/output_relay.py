@@ -44,6 +44,7 @@ class OutputRelay:
         self._senders: dict[str, float] = {}
         scheduler.handlers["skyward_watch"] = self.watch
         scheduler.handlers["skyward_unwatch"] = self.unwatch
+        scheduler.handlers["skyward_watchers"] = self.watchers
         scheduler.handlers["skyward_output"] = self.take
 
     async def watch(self, watch: str, client: str, places: Sequence[Place]) -> None:
@@ -65,8 +66,12 @@ class OutputRelay:
             self._tell(node)
         self._send(watch, watcher, worker="", lines=[], left_out=0, is_last=True)
 
+    async def watchers(self) -> list[Place] | None:
+        """Where clients that watch show lines; None if there is none."""
+        return _places(self._watchers)
+
     def introduce(self, node: str) -> None:
-        """Tell a node that it is watched, if it is."""
+        """Tell a node that it is watched, if it is: since the node has asked, a client may have come."""
         if self._watchers:
             self._tell(node)
 

@@ -33,7 +33,12 @@ from skyward_dask.extension.registration import introduce
 from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.pools import Pools, is_closing
 from skyward_dask.extension.worker.profile import CallStacks
-from skyward_dask.extension.worker.scheduler_link import introduce_node, report_slots, slots_told
+from skyward_dask.extension.worker.scheduler_link import (
+    introduce_node,
+    report_slots,
+    slots_told,
+    watchers_told,
+)
 from skyward_dask.extension.worker.shared_memory import SharedMemory
 from skyward_dask.extension.worker.slot_executor import SlotExecutor
 from skyward_dask.extension.worker.slot_report import SlotReport
@@ -121,6 +126,7 @@ class Node(WorkerPlugin):
             await introduce(self.worker.scheduler)
             if slots := await slots_told(self.worker):
                 config = replace(config, concurrency=slots)
+            self._log.watched.watch(await watchers_told(self.worker))  # tasks may have come already
             previous = await self._pools.begin(config)
             self._plugin = plugin
             private.resize_threads(self._threads, self._pools.size)

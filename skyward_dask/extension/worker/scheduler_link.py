@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from distributed import Worker as DaskWorker
 
 from skyward_dask.extension.registration import NAME, NODE, Nodes, introduce
@@ -11,6 +13,11 @@ async def slots_told(worker: DaskWorker) -> int | None:
     """How many slots this worker should have according to `resize`; None if it wasn't resized."""
     slots: int | None = await worker.scheduler.skyward_told(name=worker.name)
     return slots
+
+
+async def watchers_told(worker: DaskWorker) -> Any:
+    """Where clients that watch the output of tasks show it; None if none watches."""
+    return await worker.scheduler.skyward_watchers()
 
 
 async def report_slots(worker: DaskWorker, slots: int, is_node: bool) -> None:
