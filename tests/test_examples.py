@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 #: The libraries that an example may need, and whoever runs the tests may lack.
-OPTIONAL = ("torch", "sklearn", "joblib", "xarray", "netCDF4")
+OPTIONAL = ("torch",)
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 EXAMPLES = sorted((ROOT / "examples" / "collections").glob("*.py"))

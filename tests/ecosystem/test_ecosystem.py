@@ -44,7 +44,7 @@ _SWITCHED_ON = {
 def test_what_passes_without_us_passes_with_us(module: str, tmp_path: Path) -> None:
     """But for what is explained."""
     found = importlib.util.find_spec(module)
-    assert found is not None and found.origin is not None, "pip install -e '.[test,ecosystem]'"
+    assert found is not None and found.origin is not None, "pip install -e '.[test]'"
     plugin, choice = SUITES[module]
     report = tmp_path / "report.xml"
     command = [
