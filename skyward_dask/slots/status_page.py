@@ -13,11 +13,10 @@ import faulthandler
 import mmap
 import os
 import signal
-import struct
 import tempfile
 from dataclasses import dataclass
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from skyward_dask.slots.features import Feature, available
 
@@ -29,11 +28,6 @@ STACK_SIGNAL: int = signal.SIGRTMIN + 3 if hasattr(signal, "SIGRTMIN") else sign
 #: Room for items that wait to be sent together.
 _ITEMS_SIZE = 64 * 1024
 _SIZE = mmap.PAGESIZE + _ITEMS_SIZE
-_LIMITS = struct.Struct("QdQ")
-_OVERRUN = struct.Struct("QQQQ")
-_GRANTED = struct.Struct("QQQ")
-#: Where they are in the page, behind its single numbers.
-_LIMITED, _CONDEMNED, _STREAM = 128, 192, 256
 #: The most bytes of stacks that are read: about fifty threads' worth.
 _STACK_LIMIT = 64 * 1024
 #: Seconds without another word after which what faulthandler writes from a signal handler is complete: the
@@ -72,21 +66,22 @@ class _Number(Generic[T]):
 
     Parameters
     ----------
-    offset : int
-        Where it is, in bytes.
+    index : int
+        Its place among the page's numbers, of eight bytes each.
     layout : str
-        Its format; native, so that it is written as a whole: nobody reads half of it.
+        Its format in a memoryview, which writes it as a whole: nobody reads half of it, or the zeros that
+        `struct.pack_into` writes first.
     """
 
-    def __init__(self, offset: int, layout: str) -> None:
-        self._offset, self._struct = offset, struct.Struct(layout)
+    def __init__(self, index: int, layout: str) -> None:
+        self._index, self._layout = index, layout
 
     def __get__(self, page: Page, owner: type[Page]) -> T:
-        number: T = self._struct.unpack_from(page.map, self._offset)[0]
+        number: T = page.numbers[self._layout][self._index]
         return number
 
     def __set__(self, page: Page, number: T) -> None:
-        self._struct.pack_into(page.map, self._offset, number)
+        page.numbers[self._layout][self._index] = number
 
 
 class Page:
@@ -115,63 +110,78 @@ class Page:
         When the worker last looked at the memory of the run; by the clock of `time.monotonic`.
     items_sent : int
         How many items of the run have been sent together with others.
+    numbers : dict of memoryview
+        The page as numbers, by their format.
     """
 
     begun = _Number[int](0, "Q")
-    stop = _Number[int](8, "Q")
-    called = _Number[float](16, "d")
-    ended = _Number[int](24, "Q")
-    listener = _Number[int](32, "Q")
-    looked = _Number[int](40, "Q")
-    _look_begin = _Number[int](48, "Q")
-    _look_end = _Number[int](56, "Q")
-    watched = _Number[float](64, "d")
-    items_sent = _Number[int](72, "Q")
-    _waiting = _Number[int](80, "Q")
+    stop = _Number[int](1, "Q")
+    called = _Number[float](2, "d")
+    ended = _Number[int](3, "Q")
+    listener = _Number[int](4, "Q")
+    looked = _Number[int](5, "Q")
+    _look_begin = _Number[int](6, "Q")
+    _look_end = _Number[int](7, "Q")
+    watched = _Number[float](8, "d")
+    _limited = _Number[int](9, "Q")
+    _timeout = _Number[float](10, "d")
+    _memory = _Number[int](11, "Q")
+    _condemned = _Number[int](12, "Q")
+    _peak = _Number[int](13, "Q")
+    _stacks_begin = _Number[int](14, "Q")
+    _stacks_end = _Number[int](15, "Q")
+    _granted_items = _Number[int](16, "Q")
+    _granted_bytes = _Number[int](17, "Q")
+    _is_closing = _Number[int](18, "Q")
+    items_sent = _Number[int](19, "Q")
+    _waiting = _Number[int](20, "Q")
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = _unnamed_file() if fd is None else fd
         if fd is None:
             os.ftruncate(self.fd, _SIZE)
             os.lseek(self.fd, _SIZE, os.SEEK_SET)
-        self.map = mmap.mmap(self.fd, _SIZE)
+        self._map = mmap.mmap(self.fd, _SIZE)
+        view = memoryview(self._map)
+        self.numbers: dict[str, memoryview[Any]] = {"Q": view.cast("Q"), "d": view.cast("d")}
 
     # --- limits, which the worker enforces, or else the template -------------------------------------
 
     def set_limits(self, limits: Limits) -> None:
         """A run that has limits is about to be sent."""
         self.watched = monotonic()
-        _LIMITS.pack_into(self.map, _LIMITED, limits.run, limits.timeout, limits.memory)
+        self._timeout, self._memory = limits.timeout, limits.memory
+        self._limited = limits.run  # last: then the others are there
 
     def limits(self) -> Limits | None:
         """The limits of the run that is under way."""
-        limits = Limits(*_LIMITS.unpack_from(self.map, _LIMITED))
+        limits = Limits(self._limited, self._timeout, self._memory)
         return limits if limits.run == self.begun and limits.run != self.ended else None
 
     def condemn(self, peak: int) -> None:
         """The run that the child has begun is over a limit: `peak` is its bytes, or 0 if it timed out."""
-        _OVERRUN.pack_into(self.map, _CONDEMNED, self.begun, peak, 0, 0)
+        self._peak, self._stacks_begin, self._stacks_end = peak, 0, 0
+        self._condemned = self.begun  # last
 
     def add_stacks(self, begin: int, end: int) -> None:
         """The condemned run's stacks were written between these offsets."""
-        number, peak, _, _ = _OVERRUN.unpack_from(self.map, _CONDEMNED)
-        _OVERRUN.pack_into(self.map, _CONDEMNED, number, peak, begin, end)
+        self._stacks_begin, self._stacks_end = begin, end
 
     def overrun(self, number: int) -> Overrun | None:
         """What was found about the run with that number, if it was condemned."""
-        condemned, peak, begin, end = _OVERRUN.unpack_from(self.map, _CONDEMNED)
-        return Overrun(peak, self._text(begin, end)) if condemned == number else None
+        if self._condemned != number:
+            return None
+        return Overrun(self._peak, self._text(self._stacks_begin, self._stacks_end))
 
     # --- a run that yields ---------------------------------------------------------------------------
 
     def set_granted(self, items: int, nbytes: int, is_closing: bool) -> None:
         """The run may send that many items and bytes, in total; or it must close its generator."""
-        _GRANTED.pack_into(self.map, _STREAM, items, nbytes, is_closing)
+        self._granted_items, self._granted_bytes, self._is_closing = items, nbytes, is_closing
 
     def granted(self) -> tuple[int, int, bool]:
         """What `set_granted` has set last."""
-        items, nbytes, is_closing = _GRANTED.unpack_from(self.map, _STREAM)
-        return items, nbytes, bool(is_closing)
+        return self._granted_items, self._granted_bytes, bool(self._is_closing)
 
     def add_item(self, block: bytes) -> int:
         """Keep an item until it is sent, even if the child dies; returns the bytes that are kept.
@@ -182,13 +192,13 @@ class Page:
         end = begin + len(block)
         if end > _SIZE:
             return 0
-        self.map[begin:end] = block
+        self._map[begin:end] = block
         self._waiting = end - mmap.PAGESIZE
         return self._waiting
 
     def waiting_items(self) -> bytes:
         """The items that are kept."""
-        return self.map[mmap.PAGESIZE : mmap.PAGESIZE + self._waiting]
+        return self._map[mmap.PAGESIZE : mmap.PAGESIZE + self._waiting]
 
     def have_sent(self, count: int) -> None:
         """So many items were kept, and have been sent: in between, the worker sees them twice."""
@@ -235,7 +245,9 @@ class Page:
         return os.pread(self.fd, min(end - begin, _STACK_LIMIT), begin).decode(errors="replace")
 
     def close(self) -> None:
-        self.map.close()
+        for numbers in self.numbers.values():
+            numbers.release()
+        self._map.close()
         os.close(self.fd)
 
 
