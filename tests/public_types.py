@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, assert_type
@@ -272,6 +272,33 @@ def places() -> None:
 
 def numbers(samples: Iterator[float]) -> Iterator[float]:
     yield from samples
+
+
+@sky.function
+def averages(samples: Iterator[float], window: int) -> Iterator[float]:
+    yield from samples
+
+
+@sky.function
+def counted(samples: Iterator[float]) -> Generator[str, None, int]:
+    yield from map(str, samples)
+    return 3
+
+
+@sky.function
+async def later(samples: AsyncIterator[float]) -> AsyncIterator[float]:
+    async for sample in samples:
+        yield sample
+
+
+def calls_that_yield(compute: sky.Compute, client: Client, samples: list[float]) -> None:
+    assert_type(averages(iter(samples), window=3) >> compute, sky.Stream[float])
+    assert_type(averages(iter(samples), 3) > client, Future[sky.Stream[float]])
+    assert_type(averages(iter(samples), 3) @ compute, list[sky.Stream[float]])
+    assert_type(counted(iter(samples)) >> compute, sky.Stream[str])
+    assert_type(name(3) >> compute, str)
+    for item in averages.local(iter(samples), 3):
+        assert_type(item, float)
 
 
 def streams(client: Client, stream: sky.Stream[float]) -> None:

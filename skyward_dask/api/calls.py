@@ -12,7 +12,7 @@ import functools
 import inspect
 import reprlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
@@ -26,8 +26,12 @@ from skyward_dask.errors import OperatorError
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.extension.unrun import NotRun
 
+if TYPE_CHECKING:
+    from skyward_dask.extension.streams.stream import Stream
+
 P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
 
@@ -245,15 +249,15 @@ def _unrun_in(value: object) -> Unrun | None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Call(Unrun, Generic[T]):
+class Call(Unrun, Generic[T_co]):
     """One call of a `Function`, which hasn't run."""
 
-    function: Function[..., T]
+    function: Function[..., T_co]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | None = None
 
-    def with_timeout(self, seconds: float | str) -> Call[T]:
+    def with_timeout(self, seconds: float | str) -> Call[T_co]:
         """The same call with a time limit, after which it gets `TaskTimeout`; needs process slots.
 
         Parameters
@@ -263,17 +267,35 @@ class Call(Unrun, Generic[T]):
         """
         return replace(self, timeout=parse_timeout(seconds))
 
-    def __rshift__(self, compute: Destination) -> T:
+    # a function that yields is a stream
+    @overload
+    def __rshift__(self: Call[Iterator[U]], compute: Destination) -> Stream[U]: ...
+    @overload
+    def __rshift__(self: Call[AsyncIterator[U]], compute: Destination) -> Stream[U]: ...
+    @overload
+    def __rshift__(self, compute: Destination) -> T_co: ...
+    def __rshift__(self, compute: Destination) -> Any:
         """Run the call on one node, and return its result."""
         with shortened():
-            result: T = waiting_target(">>", compute, "asyncio.wrap_future(f(x) > compute)").run([self])[0]
-            return result
+            return waiting_target(">>", compute, "asyncio.wrap_future(f(x) > compute)").run([self])[0]
 
-    def __gt__(self, compute: Destination) -> Future[T]:
+    @overload
+    def __gt__(self: Call[Iterator[U]], compute: Destination) -> Future[Stream[U]]: ...
+    @overload
+    def __gt__(self: Call[AsyncIterator[U]], compute: Destination) -> Future[Stream[U]]: ...
+    @overload
+    def __gt__(self, compute: Destination) -> Future[T_co]: ...
+    def __gt__(self, compute: Destination) -> Any:
         """Start the call, and return a future."""
         return target_of(">", compute).start(self)
 
-    def __matmul__(self, compute: Destination) -> list[T]:
+    @overload
+    def __matmul__(self: Call[Iterator[U]], compute: Destination) -> list[Stream[U]]: ...
+    @overload
+    def __matmul__(self: Call[AsyncIterator[U]], compute: Destination) -> list[Stream[U]]: ...
+    @overload
+    def __matmul__(self, compute: Destination) -> list[T_co]: ...
+    def __matmul__(self, compute: Destination) -> list[Any]:
         """Run the call on every node of this moment; the results are in the order of `Compute.nodes`.
 
         Raises
@@ -285,9 +307,9 @@ class Call(Unrun, Generic[T]):
             return waiting_target("@", compute, "asyncio.to_thread(lambda: f(x) @ compute)").broadcast(self)
 
     @overload
-    def __and__(self, other: Call[U]) -> Group[T, U]: ...
+    def __and__(self, other: Call[U]) -> Group[T_co, U]: ...
     @overload
-    def __and__(self, other: Group[*Ts]) -> Group[T, *Ts]: ...
+    def __and__(self, other: Group[*Ts]) -> Group[T_co, *Ts]: ...
     def __and__(self, other: Any) -> Any:
         """Combine it with another call, to run both at once."""
         return Group((self,)) & other
