@@ -148,6 +148,20 @@ def test_operators_feed_by_themselves(module_compute: sky.Compute) -> None:
     assert (list(pair[0]), pair[1]) == ([1, 2], 1.5)
 
 
+@sky.function
+def address_and_more(count: int) -> Iterator[Any]:
+    yield get_worker().address
+    yield from range(count)
+
+
+def test_a_stream_from_every_node(shared_client: Client) -> None:
+    """In the order of the nodes, each read by itself."""
+    streams = address_and_more(300) @ shared_client
+    found = [list(stream) for stream in reversed(streams)]
+    assert [set(each[:1]) for each in reversed(found)] == [{node} for node in shared_client.nthreads()]
+    assert all(each[1:] == list(range(300)) for each in found)
+
+
 def test_closing_goes_to_the_client(module_compute: sky.Compute) -> None:
     """Whoever closes the output closes the input; so does a call that never reads."""
     source = Source()

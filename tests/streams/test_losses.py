@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster, get_worker
+from distributed import Client, LocalCluster
 
 import skyward_dask as sky
 from tests.streams.places import PATIENCE, note, notes, until
@@ -151,36 +151,6 @@ def test_many_streams_leave_nothing(shared_client: Client, tmp_path: Path) -> No
     del stream
     gc.collect()
     assert_idle(shared_client)
-
-
-def where() -> Iterator[Any]:
-    yield get_worker().address
-    yield from range(1000)
-
-
-def test_a_worker_that_is_lost() -> None:
-    """An error at the reader; the key is computed again, and runs nothing by itself."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        sky.install(client, sky.Worker(concurrency=1, executor="thread"))
-        future = client.submit(where, pure=False)
-        stream = future.result(PATIENCE)
-        address = next(stream)
-        pid = client.run(os.getpid)[address]
-        os.kill(pid, 9)
-        with pytest.raises(sky.StreamBroken):
-            list(stream)
-        until(lambda: future.status == "finished" and client.who_has([future]).get(future.key, ()) != ())
-
-        def again() -> bool:
-            try:
-                return sum(1 for _ in future.result(PATIENCE)) == 1001
-            except sky.StreamBroken:  # the scheduler hasn't learnt of the loss yet
-                return False
-
-        until(again)
 
 
 @pytest.mark.parametrize("executor", ["thread", "process"])
