@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from skyward_dask.api.streaming import is_fed, streamed
 from skyward_dask.api.targets import Destination, described, target_of, waiting_target
@@ -267,7 +267,9 @@ class Call(Unrun, Generic[T_co]):
         """
         return replace(self, timeout=parse_timeout(seconds))
 
-    # a function that yields is a stream
+    # a function that yields is a stream; that of a Call[Any], which the first overload is for, is unknown
+    @overload
+    def __rshift__(self: Call[Never], compute: Destination) -> Any: ...
     @overload
     def __rshift__(self: Call[Iterator[U]], compute: Destination) -> Stream[U]: ...
     @overload
@@ -280,6 +282,8 @@ class Call(Unrun, Generic[T_co]):
             return waiting_target(">>", compute, "asyncio.wrap_future(f(x) > compute)").run([self])[0]
 
     @overload
+    def __gt__(self: Call[Never], compute: Destination) -> Future[Any]: ...
+    @overload
     def __gt__(self: Call[Iterator[U]], compute: Destination) -> Future[Stream[U]]: ...
     @overload
     def __gt__(self: Call[AsyncIterator[U]], compute: Destination) -> Future[Stream[U]]: ...
@@ -289,6 +293,8 @@ class Call(Unrun, Generic[T_co]):
         """Start the call, and return a future."""
         return target_of(">", compute).start(self)
 
+    @overload
+    def __matmul__(self: Call[Never], compute: Destination) -> list[Any]: ...
     @overload
     def __matmul__(self: Call[Iterator[U]], compute: Destination) -> list[Stream[U]]: ...
     @overload
