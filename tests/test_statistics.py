@@ -155,7 +155,8 @@ async def test_prefixes_of_process_slots(c: Client, s: Scheduler, a: Worker) -> 
     assert before == 1 and (held.count, held.memory_limit_hits, held.crashes) == (3, 1, 0)
     assert took <= held.cpu and took <= held.wall
     assert held.peak_memory >= 200 * MIB
-    assert found["small"].count == 21 and found["small"].peak_memory < 100 * MIB
+    # its process may keep 64 MiB of what the one before it has freed
+    assert found["small"].count == 21 and found["small"].peak_memory < 150 * MIB
     assert found["sleep"].timeouts == 1 and found["crash"].crashes == 1
     assert "cancelled" not in found
 
