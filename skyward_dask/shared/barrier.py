@@ -17,6 +17,8 @@ class BarrierState(State):
     parties : int
     """
 
+    reads = frozenset({"n_waiting", "parties", "broken"})
+
     def __init__(self, parties: int) -> None:
         super().__init__()
         self._parties = parties

@@ -9,6 +9,8 @@ from skyward_dask.shared.state import State
 class CounterState(State):
     """A number."""
 
+    reads = frozenset({"value"})
+
     def __init__(self) -> None:
         super().__init__()
         self._value = 0

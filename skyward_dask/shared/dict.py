@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,8 @@ class _Claim:
 
 class DictState(State):
     """Values by key; each value is opaque, and has a version of its own."""
+
+    reads = frozenset({"get", "look", "contains", "size", "page"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,6 +152,17 @@ class DictState(State):
             if gone.concerns(claim.call.caller.owner):
                 self._pass_on(key, claim)
         yield from ()
+
+    def owners(self) -> Iterator[tuple[str, str]]:
+        for claim in self._claims.values():
+            yield claim.call.caller.owner
+
+    def split(self) -> tuple[DictState, Iterable[Any]]:
+        light, (light._values, entries) = copy(self), self._values.split()
+        return light, entries
+
+    def add_entries(self, entries: Iterable[Any]) -> None:
+        self._values.add_entries(entries)
 
     def __len__(self) -> int:
         return len(self._values)

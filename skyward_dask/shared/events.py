@@ -70,6 +70,11 @@ class Call:
         Plain values; users' values are opaque bytes.
     at : float
         When it arrived at the home, in seconds since the epoch; so in every event.
+    attempt : int
+        How often the session has lost answers of this home: of two copies of a call, the one with the lower
+        number came too late.
+    done : tuple of int
+        Earlier calls of this session whose answers have arrived: the home needn't keep these any more.
     """
 
     id: CallId
@@ -77,6 +82,17 @@ class Call:
     operation: str
     arguments: tuple[Any, ...] = ()
     at: float = 0.0
+    attempt: int = 0
+    done: tuple[int, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        who = self.caller.party, self.caller.run, self.caller.task, self.caller.slot, self.caller.place
+        return _call, (self.id, who, self.operation, self.arguments, self.at, self.attempt, self.done)
+
+
+def _call(call_id: CallId, who: tuple[Any, ...], *rest: Any) -> Call:
+    """Unpickle a call: flat, it takes a fifth of the time."""
+    return Call(call_id, Caller(*who), *rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +144,10 @@ Event = Call | Took | Withdraw | Forget | Close
 
 class Moved(SkywardError):
     """The home isn't here, or doesn't know the caller's party: the call was not carried out."""
+
+
+class Deposed(SkywardError):
+    """Another home has taken over: the call may have been carried out, and can be sent again."""
 
 
 class Forgotten(Moved):

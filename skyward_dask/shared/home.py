@@ -6,14 +6,17 @@
                                                                  Withdraw, Forget or Close
 ```
 
-Each call is answered exactly once. If its caller gives it up (`Withdraw`), the answer says so, or is the
-value that was on its way already.
+Each call is carried out once. If its caller gives it up (`Withdraw`), the answer says so, or is the value
+that was on its way already. If it comes again, because its answer was lost, it is answered again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import pickle
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
+from copy import copy
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from skyward_dask.errors import CollectionConflict, CollectionLost
@@ -50,6 +53,15 @@ class Applied(NamedTuple):
     released: list[str]
 
 
+@dataclass(slots=True)
+class _Session:
+    """The calls of one process: its party, and the answers that may have to be given again."""
+
+    party: str
+    attempt: int = 0
+    records: dict[int, Answer] = field(default_factory=dict)
+
+
 class Home:
     """The state of a collection, and the calls that wait.
 
@@ -68,12 +80,12 @@ class Home:
     def __init__(self, kind: str, options: Mapping[str, Any]) -> None:
         self._kind = kind
         self._state = KINDS[kind].state(**options)
+        self._sessions: dict[str, _Session] = {}
         self._waiting: dict[CallId, Call] = {}
         # in order of arrival: the order of a set would differ between processes
         self._by_owner: dict[tuple[str, str], dict[CallId, Call]] = {}
         self._released: list[str] = []
         self._end: str | None = None
-        self._count = 0
 
     def apply(self, event: Event) -> Applied:
         """Apply the next event."""
@@ -82,17 +94,74 @@ class Home:
         _APPLY[type(event)](self, event)
         answers, state.answered = state.answered, {}
         released, self._released = self._released, []
-        if self._waiting:
-            for call_id in answers:
+        for call_id, answer in answers.items():
+            self._record(call_id, answer)
+            if self._waiting:
                 self._strike_off(call_id)
         return Applied(answers, released)
 
+    def reads(self, operation: str) -> bool:
+        """Whether the operation changes nothing: then `read` answers it."""
+        return operation in self._state.reads
+
+    def read(self, call: Call) -> Answer:
+        """The answer to a call that changes nothing, not even the home's records."""
+        try:
+            return True, self._carry_out(call)
+        except Exception as error:  # its caller sees it
+            return False, error
+
+    def is_late(self, call: Call) -> bool:
+        """Whether the call is an old copy: its session has sent all calls that it stands for again since."""
+        session = self._sessions.get(call.id[0])
+        return session is not None and call.attempt < session.attempt
+
+    def waiting(self) -> list[CallId]:
+        """The calls that wait, in order of arrival."""
+        return list(self._waiting)
+
+    def owners(self) -> set[tuple[str, str]]:
+        """Everybody of whom the home keeps anything: parties and runs."""
+        parties = {(session.party, "") for session in self._sessions.values()}
+        return {*self._by_owner, *self._state.owners(), *parties}
+
     def statistics(self) -> dict[str, int]:
-        """The numbers of operations carried out, of entries, and of waiting calls."""
-        return {"operations": self._count, "size": len(self._state), "waiting": len(self._waiting)}
+        """The numbers of entries, of waiting calls, and of answers that are kept."""
+        records = sum(len(session.records) for session in self._sessions.values())
+        return {"size": len(self._state), "waiting": len(self._waiting), "records": records}
+
+    # --- copies ------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> tuple[bytes, Iterable[Any]]:
+        """Its pickle without the entries of its state, and the entries; both are as of now."""
+        light = copy(self)
+        light._state, entries = self._state.split()
+        return pickle.dumps(light, protocol=5), entries
+
+    def add_entries(self, entries: Iterable[Any]) -> None:
+        """Add some of the entries of a snapshot, in their order."""
+        self._state.add_entries(entries)
+
+    # --- events ------------------------------------------------------------------------------------------
 
     def _call(self, call: Call) -> None:
-        self._count += 1
+        records = self._session(call).records
+        if (known := records.get(call.id[1])) is not None:
+            self._state.answered[call.id] = known
+        elif call.id not in self._waiting:
+            self._begin(call)
+
+    def _session(self, call: Call) -> _Session:
+        """The session of a call, which says what it has received."""
+        session = self._sessions.get(call.id[0])
+        if session is None:
+            session = self._sessions[call.id[0]] = _Session(call.caller.party)
+        session.party, session.attempt = call.caller.party, max(session.attempt, call.attempt)
+        for number in call.done:
+            session.records.pop(number, None)
+        return session
+
+    def _begin(self, call: Call) -> None:
         try:
             value = self._carry_out(call)
         except Exception as error:  # its caller sees it
@@ -112,7 +181,16 @@ class Home:
             raise CollectionConflict(f"a {self._kind} has no operation {call.operation!r}.")
         return operation(self._state, call, *call.arguments)
 
+    def _record(self, call_id: CallId, answer: Answer) -> None:
+        session = self._sessions.get(call_id[0])
+        # one that was forgotten had no effect, and may be sent again
+        if session is not None and not isinstance(answer[1], Forgotten):
+            session.records[call_id[1]] = answer
+
     def _took(self, event: Took) -> None:
+        session, number = event.call
+        if (found := self._sessions.get(session)) is not None:
+            found.records.pop(number, None)
         self._state.took(event.call)
 
     def _withdraw(self, event: Withdraw) -> None:
@@ -133,6 +211,9 @@ class Home:
             self._state.fail(call, ended)
         if event.run is None:
             self._state.undo_all(event)
+            parted = [name for name, session in self._sessions.items() if session.party == event.party]
+            for name in parted:
+                del self._sessions[name]
         self._released += self._state.forget(event)
 
     def _close(self, event: Close) -> None:

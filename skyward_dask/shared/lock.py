@@ -30,6 +30,8 @@ class LockState(State):
         The numbers of acquisitions start above it.
     """
 
+    reads = frozenset({"holder", "fence"})
+
     def __init__(self, fence: int = 0) -> None:
         super().__init__()
         self._fence = fence
@@ -89,6 +91,10 @@ class LockState(State):
         if self._held is not None and gone.concerns(self._held.caller.owner):
             yield f"{self._held.caller} has ended without releasing the lock"
             self._pass_on()
+
+    def owners(self) -> Iterator[tuple[str, str]]:
+        if self._held is not None:
+            yield self._held.caller.owner
 
     def __len__(self) -> int:
         return len(self._line)

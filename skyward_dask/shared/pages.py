@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
@@ -83,6 +83,16 @@ class Pages(Generic[V]):
             # otherwise it was removed, or added again and comes later
             if found is not None and found[0] == numbers[position]:
                 yield found[0], key, found[1]
+
+    def split(self) -> tuple[Pages[V], Iterable[tuple[Any, tuple[int, V]]]]:
+        """Pages without entries that go on counting, and a copy of the entries."""
+        light: Pages[V] = Pages()
+        light._number = self._number
+        return light, self._entries.copy().items()
+
+    def add_entries(self, entries: Iterable[tuple[Any, tuple[int, V]]]) -> None:
+        """Add some of the entries of `split`, in their order."""
+        self._entries.update(entries)
 
     def __contains__(self, key: Any) -> bool:
         return key in self._entries

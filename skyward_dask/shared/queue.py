@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import queue
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from typing import Any
 
 from skyward_dask.shared.events import Call, Caller, CallId, Forget
 from skyward_dask.shared.state import WAITS, State, Waits
@@ -18,6 +20,8 @@ class QueueState(State):
     maxsize : int or None
         The most items that it holds; None for no limit.
     """
+
+    reads = frozenset({"qsize", "full"})
 
     def __init__(self, maxsize: int | None = None) -> None:
         super().__init__()
@@ -120,6 +124,18 @@ class QueueState(State):
         for call_id, (caller, _) in reversed(list(self._given.items())):
             if gone.concerns(caller.owner):
                 self.undo(call_id)
+
+    def owners(self) -> Iterator[tuple[str, str]]:
+        for caller, _ in self._given.values():
+            yield caller.owner
+
+    def split(self) -> tuple[QueueState, Iterable[Any]]:
+        light = copy(self)
+        light._items = deque()
+        return light, self._items.copy()
+
+    def add_entries(self, entries: Iterable[bytes]) -> None:
+        self._items.extend(entries)
 
     def __len__(self) -> int:
         return len(self._items)

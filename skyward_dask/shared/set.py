@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,8 @@ from skyward_dask.shared.state import State
 
 class SetState(State):
     """Members, in the order in which they were added."""
+
+    reads = frozenset({"contains", "size", "page"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +50,13 @@ class SetState(State):
         """Members, and the number to continue after; None at the end."""
         found = list(islice(self._members.after(after), MOST_ENTRIES))
         return [member for _, member, _ in found], found[-1][0] if found else None
+
+    def split(self) -> tuple[SetState, Iterable[Any]]:
+        light, (light._members, entries) = copy(self), self._members.split()
+        return light, entries
+
+    def add_entries(self, entries: Iterable[Any]) -> None:
+        self._members.add_entries(entries)
 
     def __len__(self) -> int:
         return len(self._members)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from types import FunctionType
+from typing import Any, ClassVar, TypeVar
 
 from skyward_dask.shared.events import Answer, Call, CallId, Forget
+
+S = TypeVar("S", bound="State")
 
 
 class Waits:
@@ -27,7 +31,11 @@ class State:
         When the event that is being applied arrived: a state has no clock.
     answered : dict
         The answers that this event has produced, by their calls' ids; the home takes them.
+    reads : frozenset of str
+        The operations that change nothing.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -61,6 +69,17 @@ class State:
     def forget(self, gone: Forget) -> Iterator[str]:
         """Release what callers that have ended still hold; yields what that is, in words, for a warning."""
         yield from ()
+
+    def owners(self) -> Iterator[tuple[str, str]]:
+        """Whoever holds something, or may have something on its way to it."""
+        yield from ()
+
+    def split(self: S) -> tuple[S, Iterable[Any]]:
+        """A copy of it without its entries, and the entries; it shares with the copy what it may change."""
+        return copy(self), ()
+
+    def add_entries(self, entries: Iterable[Any]) -> None:
+        """Add some of the entries of `split`, in their order."""
 
     def __len__(self) -> int:
         """The size: the number of entries, of items, or of waiting callers."""

@@ -21,12 +21,13 @@ logger = logging.getLogger(__name__)
 Reply = Callable[[Answer], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Place:
-    """A home, and the lock that lets in one event at a time."""
+    """A home, the lock that lets in one event at a time, and how many calls have come."""
 
     home: Home
     lock: threading.Lock = field(default_factory=threading.Lock)
+    operations: int = 0
 
 
 class Homes:
@@ -59,6 +60,7 @@ class Homes:
         if (place := self._places.get(key)) is None:
             return False
         self._replies[call.id] = reply
+        place.operations += 1
         self._apply(place, call)
         return True
 
@@ -89,7 +91,10 @@ class Homes:
 
     def statistics(self) -> dict[str, dict[str, int]]:
         """The statistics of each home, by its key."""
-        return {key: place.home.statistics() for key, place in list(self._places.items())}
+        return {
+            key: {"operations": place.operations, **place.home.statistics()}
+            for key, place in list(self._places.items())
+        }
 
     # --- parties -----------------------------------------------------------------------------------------
 

@@ -1,0 +1,79 @@
+"""A standby: the copy of a home that follows its host, and takes over when the directory says so."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from skyward_dask.shared.copying import Append, Begin, Message, Piece
+from skyward_dask.shared.events import Event
+from skyward_dask.shared.home import Home
+
+
+class Standby:
+    """The copy of a home.
+
+    Parameters
+    ----------
+    begin : Begin
+        The host's first message.
+
+    Notes
+    -----
+    Not thread-safe. It takes the messages of one epoch, in the order in which they were sent, and refuses all
+    others: so a host that has been deposed can't get anything confirmed.
+    """
+
+    def __init__(self, begin: Begin) -> None:
+        self.epoch = begin.epoch
+        self._home: Home = pickle.loads(begin.home)
+        self._index = begin.index
+        # events that came before all pieces had: None when they have
+        self._later: list[Event] | None = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has the whole home."""
+        return self._later is None
+
+    def take(self, message: Message) -> bool:
+        """Take the next message; returns False if it is refused."""
+        return message.epoch == self.epoch and _TAKE[type(message)](self, message)
+
+    def _add(self, piece: Piece) -> bool:
+        if self._later is None:
+            return False
+        self._home.add_entries(pickle.loads(piece.entries))
+        if piece.last:
+            events, self._later = self._later, None
+            self._apply(events)
+        return True
+
+    def _append(self, message: Append) -> bool:
+        if message.first != self._index + 1:
+            return False
+        self._index += len(message.events)
+        if self._later is None:
+            self._apply(message.events)
+        else:
+            self._later += message.events
+        return True
+
+    def _apply(self, events: list[Event]) -> None:
+        for event in events:
+            self._home.apply(event)  # what it answers, the host has answered
+
+    def promote(self, epoch: int) -> Home | None:
+        """The home, which follows nobody any more; None if it isn't complete, or a later epoch has begun."""
+        if not self.is_complete or epoch <= self.epoch:
+            return None
+        self.epoch = epoch
+        return self._home
+
+
+_TAKE: dict[type[Message], Callable[[Standby, Any], bool]] = {
+    Begin: lambda standby, message: False,  # makes another standby
+    Piece: Standby._add,
+    Append: Standby._append,
+}
