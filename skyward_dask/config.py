@@ -311,6 +311,11 @@ def stream_window() -> Window:
     return Window(items, nbytes)
 
 
+def standby_timeout() -> float:
+    """Seconds after which a silent standby is given up (``skyward.collections.standby-timeout``)."""
+    return _seconds("skyward.collections.standby-timeout", "5s")
+
+
 def staleness() -> float:
     """How many seconds old an answer may be with eventual consistency (``skyward.collections.staleness``)."""
     return _seconds("skyward.collections.staleness", "100ms")

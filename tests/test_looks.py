@@ -47,8 +47,8 @@ child  plain      15
 prefix  runs    CPU   wall  peak memory  over limit  timeouts  crashes
 f         15  0.8 s  1.5 s     1.00 MiB           0         0        1
 
-collection  kind  hosts                 size  waiting  operations
-<seen>      set   tcp://10.0.0.5:40331     4        0           9
+collection  kind  hosts                 standby  size  waiting  operations
+<seen>      set   tcp://10.0.0.5:40331              4        0           9
 """
 
 

@@ -111,32 +111,48 @@ class Compute(Target):
     # --- collections of its cluster ---------------------------------------------------------------
 
     def dict(
-        self, name: str, *, shards: int | None = None, consistency: Consistency | None = None
+        self,
+        name: str,
+        *,
+        shards: int | None = None,
+        consistency: Consistency | None = None,
+        replicas: int | None = None,
     ) -> Dict[Any, Any]:
         """As `skyward_dask.dict`."""
-        return openers.dict(name, shards=shards, consistency=consistency, client=self.client)
+        return openers.dict(
+            name, shards=shards, consistency=consistency, replicas=replicas, client=self.client
+        )
 
     def set(
-        self, name: str, *, shards: int | None = None, consistency: Consistency | None = None
+        self,
+        name: str,
+        *,
+        shards: int | None = None,
+        consistency: Consistency | None = None,
+        replicas: int | None = None,
     ) -> Set[Any]:
         """As `skyward_dask.set`."""
-        return openers.set(name, shards=shards, consistency=consistency, client=self.client)
+        return openers.set(
+            name, shards=shards, consistency=consistency, replicas=replicas, client=self.client
+        )
 
-    def counter(self, name: str, *, consistency: Consistency | None = None) -> Counter:
+    def counter(
+        self, name: str, *, consistency: Consistency | None = None, replicas: int | None = None
+    ) -> Counter:
         """As `skyward_dask.counter`."""
-        return openers.counter(name, consistency=consistency, client=self.client)
+        return openers.counter(name, consistency=consistency, replicas=replicas, client=self.client)
 
-    def queue(self, name: str, maxsize: int | None = None) -> Queue[Any]:
+    def queue(self, name: str, maxsize: int | None = None, *, replicas: int | None = None) -> Queue[Any]:
         """As `skyward_dask.queue`."""
-        return openers.queue(name, maxsize, client=self.client)
+        return openers.queue(name, maxsize, replicas=replicas, client=self.client)
 
-    def barrier(self, name: str, n: int) -> Barrier:
+    def barrier(self, name: str, n: int, *, replicas: int | None = None) -> Barrier:
         """As `skyward_dask.barrier`."""
-        return openers.barrier(name, n, client=self.client)
+        return openers.barrier(name, n, replicas=replicas, client=self.client)
 
-    def lock(self, name: str) -> Lock:
+    def lock(self, name: str, *, replicas: int | None = None) -> Lock:
         """As `skyward_dask.lock`."""
-        return openers.lock(name, client=self.client)
+        return openers.lock(name, replicas=replicas, client=self.client)
 
     # --- its nodes --------------------------------------------------------------------------------
 

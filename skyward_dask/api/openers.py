@@ -26,7 +26,12 @@ _MOST_SHARDS = 1000
 
 @takes_only("A dict is created empty: fill it with update().")
 def dict(
-    name: str, *, shards: int | None = None, consistency: Consistency | None = None, client: Any = None
+    name: str,
+    *,
+    shards: int | None = None,
+    consistency: Consistency | None = None,
+    replicas: int | None = None,
+    client: Any = None,
 ) -> Dict[Any, Any]:
     """A dict that all tasks and clients of a cluster share.
 
@@ -40,6 +45,9 @@ def dict(
     consistency : str, optional
         ``"strong"``, or ``"eventual"``: then reads may be up to ``skyward.collections.staleness`` (100 ms)
         old, except for what the same process has written.
+    replicas : int, optional
+        How many standbys it has: 1 by default, which takes over if the host of the collection is lost; 0 for
+        none, which is faster.
     client : distributed.Client, optional
         The client of the cluster to use; defaults to the cluster of the calling task, of the enclosing
         `Compute`, or of the current client.
@@ -56,19 +64,28 @@ def dict(
     >>> cache.get_or_compute("model", load_model)  # doctest: +SKIP
     """
     return Dict(
-        name, client, shards=_count("shards", shards, _MOST_SHARDS), consistency=_checked(consistency)
+        name,
+        client,
+        shards=_count("shards", shards, _MOST_SHARDS),
+        consistency=_checked(consistency),
+        replicas=_replicas(replicas),
     )
 
 
 @takes_only("A set is created empty: fill it with update().")
 def set(
-    name: str, *, shards: int | None = None, consistency: Consistency | None = None, client: Any = None
+    name: str,
+    *,
+    shards: int | None = None,
+    consistency: Consistency | None = None,
+    replicas: int | None = None,
+    client: Any = None,
 ) -> Set[Any]:
     """A set that all tasks and clients of a cluster share.
 
     Parameters
     ----------
-    name, shards, consistency, client
+    name, shards, consistency, replicas, client
         As for `dict`.
 
     Returns
@@ -81,16 +98,24 @@ def set(
     >>> if set("seen").add(url):  # doctest: +SKIP
     ...     fetch(url)
     """
-    return Set(name, client, shards=_count("shards", shards, _MOST_SHARDS), consistency=_checked(consistency))
+    return Set(
+        name,
+        client,
+        shards=_count("shards", shards, _MOST_SHARDS),
+        consistency=_checked(consistency),
+        replicas=_replicas(replicas),
+    )
 
 
 @takes_only("A counter starts at 0; reset(value) sets it.")
-def counter(name: str, *, consistency: Consistency | None = None, client: Any = None) -> Counter:
+def counter(
+    name: str, *, consistency: Consistency | None = None, replicas: int | None = None, client: Any = None
+) -> Counter:
     """An integer that all tasks and clients of a cluster share.
 
     Parameters
     ----------
-    name, consistency, client
+    name, consistency, replicas, client
         As for `dict`.
 
     Returns
@@ -102,16 +127,18 @@ def counter(name: str, *, consistency: Consistency | None = None, client: Any = 
     >>> counter("done").increment()  # doctest: +SKIP
     1
     """
-    return Counter(name, client, consistency=_checked(consistency))
+    return Counter(name, client, consistency=_checked(consistency), replicas=_replicas(replicas))
 
 
 @takes_only("The name of a collection is text, and client a dask.distributed.Client.")
-def queue(name: str, maxsize: int | None = None, *, client: Any = None) -> Queue[Any]:
+def queue(
+    name: str, maxsize: int | None = None, *, replicas: int | None = None, client: Any = None
+) -> Queue[Any]:
     """A queue that all tasks and clients of a cluster share.
 
     Parameters
     ----------
-    name, client
+    name, replicas, client
         As for `dict`.
     maxsize : int, optional
         The greatest number of items; unlimited by default.
@@ -125,16 +152,16 @@ def queue(name: str, maxsize: int | None = None, *, client: Any = None) -> Queue
     --------
     >>> queue("work").put(job)  # doctest: +SKIP
     """
-    return Queue(name, client, maxsize=_count("maxsize", maxsize))
+    return Queue(name, client, maxsize=_count("maxsize", maxsize), replicas=_replicas(replicas))
 
 
 @takes_only("n is the number of parties.")
-def barrier(name: str, n: int, *, client: Any = None) -> Barrier:
+def barrier(name: str, n: int, *, replicas: int | None = None, client: Any = None) -> Barrier:
     """A barrier at which `n` tasks or clients of a cluster meet.
 
     Parameters
     ----------
-    name, client
+    name, replicas, client
         As for `dict`.
     n : int
         The number of parties that have to arrive.
@@ -149,16 +176,16 @@ def barrier(name: str, n: int, *, client: Any = None) -> Barrier:
     >>> barrier("epoch", 16).wait()  # doctest: +SKIP
     0
     """
-    return Barrier(name, client, parties=checked_count("n", n))
+    return Barrier(name, client, parties=checked_count("n", n), replicas=_replicas(replicas))
 
 
 @takes_only("A time limit is given to acquire(timeout=...).")
-def lock(name: str, *, client: Any = None) -> Lock:
+def lock(name: str, *, replicas: int | None = None, client: Any = None) -> Lock:
     """A lock that tasks and clients of a cluster share.
 
     Parameters
     ----------
-    name, client
+    name, replicas, client
         As for `dict`.
 
     Returns
@@ -173,11 +200,19 @@ def lock(name: str, *, client: Any = None) -> Lock:
     >>> with lock("checkpoint"):  # doctest: +SKIP
     ...     save()
     """
-    return Lock(name, client)
+    return Lock(name, client, replicas=_replicas(replicas))
 
 
 def _count(option: str, value: int | None, most: int = MOST) -> int | None:
     return None if value is None else checked_count(option, value, most)
+
+
+def _replicas(value: int | None) -> int | None:
+    if value is None or (not isinstance(value, bool) and value in (0, 1)):
+        return value
+    raise ConfigurationError(
+        f"replicas must be 1, for a standby on another worker, or 0, for none, not {value!r}."
+    )
 
 
 def _checked(consistency: str | None) -> str | None:

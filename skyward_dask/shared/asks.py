@@ -48,11 +48,14 @@ class Route:
     options : dict
     homes : tuple of (str, str)
         For each shard the address of its worker, and its key there.
+    epochs : tuple of int
+        For each shard its epoch: it grows whenever another worker may have become its host.
     """
 
     kind: str
     options: Mapping[str, Any]
     homes: tuple[tuple[str, str], ...]
+    epochs: tuple[int, ...] = ()
 
     @property
     def is_eventual(self) -> bool:
@@ -104,13 +107,15 @@ class Pending(Future[Any]):
         Worker and key of the home that has been asked; None before that, and where it isn't known.
     confirmed : bool
         Whether the home must be told that the caller has the answer.
+    asked : tuple of (Spec, int)
+        The collection, and the place in it.
     withdrawn : bool
         Whether the call was given up.
     """
 
-    def __init__(self, session: str, number: int) -> None:
+    def __init__(self, session: str, number: int, asked: tuple[Spec, int]) -> None:
         super().__init__()
-        self.id = session, number
+        self.id, self.asked = (session, number), asked
         self.home: tuple[str, str] | None = None
         self.confirmed = self.withdrawn = False
         self.set_running_or_notify_cancel()

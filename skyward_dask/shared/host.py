@@ -25,7 +25,8 @@ from skyward_dask.shared.home import Applied, Home
 
 T = TypeVar("T")
 
-#: Messages under way at a time: while one travels, the next is made.
+#: Pieces of a copy under way at a time: while they travel, the next is made. Of events, there is one message
+#: under way, for which others gather: a message costs as much time as a hundred events.
 _UNDER_WAY = 4
 #: Bytes that may wait to be sent while a standby is filled, before answers wait, too: a second's worth.
 _BEHIND = 64 * PIECE
@@ -126,9 +127,14 @@ class Host(Generic[T]):
             self._begin, self._pieces = Begin(epoch, self._index, home), pieces(epoch, entries)
         return True
 
+    def can_send(self) -> bool:
+        """Whether the standby may get another message now, and not only when it has confirmed one."""
+        most = 1 if self.role in (Role.JOINING, Role.IN_STEP) else _UNDER_WAY
+        return bool(self.standby) and len(self._under_way) < most
+
     def next(self) -> Message | None:
         """The next message to the standby; None if there is none, or enough are under way."""
-        if not self.standby or len(self._under_way) >= _UNDER_WAY:
+        if not self.can_send():
             return None
         if (message := self._begin or self._piece() or self._append()) is not None:
             self._under_way.append(message)

@@ -14,8 +14,10 @@ from skyward_dask.shared.queue import QueueState
 from skyward_dask.shared.set import SetState
 from skyward_dask.shared.state import State
 
-#: Options of a collection, not of its states: how many homes it has, and whether reads may be slightly stale.
-SHARDS, CONSISTENCY = "shards", "consistency"
+#: Options of a collection, not of its states: how many homes it has, whether reads may be slightly stale, and
+#: how many standbys each home has.
+SHARDS, CONSISTENCY, REPLICAS = "shards", "consistency", "replicas"
+_COMMON = frozenset({SHARDS, CONSISTENCY, REPLICAS})
 #: Numbers in one epoch: a lock takes years to use them up.
 _NUMBERS = 1 << 40
 
@@ -47,17 +49,17 @@ class Kind:
 
     def state_options(self, options: Mapping[str, Any], epoch: int) -> dict[str, Any]:
         """The arguments of the state's class, for a collection with these options."""
-        own = {name: value for name, value in options.items() if name not in (SHARDS, CONSISTENCY)}
+        own = {name: value for name, value in options.items() if name not in _COMMON}
         return own | ({"fence": epoch * _NUMBERS} if self.numbered else {})
 
 
 #: Written out: a registry that subclasses fill would be empty where nobody has imported them. The handles are
 #: in `skyward_dask.api.openers`, under the same names.
 KINDS: dict[str, Kind] = {
-    "barrier": Kind(BarrierState, required=("parties",)),
-    "counter": Kind(CounterState, {CONSISTENCY: "strong"}),
-    "dict": Kind(DictState, {SHARDS: 1, CONSISTENCY: "strong"}),
-    "lock": Kind(LockState, numbered=True),
-    "queue": Kind(QueueState, {"maxsize": None}, confirmed=frozenset({"get", "get_nowait"})),
-    "set": Kind(SetState, {SHARDS: 1, CONSISTENCY: "strong"}),
+    "barrier": Kind(BarrierState, {REPLICAS: 1}, required=("parties",)),
+    "counter": Kind(CounterState, {CONSISTENCY: "strong", REPLICAS: 1}),
+    "dict": Kind(DictState, {SHARDS: 1, CONSISTENCY: "strong", REPLICAS: 1}),
+    "lock": Kind(LockState, {REPLICAS: 1}, numbered=True),
+    "queue": Kind(QueueState, {"maxsize": None, REPLICAS: 1}, confirmed=frozenset({"get", "get_nowait"})),
+    "set": Kind(SetState, {SHARDS: 1, CONSISTENCY: "strong", REPLICAS: 1}),
 }

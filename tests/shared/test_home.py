@@ -33,6 +33,7 @@ from skyward_dask.shared.events import (
     Withdraw,
     Withdrawn,
 )
+from skyward_dask.shared.home import Home
 from skyward_dask.shared.keys import pack, pack_key, place, unpack_key
 from skyward_dask.shared.kinds import KINDS
 from skyward_dask.shared.pages import Pages
@@ -373,12 +374,12 @@ def test_places_do_not_depend_on_the_process() -> None:
 def test_many_threads_at_one_home() -> None:
     """Nothing is lost, and each hears of its own."""
     homes, values = Homes(), list[Answer]()
-    homes.add("home", "counter", {})
+    homes.add("home", Home("counter", {}))
 
     def work(run: str) -> None:
         for number in range(500):
             call = Call((run, number), Caller("tcp://a", run), "increment", (1,))
-            assert homes.call("home", call, values.append)
+            assert homes.apply("home", call, values.append)
 
     threads = [threading.Thread(target=work, args=(str(number),)) for number in range(8)]
     for thread in threads:

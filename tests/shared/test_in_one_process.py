@@ -16,7 +16,7 @@ from skyward_dask.extension.collections.call_messages import Request, pickled, r
 from skyward_dask.extension.collections.directory_messages import Gone
 from skyward_dask.extension.collections.worker_collections import WorkerCollections
 from skyward_dask.shared.asks import Ask, Spec
-from skyward_dask.shared.events import Caller, Moved
+from skyward_dask.shared.events import Call, Caller, Moved
 from tests.clusters import gen_cluster
 
 
@@ -129,7 +129,7 @@ async def say_late(s: Any, host: Any, party: str, *asked: tuple[Any, str]) -> li
     for number, (handle, operation) in enumerate(asked):
         (home,) = (key for key in host.state.actors if f"-{handle.kind}-" in key)
         caller = Caller(party, "run#1", "task", place="tcp://late")
-        call = pickled(("session", number), caller, operation, LATE[operation])
+        call = pickled(Call(("session", number), caller, operation, LATE[operation]))
         calls.append(written(Request(number, host.address, home, call)))
     await comm.write(calls)
     answers: list[Any] = []

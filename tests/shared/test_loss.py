@@ -1,4 +1,4 @@
-"""A collection whose host is gone says so, until it is destroyed; it is never an empty one in its place."""
+"""A collection that has lost all its copies says so, until it is destroyed; it is never an empty one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def end_host(client: Client, name: str) -> None:
 @pytest.mark.crash
 def test_a_lost_host_is_no_empty_collection(client: Client, name: str) -> None:
     """For a client and for tasks, for those who wait and those who come."""
-    sky.dict(name)["a"] = 1
+    sky.dict(name, replicas=0)["a"] = 1
     waiter = sky.queue(f"{name}-q", client=client)
     waiter.qsize()
 
@@ -55,7 +55,7 @@ def test_a_lost_host_is_no_empty_collection(client: Client, name: str) -> None:
 @pytest.mark.crash
 def test_who_waits_hears_of_the_loss(client: Client, name: str) -> None:
     """Whoever waits at a host that is lost waits no longer."""
-    sky.queue(name).qsize()
+    sky.queue(name, replicas=0).qsize()
     (host,) = sky.collections(client)[name].hosts
     (other,) = set(client.nthreads()) - {host}
     waiter = client.submit(lambda: sky.queue(name).get(), workers=[other], pure=False)
@@ -69,8 +69,8 @@ def test_who_waits_hears_of_the_loss(client: Client, name: str) -> None:
 @pytest.mark.crash
 def test_other_collections_live_on(client: Client, name: str) -> None:
     """On the worker that is left."""
-    sky.counter(f"{name}-0").increment()
-    sky.counter(f"{name}-1").increment()
+    sky.counter(f"{name}-0", replicas=0).increment()
+    sky.counter(f"{name}-1", replicas=0).increment()
     end_host(client, f"{name}-0")
     assert sky.counter(f"{name}-1").increment() == 2
 

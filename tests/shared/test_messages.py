@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from typing import Any
 
 import msgpack
@@ -10,12 +11,11 @@ import pytest
 
 from skyward_dask.extension.collections import directory_messages
 from skyward_dask.extension.collections.call_messages import (
-    Confirm,
-    GiveUp,
+    Copy,
     Message,
     Reply,
     Request,
-    RunEnded,
+    Word,
     pickled,
     read,
     unpickled,
@@ -26,10 +26,8 @@ from skyward_dask.shared.events import Call, Caller, Forget, Took, Withdraw
 
 MESSAGES: list[Message] = [
     Request(1, "tcp://a", "key", b"call"),
+    Copy(1, "tcp://a", "key", b"events"),
     Reply(1, None),
-    Confirm("tcp://a", "key", "session", 7),
-    GiveUp("tcp://a", "key", "session", 7, True),
-    RunEnded("tcp://a", "key", "party", "run"),
 ]
 
 
@@ -39,13 +37,16 @@ def test_a_message_comes_as_it_went(message: Message) -> None:
     assert read(msgpack.loads(msgpack.dumps(written(message)))) == message
 
 
-def test_words_are_events_at_their_home() -> None:
-    """With the moment at which they come."""
-    _, _, *words = MESSAGES
-    events = [Took(("session", 7), 2.5), Withdraw(("session", 7), True, 2.5), Forget("party", "run", 2.5)]
-    assert [word.event(2.5) for word in words] == events  # type: ignore[union-attr]
-    call = Call(("session", 7), Caller("party", "run", "task", 1, "here"), "put", (b"x",), 2.5)
-    assert unpickled(pickled(call.id, call.caller, call.operation, call.arguments), 2.5) == call
+CALL = Call(("session", 7), Caller("party", "run", "task", 1, "here"), "put", (b"x",), 2.5, 3, (5, 6))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [CALL, Took(("session", 7), 2.5), Withdraw(("session", 7), True, 2.5), Forget("party", "run", 2.5)],
+)
+def test_an_event_comes_as_it_went(event: Call | Word) -> None:
+    """With the moment at which it comes; calls also between the copies of a home."""
+    assert unpickled(pickled(event), 2.5) == event == pickle.loads(pickle.dumps(event))
 
 
 @pytest.mark.parametrize("kind", directory_messages.Message.__args__)

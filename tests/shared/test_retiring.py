@@ -1,12 +1,15 @@
-"""Workers leave while collections live on them: their other data moves first, and the reason is told."""
+"""Workers leave while collections live on them: these move first, and what else they hold."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster, Scheduler, Worker
+from distributed import Client, LocalCluster, Scheduler, Status, Worker
 
 import skyward_dask as sky
 from tests.clusters import gen_cluster
@@ -29,54 +32,79 @@ async def told(client: Client) -> list[tuple[str, str, str]]:
     return [(e["action"], e["worker"], *e["collections"]) for _, e in events if "collections" in e]
 
 
-@pytest.mark.parametrize("by", ["addresses", "names", "the scheduler"])
-def test_a_host_stays_and_its_other_data_moves(by: str) -> None:
-    """`retire_workers` says so as it does of all workers that can't go, and operators read why."""
+async def in_step(client: Client, name: str) -> str:
+    """Wait for the collection's standby; returns its worker."""
+    while not (found := (await sky.collections(client))[name]).in_step:
+        await asyncio.sleep(0.01)
+    return found.standby[0]
+
+
+@pytest.mark.parametrize("by", ["addresses", "names", "the scheduler", "a lifetime"])
+def test_a_host_moves_with_its_data(by: str) -> None:
+    """While it is used; and then it is retired, as any worker."""
 
     @cluster_of_three()
     async def test(c: Client, s: Scheduler, *workers: Worker) -> None:
-        host = await host_of(c, "kept")
+        host, counter = await host_of(c, "kept"), sky.counter("kept", client=c)
         data = await c.scatter(list(range(20)), workers=[host])
-        name = s.workers[host].name
+        (leaving,) = (worker for worker in workers if worker.address == host)
+        counting = [asyncio.ensure_future(count(counter)) for _ in range(3)]
         if by == "addresses":
-            assert await c.retire_workers([host]) == {}
+            assert set(await c.retire_workers([host])) == {host}
         elif by == "names":
-            assert await c.retire_workers(names=[name]) == {}
+            assert set(await c.retire_workers(names=[s.workers[host].name])) == {host}
+        elif by == "the scheduler":
+            assert set(await s.retire_workers(workers=[host])) == {host}
         else:
-            assert await s.retire_workers(workers=[host]) == {}
-        assert not any({host} & set(where) for where in (await c.who_has(data)).values())
-        assert await told(c) == [("keep-host", host, "counter 'kept'")]
-        assert await c.submit(lambda: 1, workers=[host], pure=False) == 1
-        assert await sky.counter("kept", client=c).increment_async() == 2
+            await leaving.close_gracefully()
+        for each in counting:
+            each.cancel()
+        numbers = [number for each in await asyncio.gather(*counting) for number in each]
+        assert len(numbers) == len(set(numbers)) and await counter.value_async() >= max(numbers)
         assert await c.gather(data) == list(range(20))
+        await in_step(c, "kept")
+        assert host not in s.workers and await told(c) == []
 
     test()
 
 
+async def count(counter: Any) -> list[int]:
+    """Increment until cancelled."""
+    numbers: list[int] = []
+    with suppress(asyncio.CancelledError):
+        while True:
+            numbers.append(await counter.increment_async())
+    return numbers
+
+
 @cluster_of_three()
-async def test_a_host_stays_where_others_go(c: Client, s: Scheduler, *workers: Worker) -> None:
-    """Of several that are to be retired at a time those go that can, and nobody's data with them."""
+async def test_both_copies_move_at_a_time(c: Client, s: Scheduler, *workers: Worker) -> None:
+    """When the host and the standby are retired, the last worker has all."""
     host = await host_of(c, "kept")
-    (other, last) = set(s.workers) - {host}
+    standby = await in_step(c, "kept")
+    (last,) = set(s.workers) - {host, standby}
     data = await c.scatter(list(range(30)))
-    assert set(await c.retire_workers([host, other])) == {other}
+    assert set(await c.retire_workers([host, standby])) == {host, standby}
     assert set().union(*(await c.who_has(data)).values()) == {last}
-    assert await sky.counter("kept", client=c).value_async() == 1
+    found = (await sky.collections(c))["kept"]
+    assert (found.hosts, found.standby, found.in_step) == ((last,), (), False)
+    assert await sky.counter("kept", client=c).increment_async() == 2
 
 
 @cluster_of_three()
-async def test_who_closes_a_worker_anyway_loses_its_collections_only(
+async def test_a_host_stays_where_no_other_worker_can_take_it(
     c: Client, s: Scheduler, *workers: Worker
 ) -> None:
-    """A worker at the end of its lifetime doesn't ask whether it may go."""
-    host = await host_of(c, "lost")
-    data = await c.scatter(list(range(20)), workers=[host])
-    (worker,) = (w for w in workers if w.address == host)
-    await worker.close_gracefully()
-    assert await c.gather(data) == list(range(20))
-    assert await told(c) == [("lose-host", host, "counter 'lost'")]
-    with pytest.raises(sky.CollectionLost):
-        await sky.counter("lost", client=c).value_async()
+    """`retire_workers` says so as it does of all workers that can't go, and operators read why."""
+    for worker in workers[1:]:
+        worker.status = Status.paused
+    while {ws.status for ws in s.workers.values()} != {Status.running, Status.paused}:
+        await asyncio.sleep(0.01)
+    host = await host_of(c, "kept")
+    assert host == workers[0].address and await c.retire_workers([host]) == {}
+    assert await told(c) == [("keep-host", host, "counter 'kept'")]
+    assert await c.submit(lambda: 1, workers=[host], pure=False) == 1
+    assert await sky.counter("kept", client=c).increment_async() == 2
 
 
 @cluster_of_three()
@@ -94,23 +122,24 @@ async def test_hosts_are_not_offered_for_closing(c: Client, s: Scheduler, *worke
     del data
 
 
-def test_scaling_down_takes_hosts_last() -> None:
-    """`scale` closes the workers that were added last; what they hold besides moves to the others."""
+def test_scaling_down_loses_nothing() -> None:
+    """`scale` closes workers by name; their collections move to the others, as what else they hold."""
     with (
         LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        sky.counter("first").increment()
-        sky.counter("second").increment()
+        names = ("first", "second", "third")
+        for name in names:
+            sky.counter(name).increment()
         data = client.scatter(list(range(30)))
-        cluster.scale(2)
-        wait_for(client, 2)
-        assert [sky.counter(name).value for name in ("first", "second")] == [1, 1]
         cluster.scale(1)
         wait_for(client, 1)
-        assert client.gather(data) == list(range(30)) and sky.counter("first").value == 1
-        with pytest.raises(sky.CollectionLost):
-            sky.counter("second").increment()
+        assert client.gather(data) == list(range(30))
+        assert [sky.counter(name).increment() for name in names] == [2] * 3
+        cluster.scale(2)
+        for name in names:
+            while not sky.collections(client)[name].in_step:
+                pass
 
 
 def wait_for(client: Client, workers: int) -> None:
@@ -138,7 +167,7 @@ def test_a_cluster_that_ends_tells_nothing(ending: str, caplog: pytest.LogCaptur
             else:
                 client.restart()
                 sky.counter("two").increment()
-            assert not client.get_events("skyward")
+            assert {event["action"] for _, event in client.get_events("skyward")} <= {"in-step"}
     finally:
         root.removeHandler(caplog.handler)
     assert not [r for r in caplog.records if r.name.startswith(root.name) and r.levelno >= logging.WARNING]

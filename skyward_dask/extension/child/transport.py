@@ -23,7 +23,7 @@ class ChildTransport:
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
         self._refuse_elsewhere(spec)
-        pending = Pending(self._session, next(self._numbers))
+        pending = Pending(self._session, next(self._numbers), (spec, ask.place))
         self._link.begin(pending, "collection", spec, ask, pending.id)
         return pending
 

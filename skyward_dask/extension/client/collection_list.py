@@ -23,15 +23,24 @@ class Collection:
     hosts : tuple of str
         For each shard, the address of the worker it lives on.
     standby : tuple of str
-        The workers that would take over; empty for now.
+        The workers of its standbys.
     lost : bool
-        Whether a host has left: then every operation raises `CollectionLost` until `destroy()` is called.
+        Whether a host has left, and had no standby in step: then every operation raises `CollectionLost`
+        until `destroy()` is called.
     operations : int
         How many operations it has carried out.
     size : int
         The number of its keys, members or items.
     waiting : int
         The number of calls that are waiting.
+    in_step : bool
+        Whether each shard has a standby that has all that anybody was told, and would take over.
+    since : float
+        When a host or a standby has last changed, in seconds since the epoch.
+    moves : int
+        How often a standby has become the host: because the host was lost, or was to leave.
+    seconds : float
+        How long that took the last time, from when the scheduler knew; operations waited meanwhile.
     """
 
     name: str
@@ -43,6 +52,10 @@ class Collection:
     operations: int
     size: int
     waiting: int
+    in_step: bool = False
+    since: float = 0.0
+    moves: int = 0
+    seconds: float = 0.0
 
 
 def collections(client: Client) -> dict[str, Collection]:
@@ -72,4 +85,4 @@ async def listed(client: Client) -> dict[str, Collection]:
 
 
 def _collection(told: dict[str, Any]) -> Collection:
-    return Collection(**{**told, "hosts": tuple(told["hosts"]), "standby": ()})
+    return Collection(**{**told, "hosts": tuple(told["hosts"]), "standby": tuple(told["standby"])})

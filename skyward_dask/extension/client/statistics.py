@@ -19,7 +19,7 @@ from skyward_dask.slots.statistics import SlotStatistics
 #: What the tables of `Statistics` show.
 _WORKER = ("worker", "executor", "slots", "busy", "done", "crashes", "kills", "memory", "CPU")
 _PREFIX = ("prefix", "runs", "CPU", "wall", "peak memory", "over limit", "timeouts", "crashes")
-_COLLECTION = ("collection", "kind", "hosts", "size", "waiting", "operations")
+_COLLECTION = ("collection", "kind", "hosts", "standby", "size", "waiting", "operations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,9 @@ def _prefix_row(found: PrefixStatistics) -> Row:
 
 
 def _collection_row(found: Collection) -> Row:
-    hosts = ", ".join(found.hosts)
-    return found.name, found.kind, hosts, found.size, found.waiting, found.operations
+    hosts, standby = ", ".join(found.hosts), ", ".join(found.standby)
+    standby += " (not in step)" if standby and not found.in_step else ""
+    return found.name, found.kind, hosts, standby, found.size, found.waiting, found.operations
 
 
 def statistics(client: Client) -> Statistics:

@@ -1,8 +1,9 @@
 """The messages about collections between the scheduler's directory, workers and clients.
 
 ```
- worker, client ── Open, Destroy, List ──▶ directory ── Found, End, Know, Report ──▶ a host
-                                                     ── Gone ──▶ every worker that has to do with collections
+ worker, client ── Open, Destroy, List ──▶ directory ── Found, Fill, End, Know, Report ──▶ a host
+ host ── Join, Part ───────────────────▶             ── Lead ──▶ a standby
+                                                     ── Gone, Fence ──▶ all workers that use collections
 ```
 
 Each is an operation of Dask's: a dict of its `op` and its fields, which are plain values.
@@ -19,13 +20,15 @@ from typing import Any, ClassVar
 class Open:
     """Find the collection of this pickled `Spec`, or create it; `party` will make the calls.
 
-    `client` is the client's id if the party is a client; empty for a worker.
+    `client` is the client's id if the party is a client; empty for a worker. Unless `key` is empty, only the
+    collection that has the home of this key will do.
     """
 
     op: ClassVar[str] = "skyward_open"
     spec: bytes
     party: str
     client: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,61 @@ class Found:
 
     op: ClassVar[str] = "skyward_found"
     homes: Sequence[tuple[str, str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Bring the standby of this home in step on this `worker`; if it is empty, go on alone."""
+
+    op: ClassVar[str] = "skyward_fill"
+    key: str
+    epoch: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """The standby of this epoch is in step, says its host."""
+
+    op: ClassVar[str] = "skyward_join"
+    key: str
+    epoch: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The standby of this epoch is lost, says its host, and asks whether it may go on."""
+
+    op: ClassVar[str] = "skyward_part"
+    key: str
+    epoch: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Take no more answers from this home until the directory says where it is, and name the runs of yours
+    that may hold something there."""
+
+    op: ClassVar[str] = "skyward_fence"
+    key: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Your standby of this home is its host, and an actor of the key `actor`.
+
+    `parties` are in the cluster; of those in `runs`, only these runs may hold anything.
+    """
+
+    op: ClassVar[str] = "skyward_lead"
+    key: str
+    epoch: int
+    actor: str
+    parties: Sequence[str]
+    runs: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +141,7 @@ class Report:
     op: ClassVar[str] = "skyward_homes"
 
 
-Message = Open | Destroy | List | Found | End | Know | Gone | Report
+Message = Open | Destroy | List | Found | Fill | Join | Part | Fence | Lead | End | Know | Gone | Report
 
 
 def as_operation(message: Message) -> dict[str, Any]:

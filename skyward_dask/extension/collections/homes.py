@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
+from time import time
 from typing import Any
 
-from skyward_dask.shared.events import Answer, Call, CallId, Close, Event, Forget
+from skyward_dask.shared.copying import Message
+from skyward_dask.shared.events import Answer, Call, CallId, Close, Deposed, Event, Forget, Moved
 from skyward_dask.shared.home import Home
+from skyward_dask.shared.host import Host, Role
 
 logger = logging.getLogger(__name__)
 
-#: Takes the answer to a call.
+#: Takes the answer to a call; or, for another event, hears that it was applied.
 Reply = Callable[[Answer], None]
+Told = tuple[Reply, Answer]
+
+_DEPOSED: Answer = False, Deposed()
 
 
 @dataclass(slots=True)
 class _Place:
-    """A home, the lock that lets in one event at a time, and how many calls have come."""
+    """A home with its log, the lock that lets in one event at a time, and how many calls have come."""
 
-    home: Home
+    host: Host[Told]
     lock: threading.Lock = field(default_factory=threading.Lock)
     operations: int = 0
 
@@ -33,68 +40,166 @@ class _Place:
 class Homes:
     """The homes of one process.
 
+    Parameters
+    ----------
+    on_news : callable
+        Called, in any thread, with the key of a home that may have something for its standby.
+
     Notes
     -----
     Thread-safe. Replies are called without a lock, in the thread that caused them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_news: Callable[[str], None] = lambda key: None) -> None:
+        self._on_news = on_news
         self._places: dict[str, _Place] = {}
         self._parties: set[str] = set()
         self._replies: dict[CallId, Reply] = {}
 
-    def add(self, key: str, kind: str, options: Mapping[str, Any]) -> Home:
-        """Create an empty home."""
-        home = Home(kind, options)
-        self._places[key] = _Place(home)
-        return home
+    def add(self, key: str, home: Home, epoch: int = 1) -> None:
+        """Let events come to a home."""
+        self._places[key] = _Place(Host(home, epoch))
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
 
-    def call(self, key: str, call: Call, reply: Reply) -> bool:
-        """Have a home carry a call out; `reply` is called with the answer, now or later.
+    def apply(self, key: str, event: Event, reply: Reply | None = None) -> bool:
+        """Apply an event to a home; `reply` is called with a call's answer, or with None, now or later.
 
         Returns False if there is no such home.
         """
         if (place := self._places.get(key)) is None:
             return False
-        self._replies[call.id] = reply
-        place.operations += 1
-        self._apply(place, call)
-        return True
-
-    def apply(self, key: str, event: Event) -> bool:
-        """Apply an event without an answer to a home; returns False if there is no such home."""
-        if (place := self._places.get(key)) is None:
-            return False
-        self._apply(place, event)
-        return True
-
-    def _apply(self, place: _Place, event: Event) -> None:
         with place.lock:
-            answers, released = place.home.apply(event)
-        for call_id, answer in answers.items():
-            self._replies.pop(call_id)(answer)
-        for held in released:
+            if place.host.role is Role.DEPOSED:
+                return False
+            told = self._carry_out(place, event, reply)
+            has_news = place.host.can_send()
+            if told and place.host.holds():
+                for each in told:
+                    place.host.hold(each)
+                told = []
+        if has_news:
+            self._on_news(key)
+        for answered, answer in told:
+            answered(answer)
+        return True
+
+    def _carry_out(self, place: _Place, event: Event, reply: Reply | None) -> list[Told]:
+        home = place.host.home
+        if isinstance(event, Call):
+            place.operations += 1
+            assert reply is not None
+            if home.reads(event.operation):
+                return [(reply, home.read(event))]
+            if home.is_late(event):
+                return [(reply, (False, Moved()))]
+            self._replies[event.id] = reply
+        applied = place.host.apply(event)
+        for held in applied.released:
             logger.warning("%s: it is released", held)
+        # a call that has moved here, and whose caller hasn't asked again yet, is answered when it does
+        told = [
+            (found, answer)
+            for call_id, answer in applied.answers.items()
+            if (found := self._replies.pop(call_id, None)) is not None
+        ]
+        return told if reply is None or isinstance(event, Call) else [*told, (reply, (True, None))]
 
     def end(self, key: str, close: Close) -> None:
-        """End a home in this process."""
+        """End a home in this process: nothing in it is worth waiting for."""
         if (place := self._places.pop(key, None)) is not None:
-            self._apply(place, close)
+            with place.lock:
+                told = place.host.depose() + self._carry_out(place, close, None)
+            for reply, answer in told:
+                reply(answer)
 
     def end_all(self, close: Close) -> None:
-        """This process leaves the cluster: all callers that wait here or still call are told."""
-        for place in list(self._places.values()):
-            self._apply(place, close)
+        """This process leaves the cluster: callers that wait here or still call are told.
 
-    def statistics(self) -> dict[str, dict[str, int]]:
+        Where a standby takes over, they go there.
+        """
+        for key, place in list(self._places.items()):
+            if place.host.role in (Role.JOINING, Role.IN_STEP, Role.PARTING):
+                self.depose(key)
+            else:
+                self.apply(key, close)
+
+    def statistics(self) -> dict[str, dict[str, Any]]:
         """The statistics of each home, by its key."""
         return {
-            key: {"operations": place.operations, **place.home.statistics()}
+            key: {"operations": place.operations, **place.host.home.statistics()}
             for key, place in list(self._places.items())
         }
+
+    # --- the standbys of these homes, elsewhere ----------------------------------------------------------
+
+    def fill(self, key: str, epoch: int, standby: str) -> bool:
+        """The directory has chosen a standby; none, if it is empty."""
+        if (place := self._places.get(key)) is None:
+            return False
+        with place.lock:
+            is_news = place.host.fill(epoch, standby)
+            told = place.host.released()
+        for reply, answer in told:
+            reply(answer)
+        self._on_news(key)
+        return is_news
+
+    def next(self, key: str) -> tuple[str, Message] | None:
+        """The next message for a standby, and where that is."""
+        if (place := self._places.get(key)) is None:
+            return None
+        with place.lock:
+            standby, message = place.host.standby, place.host.next()
+        return None if message is None else (standby, message)
+
+    def confirmed(self, key: str, epoch: int) -> bool:
+        """The standby has taken a message; returns whether it is in step with that."""
+        if (place := self._places.get(key)) is None:
+            return False
+        with place.lock:
+            is_in_step = place.host.confirmed(epoch)
+            told = place.host.released()
+        for reply, answer in told:
+            reply(answer)
+        return is_in_step
+
+    def granted(self, key: str, epoch: int) -> None:
+        """The directory knows that the standby is in step."""
+        if (place := self._places.get(key)) is not None:
+            with place.lock:
+                place.host.granted(epoch)
+
+    def part(self, key: str, epoch: int) -> bool:
+        """The standby of that epoch is lost; returns whether that is news."""
+        if (place := self._places.get(key)) is None:
+            return False
+        with place.lock:
+            is_news = place.host.epoch == epoch and bool(place.host.standby)
+            if is_news:
+                place.host.part()
+            told = place.host.released()
+        for reply, answer in told:
+            reply(answer)
+        return is_news
+
+    def depose(self, key: str, epoch: float = inf) -> bool:
+        """Another home takes over in this epoch: who waits is told to ask there.
+
+        Returns False if there is no home here, or it is of this epoch itself, or of a later one.
+        """
+        place = self._places.get(key)
+        is_old = place is not None and place.host.epoch < epoch
+        if place is not None and is_old:
+            del self._places[key]
+            with place.lock:
+                waiting = [self._replies.pop(call_id, None) for call_id in place.host.home.waiting()]
+                replies = [reply for reply, _ in place.host.depose()]
+            for reply in (*replies, *waiting):
+                if reply is not None:
+                    reply(_DEPOSED)
+        return is_old
 
     # --- parties -----------------------------------------------------------------------------------------
 
@@ -108,5 +213,16 @@ class Homes:
     def forget(self, gone: Forget) -> None:
         """A party has left: give back what its callers hold here."""
         self._parties.discard(gone.party)
-        for place in list(self._places.values()):
-            self._apply(place, gone)
+        for key in list(self._places):
+            self.apply(key, gone)
+
+    def keep_only(self, key: str, parties: Iterable[str], runs: Mapping[str, Iterable[str]]) -> None:
+        """Forget what a home has of parties that aren't there, and of runs that their parties don't name."""
+        place = self._places[key]
+        present, live = set(parties), {party: set(named) for party, named in runs.items()}
+        self._parties |= present
+        for party, run in sorted(place.host.home.owners()):
+            if party not in present:
+                self.apply(key, Forget(party, at=time()))
+            elif run and run not in live.get(party, {run}):
+                self.apply(key, Forget(party, run, at=time()))

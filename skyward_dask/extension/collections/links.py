@@ -14,6 +14,7 @@ import asyncio
 import pickle
 import threading
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from time import time
@@ -23,19 +24,10 @@ from distributed.comm.core import Comm
 from distributed.core import ConnectionPool, Status
 from tornado.ioloop import IOLoop
 
-from skyward_dask.extension.collections.call_messages import (
-    Confirm,
-    GiveUp,
-    Message,
-    Reply,
-    Request,
-    RunEnded,
-    Word,
-    unpickled,
-)
+from skyward_dask.extension.collections.call_messages import Copy, Message, Reply, Request, unpickled
 from skyward_dask.extension.collections.homes import Homes
 from skyward_dask.extension.collections.wire import Wire
-from skyward_dask.shared.events import Answer, Moved
+from skyward_dask.shared.events import Answer, Call, Moved
 
 #: Takes a pickled `Answer`; None if it was lost on its way, and the call may have been carried out.
 OnAnswer = Callable[[bytes | None], None]
@@ -43,6 +35,15 @@ OnAnswer = Callable[[bytes | None], None]
 #: Seconds to connect to a worker that may have left: a busy one takes a second at most.
 _CONNECT = 10.0
 MOVED = pickle.dumps((False, Moved()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A message that has no reply yet."""
+
+    wire: Wire
+    key: str
+    on_answer: OnAnswer
 
 
 class OnLoop:
@@ -81,10 +82,12 @@ class Links:
         Whether the worker at an address may be in the cluster; if not, nobody tries to connect to it.
     on_lost : callable
         Called with the address to which a link has ended.
+    on_copy : callable
+        Takes a message for a standby in this process, with its key; returns the reply.
 
     Notes
     -----
-    `tell` may be called in any thread, the rest only on the loop.
+    Used on the loop only.
     """
 
     def __init__(
@@ -96,45 +99,52 @@ class Links:
         via: str = "",
         is_there: Callable[[str], bool] = lambda address: True,
         on_lost: Callable[[str], None] = lambda address: None,
+        on_copy: Callable[[str, bytes], bytes | None] = lambda key, message: None,
     ) -> None:
         self.address, self.homes, self.on_loop = address, homes, on_loop
         self._pool, self._via = pool, via
-        self._is_there, self._on_lost = is_there, on_lost
+        self._is_there, self._on_lost, self._on_copy = is_there, on_lost, on_copy
         self._wires: dict[str, Wire] = {}
-        self._under_way: dict[int, tuple[Wire, OnAnswer]] = {}
+        self._under_way: dict[int, _Asked] = {}
         self._numbers = count(1)
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting: dict[asyncio.Task[None], str] = {}
 
-    def ask(self, worker: str, key: str, call: bytes, on_answer: OnAnswer) -> None:
-        """Send a call to a home in another process."""
+    def ask(self, worker: str, key: str, event: bytes, on_answer: OnAnswer) -> None:
+        """Send an event to a home in another process."""
         if not self._is_there(worker):
             on_answer(MOVED)
             return
-        wire = self._wire(worker)
-        number = next(self._numbers)
-        self._under_way[number] = wire, on_answer
-        wire.send(Request(number, worker, key, call))
+        self._send(Request(next(self._numbers), worker, key, event), self._via or worker, on_answer)
 
-    def tell(self, word: Word) -> None:
-        """Send a word to its home, here or elsewhere, if the home can still be reached."""
-        if not self.homes.apply(word.key, word.event(time())):
-            self.on_loop(self._send, word)
+    def copy(self, worker: str, key: str, message: bytes, on_answer: OnAnswer) -> None:
+        """Send a message to a standby in another process."""
+        self._send(Copy(next(self._numbers), worker, key, message), worker, on_answer)
 
-    def _send(self, word: Word) -> None:
-        if word.worker != self.address and self._is_there(word.worker):
-            self._wire(word.worker).send(word)
+    def _send(self, message: Request | Copy, address: str, on_answer: OnAnswer) -> None:
+        wire = self._wire(address)
+        self._under_way[message.number] = _Asked(wire, message.key, on_answer)
+        wire.send(message)
 
-    def _wire(self, worker: str) -> Wire:
-        address = self._via or worker
+    def abandon(self, key: str) -> None:
+        """Take no more answers from a home: those that are under way are lost."""
+        for number in [number for number, asked in self._under_way.items() if asked.key == key]:
+            self._under_way.pop(number).on_answer(None)
+
+    def cut(self, worker: str) -> None:
+        """A worker has left the cluster: don't go on trying to connect to it."""
+        for task in [task for task, address in self._connecting.items() if address == worker]:
+            task.cancel()
+
+    def _wire(self, address: str) -> Wire:
         if (wire := self._wires.get(address)) is None:
             wire = self._wires[address] = Wire(self._take, self._end)
-            self._spawn(wire.connect(partial(self._pool.connect, address, timeout=_CONNECT)))
+            self._spawn(address, wire.connect(partial(self._pool.connect, address, timeout=_CONNECT)))
         return wire
 
-    def _spawn(self, connecting: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, address: str, connecting: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(connecting)
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        self._connecting[task] = address
+        task.add_done_callback(self._connecting.pop)
 
     async def accept(self, comm: Comm, **_: Any) -> Status:
         """Dask's handler of ``skyward_wire``: the connection is ours from here on."""
@@ -159,21 +169,22 @@ class Links:
             self.on_loop(answer, pickle.dumps(value, protocol=5))
 
         if request.key in self.homes:
-            call = unpickled(request.call, time())
-            # otherwise, the call is of a party that has left: nobody would free what it takes
-            if not (self.homes.knows(call.caller.party) and self.homes.call(request.key, call, reply)):
+            event = unpickled(request.event, time())
+            # a call of a party that has left: nobody would free what it takes
+            is_late = isinstance(event, Call) and not self.homes.knows(event.caller.party)
+            if is_late or not self.homes.apply(request.key, event, reply):
                 answer(MOVED)
         elif request.worker == self.address:
             answer(MOVED)
         else:
-            self.ask(request.worker, request.key, request.call, answer)
+            self.ask(request.worker, request.key, request.event, answer)
+
+    def _take_copy(self, wire: Wire, copy: Copy) -> None:
+        wire.send(Reply(copy.number, self._on_copy(copy.key, copy.message)))
 
     def _take_reply(self, wire: Wire, reply: Reply) -> None:
-        _, on_answer = self._under_way.pop(reply.number)
-        on_answer(reply.answer)
-
-    def _take_word(self, wire: Wire, word: Word) -> None:
-        self.tell(word)
+        if (asked := self._under_way.pop(reply.number, None)) is not None:  # nobody has abandoned it
+            asked.on_answer(reply.answer)
 
     def _end(self, wire: Wire, unsent: list[Message]) -> None:
         """A wire has ended: the answers to its requests are lost, except to those that were never sent."""
@@ -181,15 +192,12 @@ class Links:
             del self._wires[address]
             self._on_lost(address)
         safe = {message.number for message in unsent if isinstance(message, Request)}
-        for number in [number for number, (each, _) in self._under_way.items() if each is wire]:
-            _, on_answer = self._under_way.pop(number)
-            on_answer(MOVED if number in safe else None)
+        for number in [number for number, asked in self._under_way.items() if asked.wire is wire]:
+            self._under_way.pop(number).on_answer(MOVED if number in safe else None)
 
 
 _TAKE: dict[type[Message], Callable[[Links, Wire, Any], None]] = {
     Request: Links._take_request,
+    Copy: Links._take_copy,
     Reply: Links._take_reply,
-    Confirm: Links._take_word,
-    GiveUp: Links._take_word,
-    RunEnded: Links._take_word,
 }

@@ -5,8 +5,9 @@
                          └─ no: ask the directory  └─ no: Links.ask, on the loop ──▶ a home elsewhere
 ```
 
-Each call that is begun gets an answer: from its home, or an error when its link is lost or the process leaves
-the cluster.
+Each call that is begun gets an answer: from its home, or an error when the collection is lost or the process
+leaves the cluster. If its answer is lost on the way, it is sent again, with the same number, until it has
+one; so is what else a home has to know: that an answer has arrived, a call is given up, or a run has ended.
 """
 
 from __future__ import annotations
@@ -14,49 +15,48 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from itertools import count
-from time import time
+from time import monotonic, time
 from uuid import uuid4
 
 from tornado.ioloop import IOLoop
 
 from skyward_dask.config import staleness
 from skyward_dask.errors import FORKED, CollectionLost, SkywardError, WorkerUnreachable
-from skyward_dask.extension.collections.call_messages import Confirm, GiveUp, RunEnded, pickled
+from skyward_dask.extension.collections.begun import Begun, destroyed, lost, unreachable
+from skyward_dask.extension.collections.call_messages import Word, pickled
 from skyward_dask.extension.collections.links import MOVED, Links
-from skyward_dask.extension.collections.read_cache import Asked, Recent
+from skyward_dask.extension.collections.read_cache import Recent
 from skyward_dask.extension.collections.routes import Routes
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
-from skyward_dask.shared.events import Answer, Call, Caller, CallId, Forgotten, Moved, Withdrawn
+from skyward_dask.shared.events import (
+    Answer,
+    Call,
+    Caller,
+    Deposed,
+    Forget,
+    Forgotten,
+    Moved,
+    Took,
+    Withdraw,
+    Withdrawn,
+)
 from skyward_dask.shared.kinds import KINDS
 
 #: Seconds in which a collection must be found or made, so that a call that has timed out still reaches it.
 _LATE = 5.0
-
-
-@dataclass(slots=True, eq=False)
-class _Begun:
-    """A call of this process that has no answer yet; `again` says whether it can be sent again."""
-
-    spec: Spec
-    ask: Ask
-    caller: Caller
-    pending: Pending
-    asked: Asked
-    again: bool = True
-
-    def succeed(self, value: object) -> None:
-        with suppress(InvalidStateError):  # it was withdrawn before it was sent, or the process has left
-            self.pending.set_result(value)
-
-    def fail(self, error: BaseException) -> None:
-        with suppress(InvalidStateError):
-            self.pending.set_exception(error)
+#: Seconds for which a call is sent again if nobody takes it: Dask takes 30 to notice that a machine is gone.
+_PATIENCE = 60.0
+#: Seconds before a call is sent once more, if the first further time was in vain: a failover takes as long.
+_PAUSE = 0.05
+#: Bytes of an answer that a home is told of at once when it has come, instead of with the next call.
+_LARGE = 1 << 16
 
 
 class Switchboard:
@@ -94,20 +94,23 @@ class Switchboard:
         self._is_live, self._present = is_live, present
         self._session = uuid4().hex
         self._numbers = count(1)
-        self._begun: set[_Begun] = set()
-        # the homes at which a run may hold something
-        self._bound: dict[str, set[tuple[str, str]]] = {}
+        self._begun: set[Begun] = set()
+        # the homes at which a run may hold something, by their keys
+        self._bound: dict[str, dict[str, Pending]] = {}
+        # by home: how often its answers were lost, and calls whose answers it need no longer keep
+        self._attempts: dict[str, int] = {}
+        self._done: dict[str, deque[int]] = {}
         self._recent = Recent(staleness())
         self._finding: set[asyncio.Task[None]] = set()
         self._closed = ""
         self._process = os.getpid()
 
-    def begin(self, spec: Spec, ask: Ask, caller: Caller, call_id: CallId | None = None) -> Pending:
-        """Send a call to a collection; `call_id` is given if the call has an id already."""
+    def begin(self, spec: Spec, ask: Ask, caller: Caller) -> Pending:
+        """Send a call to a collection."""
         self._refuse_if_useless()
-        pending = Pending(*(call_id or (self._session, next(self._numbers))))
+        pending = Pending(self._session, next(self._numbers), (spec, ask.place))
         pending.confirmed = ask.operation in KINDS[spec.kind].confirmed
-        begun = _Begun(spec, ask, caller, pending, self._recent.asked())
+        begun = Begun(spec, ask, caller, pending, self._recent.asked())
         route = self._routes.get(spec)
         if route is None:
             self._start_on_loop(begun)
@@ -128,41 +131,72 @@ class Switchboard:
     def took(self, pending: Pending) -> None:
         """The caller has received the answer."""
         if pending.confirmed and pending.home is not None:
-            self._links.tell(Confirm(*pending.home, *pending.id))
+            self._tell(pending, Took(pending.id))
 
     def withdraw(self, pending: Pending, expired: bool) -> None:
         """The caller gives up a call; if the call has timed out, the caller takes an answer on its way."""
         pending.withdrawn = True
         if pending.home is not None:
-            self._links.tell(GiveUp(*pending.home, *pending.id, expired))
+            self._tell(pending, Withdraw(pending.id, expired))
         else:
             self._links.on_loop(self._withdraw, pending, expired)
 
     def _withdraw(self, pending: Pending, expired: bool) -> None:
         if pending.home is not None:  # it was sent meanwhile
-            self._links.tell(GiveUp(*pending.home, *pending.id, expired))
+            self._tell(pending, Withdraw(pending.id, expired))
         elif expired:  # not sent yet: its home still gets it (a barrier breaks), if found soon
             self._loop.call_later(_LATE, _give_up, pending)
         else:
             _give_up(pending)
 
+    def _tell(self, about: Pending, word: Word) -> None:
+        """Have the home of a call know something, wherever it has moved."""
+        if self._closed or about.home is None:
+            return
+        spec, place = about.asked
+        told = Pending(*about.id, about.asked)
+        told.home = about.home
+        ask, caller = Ask(place=place), Caller(self._party)
+        begun = Begun(spec, ask, caller, told, self._recent.asked(), word, is_doubtful=True)
+        route = self._routes.get(spec)
+        if route is None or _home(route, ask)[1] != about.home[1] or not self._ask_here(begun, route):
+            self._start_on_loop(begun)
+
     # --- from the question to the home -------------------------------------------------------------------
 
-    def _ask_here(self, begun: _Begun, route: Route) -> bool:
+    def _ask_here(self, begun: Begun, route: Route) -> bool:
         """Ask the home, if it is in this process; returns False if it isn't."""
-        home, pending, run = _home(route, begun.ask), begun.pending, begun.caller.run
+        home = _home(route, begun.ask)
         if home[1] not in self._homes:
             return False
-        pending.home = home
-        if not self._binds(begun):
+        if not self._binds(begun, home):
             return True
-        call = Call(pending.id, begun.caller, begun.ask.operation, begun.ask.arguments, time())
-        found = self._homes.call(home[1], call, partial(self._settle, begun, route))
+        event, run = self._event(begun, home, begun.caller), begun.caller.run
+        found = self._homes.apply(home[1], event, partial(self._take, begun, route))
         if begun.ask.binds and not self._is_live(run):  # it has ended meanwhile
             self._loop.add_callback(self.forget_run, run)
         return found
 
-    def _start_on_loop(self, begun: _Begun) -> None:
+    def _event(self, begun: Begun, home: tuple[str, str], caller: Caller) -> Call | Word:
+        """What is sent to a home now."""
+        begun.pending.home, begun.sent_as = home, caller.party
+        if begun.word is not None:
+            return replace(begun.word, at=time())
+        begun.attempt = self._attempts.get(home[1], 0)
+        if begun.is_kept and not begun.done:
+            begun.done = self._done_at(home[1])
+        ask = begun.ask
+        return Call(begun.pending.id, caller, ask.operation, ask.arguments, time(), begun.attempt, begun.done)
+
+    def _done_at(self, key: str) -> tuple[int, ...]:
+        """Take the numbers of calls whose answers have come from this home."""
+        found, done = self._done.get(key), list[int]()
+        while found:
+            with suppress(IndexError):  # another thread took the last
+                done.append(found.popleft())
+        return tuple(done)
+
+    def _start_on_loop(self, begun: Begun) -> None:
         self._begun.add(begun)
         begun.pending.add_done_callback(lambda _: self._begun.discard(begun))
         if self._closed:  # it was closed meanwhile
@@ -170,7 +204,7 @@ class Switchboard:
         else:
             self._links.on_loop(self._start, begun)
 
-    def _start(self, begun: _Begun) -> None:
+    def _start(self, begun: Begun) -> None:
         if begun.pending.done():  # given up, or the process has left
             return
         if (route := self._routes.get(begun.spec)) is not None:
@@ -180,83 +214,129 @@ class Switchboard:
             self._finding.add(task)
             task.add_done_callback(self._finding.discard)
 
-    async def _find(self, begun: _Begun) -> None:
+    async def _find(self, begun: Begun) -> None:
         try:
-            route = await self._routes.find(begun.spec)
+            route = await self._routes.find(begun.spec, begun.key)
         except (Exception, asyncio.CancelledError) as error:  # the caller gets it
-            begun.fail(error if isinstance(error, SkywardError) else _unreachable(begun.spec, error))
+            begun.fail(error if isinstance(error, SkywardError) else unreachable(begun, error))
             return
-        if begun.ask.operation:
+        if begun.ask.operation or begun.word is not None:
             self._send(begun, route)
         else:
             begun.succeed(route)
 
-    def _send(self, begun: _Begun, route: Route) -> None:
+    def _send(self, begun: Begun, route: Route) -> None:
         if begun.pending.done():  # given up meanwhile
             return
-        if not self._ask_here(begun, route):
+        if begun.key not in ("", _home(route, begun.ask)[1]):
+            begun.fail(destroyed(begun.spec))
+        elif not self._ask_here(begun, route):
             self._ask_elsewhere(begun, route)
-        if begun.pending.withdrawn:
+        if begun.pending.withdrawn and not begun.is_doubtful:
             self.withdraw(begun.pending, expired=True)
 
-    def _ask_elsewhere(self, begun: _Begun, route: Route) -> None:
-        pending, ask = begun.pending, begun.ask
-        worker, key = pending.home = _home(route, ask)
+    def _ask_elsewhere(self, begun: Begun, route: Route) -> None:
+        worker, key = home = _home(route, begun.ask)
+        if not self._binds(begun, home):
+            return
+        try:
+            event = pickled(self._event(begun, home, self._present(begun.caller)))
+        except Exception as error:  # for example, keys are nested too deeply; the caller gets it
+            begun.fail(error)
+            return
         if worker == self._links.address:
             self._take_answer(begun, route, MOVED)
-        elif self._binds(begun):
-            try:
-                call = pickled(pending.id, self._present(begun.caller), ask.operation, ask.arguments)
-            except Exception as error:  # for example, keys are nested too deeply; the caller gets it
-                begun.fail(error)
-            else:
-                self._links.ask(worker, key, call, partial(self._take_answer, begun, route))
+        else:
+            self._links.ask(worker, key, event, partial(self._take_answer, begun, route))
 
     # --- from the home to the answer ---------------------------------------------------------------------
 
-    def _take_answer(self, begun: _Begun, route: Route, data: bytes | None) -> None:
-        answer: Answer = (False, _lost(begun.spec, route)) if data is None else pickle.loads(data)
-        error = answer[1]
-        if data is None or isinstance(error, Moved):
-            self._routes.forget(begun.spec, route)
-        if not isinstance(error, Moved):
-            self._settle(begun, route, answer)
-            return
-        begun.pending.home = None
-        if begun.pending.withdrawn:
-            begun.fail(Withdrawn())
-        elif begun.again or isinstance(error, Forgotten):
-            begun.again = isinstance(error, Forgotten)
-            self._start(begun)
-        else:
-            begun.fail(_unreachable(begun.spec, error))
+    def _take_answer(self, begun: Begun, route: Route, data: bytes | None) -> None:
+        answer: Answer = (False, Deposed()) if data is None else pickle.loads(data)
+        self._take(begun, route, answer, data is not None and len(data) > _LARGE)
 
-    def _settle(self, begun: _Begun, route: Route, answer: Answer) -> None:
+    def _take(self, begun: Begun, route: Route, answer: Answer, is_large: bool = False) -> None:
+        if isinstance(answer[1], Moved | Deposed):
+            self._links.on_loop(self._take_back, begun, route, answer[1])
+        else:
+            self._settle(begun, route, answer, is_large)
+
+    def _take_back(self, begun: Begun, route: Route, why: Exception) -> None:
+        """The call was not carried out, or its answer is lost: send it again."""
+        pending, key = begun.pending, begun.home_key
+        self._routes.forget(begun.spec, route)
+        if isinstance(why, Deposed):
+            begun.is_doubtful = True
+            if self._attempts.get(key, 0) == begun.attempt:
+                self._attempts[key] = begun.attempt + 1
+        elif isinstance(why, Forgotten):  # it had no effect
+            begun.is_doubtful, begun.tries = False, 0
+        if not begun.is_doubtful:
+            pending.home = None
+        if not begun.is_doubtful and pending.withdrawn:
+            begun.fail(Withdrawn())
+        elif begun.is_doubtful and self._present(begun.caller).party != begun.sent_as:
+            begun.fail(lost(begun.spec, route))  # its records have ended with the party
+        else:
+            self._try_again(begun, why)
+
+    def _try_again(self, begun: Begun, why: Exception) -> None:
+        begun.since = begun.since if begun.tries else monotonic()
+        begun.tries += 1
+        if monotonic() > begun.since + _PATIENCE:
+            begun.fail(unreachable(begun, why))
+        elif begun.tries == 1:
+            self._start_on_loop(begun)
+        else:
+            self._loop.call_later(_PAUSE, self._start, begun)
+
+    def _settle(self, begun: Begun, route: Route, answer: Answer, is_large: bool) -> None:
         went_well, value = answer
+        pending = begun.pending
+        if begun.is_kept and not (went_well and pending.confirmed):
+            if is_large:
+                self._tell(pending, Took(pending.id))
+            else:
+                self._done.setdefault(begun.home_key, deque()).append(pending.id[1])
         if not went_well:
             begun.fail(value)
             return
-        if route.is_eventual:
+        if route.is_eventual and begun.word is None:
             self._recent.note(begun.spec, begun.ask, value, begun.asked)
         begun.succeed(value)
 
     # --- what ends ---------------------------------------------------------------------------------------
 
-    def _binds(self, begun: _Begun) -> bool:
+    def _binds(self, begun: Begun, home: tuple[str, str]) -> bool:
         """Note that a run may hold something at a home; returns False if the run has ended, and may not."""
-        run, home = begun.caller.run, begun.pending.home
-        if not run or not begun.ask.binds or home is None:
+        run = begun.caller.run
+        if not run or not begun.ask.binds:
             return True
         if not self._is_live(run):
+            if begun.is_doubtful:  # it may have been given something
+                self._tell(begun.pending, Withdraw(begun.pending.id))
             begun.fail(CancelledError("the run of the task that asked has ended"))
             return False
-        self._bound.setdefault(run, set()).add(home)
+        bound = self._bound.setdefault(run, {})
+        if home[1] not in bound:
+            bound[home[1]] = Pending(self._session, 0, begun.pending.asked)
+            bound[home[1]].home = home
         return True
 
     def forget_run(self, run: str) -> None:
         """A run has ended: have the homes take back what it holds."""
-        for worker, key in self._bound.pop(run, ()):
-            self._links.tell(RunEnded(worker, key, self._party, run))
+        for pending in self._bound.pop(run, {}).values():
+            self._tell(pending, Forget(self._party, run))
+
+    def fence(self, key: str, epoch: int) -> list[str]:
+        """Another worker may become the host of this home; returns the runs that may hold something there.
+
+        What has no answer is sent there, when the directory says where that is.
+        """
+        self._routes.fence(key, epoch)
+        self._recent.clear()
+        self._links.abandon(key)
+        return [run for run, bound in self._bound.items() if key in bound]
 
     def destroyed(self, spec: Spec) -> None:
         """A collection was destroyed from here: forget what was known about it."""
@@ -284,22 +364,3 @@ def _give_up(pending: Pending) -> None:
 
 def _home(route: Route, ask: Ask) -> tuple[str, str]:
     return route.homes[ask.place % len(route.homes)]
-
-
-def _lost(spec: Spec, route: Route) -> CollectionLost:
-    workers = ", ".join(sorted({worker for worker, _ in route.homes}))
-    return CollectionLost(
-        f"{spec.kind} {spec.name!r} lives on {workers}, and the connection was lost while an operation was "
-        "on its way: it may have taken effect. If the worker is gone, what the collection held is gone too: "
-        "destroy() it, and fill it again."
-    )
-
-
-def _unreachable(spec: Spec, cause: BaseException) -> CollectionLost:
-    error = CollectionLost(
-        f"{spec.kind} {spec.name!r} can't be reached, and the operation was not carried out: its worker or "
-        "the scheduler doesn't answer, or this process is closing. If the scheduler has ended, its "
-        "collections have ended with it."
-    )
-    error.__cause__ = cause
-    return error

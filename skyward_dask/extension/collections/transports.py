@@ -134,12 +134,12 @@ class ClientTransport:
             self._connections += 1
         return f"{self.client.id}#{self._connections}"
 
-    async def _find(self, spec: Spec) -> Route:
+    async def _find(self, spec: Spec, key: str) -> Route:
         deadline = self._loop.time() + _RECONNECT
         while True:
             scheduler = await reach(self.client)
             try:
-                return await find_at_scheduler(scheduler, spec, self._party(), self.client.id)
+                return await find_at_scheduler(scheduler, spec, self._party(), self.client.id, key)
             except Unregistered:  # the scheduler knows of the loss before the client does
                 if self._loop.time() > deadline:
                     raise

@@ -26,22 +26,30 @@ from distributed.utils import sync
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.directory_messages import (
     End,
+    Fence,
+    Fill,
     Found,
     Gone,
+    Join,
     Know,
+    Lead,
     Message,
+    Part,
     Report,
+    ask,
     handler,
 )
 from skyward_dask.extension.collections.homes import Homes
 from skyward_dask.extension.collections.links import Links, OnLoop
 from skyward_dask.extension.collections.lookup import destroyed, find_at_scheduler
 from skyward_dask.extension.collections.routes import Routes
+from skyward_dask.extension.collections.standbys import Standbys
 from skyward_dask.extension.collections.switchboard import Switchboard
 from skyward_dask.extension.patches import Patches
 from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.shared.asks import Spec
 from skyward_dask.shared.events import Caller, Close, Forget
+from skyward_dask.shared.home import Home
 
 logger = logging.getLogger(__name__)
 
@@ -76,15 +84,20 @@ class WorkerCollections(WorkerPlugin):
         }
         self._live = set(self._runs.values())
         self._streams: dict[int, str] = {}  # what the runs of tasks that are streams by now are called
-        self._homes = Homes()
-        self._routes = Routes(lambda spec: find_at_scheduler(worker.scheduler, spec, worker.id))
+        self._standbys = Standbys(worker.loop, self._propose)
+        self._homes = Homes(self._standbys.news)
+        self._routes = Routes(lambda spec, key: find_at_scheduler(worker.scheduler, spec, worker.id, key=key))
         self._links = Links(
             worker.address,
             self._homes,
             worker.rpc,
             OnLoop(worker.loop),
             on_lost=self._routes.forget_worker,
+            on_copy=self._standbys.take,
         )
+        self._standbys.homes, self._standbys.links = self._homes, self._links
+        # the homes that are actors here, by the actors' keys
+        self._actors: dict[str, str] = {}
         self.switchboard = Switchboard(worker.id, worker.loop, self._routes, self._links, self._is_live)
         self._execute_actor = worker.handlers["actor_execute"]
         self._patches = Patches()
@@ -197,7 +210,7 @@ class WorkerCollections(WorkerPlugin):
                 self._end_run(run)
         elif start == "memory":
             self.switchboard.forget_run(f"actor {key}")
-            self._close(key)
+            self._close(self._actors.pop(key, ""))
 
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes, and its homes end."""
@@ -212,12 +225,39 @@ class WorkerCollections(WorkerPlugin):
 
     def _found(self, message: Found) -> str:
         for key, kind, options in message.homes:
-            private.place_actor(self._worker, key, self._homes.add(key, kind, options))
+            self._place(key, key, Home(kind, options), 1)
         return "OK"
+
+    def _place(self, key: str, actor: str, home: Home, epoch: int) -> None:
+        self._homes.add(key, home, epoch)
+        self._actors[actor] = key
+        private.place_actor(self._worker, actor, home)
 
     def _end(self, message: End) -> str:
         for key in message.keys:  # Dask releases the actors later
+            self._standbys.end(key)
             self._close(key)
+        return "OK"
+
+    async def _propose(self, message: Join | Part) -> bool:
+        agreed: bool = await ask(self._worker.scheduler, message)
+        return agreed
+
+    def _fill(self, message: Fill) -> bool:
+        return self._homes.fill(message.key, message.epoch, message.worker)
+
+    def _fence(self, message: Fence) -> tuple[str, list[str]]:
+        """Answers with this worker's party, and its runs that may hold something there."""
+        if self._homes.depose(message.key, message.epoch):
+            self._actors = {actor: key for actor, key in self._actors.items() if key != message.key}
+        return self._worker.id, self.switchboard.fence(message.key, message.epoch)
+
+    def _lead(self, message: Lead) -> str:
+        home = self._standbys.promote(message.key, message.epoch)
+        if home is None:
+            return "its standby isn't in step"
+        self._place(message.key, message.actor, home, message.epoch)
+        self._homes.keep_only(message.key, message.parties, message.runs)
         return "OK"
 
     def _close(self, key: Any) -> None:
@@ -231,6 +271,7 @@ class WorkerCollections(WorkerPlugin):
     def _gone(self, message: Gone) -> None:
         try:
             self._routes.forget_worker(message.worker)
+            self._links.cut(message.worker)
             self._homes.forget(Forget(message.party, at=time()))
         except Exception:  # otherwise Dask would close the worker, and its results would be lost
             logger.exception("What %s held couldn't be released", message.worker or message.party)
@@ -249,6 +290,9 @@ class WorkerCollections(WorkerPlugin):
 #: The messages of the directory that get an answer, and the methods that take them.
 _ANSWERED: dict[type[Message], Callable[[WorkerCollections, Any], object]] = {
     Found: WorkerCollections._found,
+    Fill: WorkerCollections._fill,
+    Fence: WorkerCollections._fence,
+    Lead: WorkerCollections._lead,
     End: WorkerCollections._end,
     Know: WorkerCollections._know,
     Report: WorkerCollections._report,

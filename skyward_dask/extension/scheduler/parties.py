@@ -51,6 +51,10 @@ class Parties:
             self._tell(Gone(party, ""))
             raise Unregistered(party)
 
+    def all(self) -> list[str]:
+        """Every party that is in the cluster."""
+        return list(self._places)
+
     def present(self) -> set[str]:
         """The workers that take part in collections; a new worker at such a worker's old address doesn't."""
         return {place for place in self._places.values() if place in self._scheduler.workers}
@@ -58,6 +62,12 @@ class Parties:
     def hosts(self, routes: Iterable[Route]) -> set[str]:
         """The workers on which these homes live, if they are still in the cluster."""
         return self.present() & {worker for route in routes for worker, _ in route.homes}
+
+    def tell_of_gone(self, parties: Iterable[str]) -> None:
+        """Tell again of those of these parties that have left."""
+        for party in parties:
+            if party not in self._places:
+                self._tell(Gone(party, ""))
 
     def forget_worker(self, worker: str) -> None:
         self._forget(worker, worker)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -32,7 +32,7 @@ from skyward_dask.shared.kinds import KINDS, SHARDS
 logger = logging.getLogger(__name__)
 
 #: The client that wants the homes' keys, as Dask's own queues and variables have one that wants theirs.
-_CLIENT = "skyward-collections"
+CLIENT = "skyward-collections"
 #: Seconds between two checks for a running worker: starting one takes a hundred times as long.
 _LOOK = 0.02
 
@@ -50,6 +50,8 @@ class Placement:
         self._scheduler = scheduler
         self._parties = parties
         self._leaving: set[WorkerState] = set()
+        # addresses of workers that are about to be retired, and get no homes
+        self._avoided: set[str] = set()
         # why workers have refused homes, by address
         self._refusals: dict[str, str] = {}
         self._epoch = 0
@@ -63,9 +65,9 @@ class Placement:
         self._leaving = {ws for ws in self._leaving if self._scheduler.workers.get(ws.address) is ws}
         self._refusals.pop(worker, None)
 
-    def restart(self) -> None:
-        """All current workers are about to leave."""
-        self._leaving = set(self._scheduler.workers.values())
+    def note_leaving(self, workers: Iterable[str]) -> None:
+        """These workers are about to leave, and nothing stays that could take what they have."""
+        self._leaving |= {self._scheduler.workers[worker] for worker in workers}
 
     # --- workers -----------------------------------------------------------------------------------------
 
@@ -83,7 +85,28 @@ class Placement:
 
     def _running(self) -> list[WorkerState]:
         workers = self._scheduler.workers.values()
-        return [ws for ws in workers if ws.status == Status.running and ws not in self._leaving]
+        running = [ws for ws in workers if ws.status == Status.running and ws not in self._leaving]
+        return [ws for ws in running if ws.address not in self._avoided]
+
+    def avoid(self, workers: Iterable[str]) -> None:
+        """Give these workers no homes: they are to be retired."""
+        self._avoided.update(workers)
+
+    def readmit(self, workers: Iterable[str]) -> None:
+        """These workers have left, or stay after all."""
+        self._avoided.difference_update(workers)
+
+    def standby_for(self, host: str, without: Container[str]) -> str:
+        """The worker for the standby of a home on this host; empty if there is none.
+
+        It is on another machine if there is one, and among these the one with the fewest actors and the most
+        free memory.
+        """
+        own = self._scheduler.workers.get(host)
+        others = [ws for ws in self._running() if ws is not own and ws.address not in without]
+        others = [ws for ws in others if ws.address not in self._refusals]
+        others.sort(key=lambda ws: (own is None or ws.host == own.host, len(ws.actors), -_free(ws)))
+        return others[0].address if others else ""
 
     def _hosts(self, count: int, failed: Container[str]) -> list[str]:
         """Workers for `count` homes.
@@ -99,12 +122,12 @@ class Placement:
     # --- homes -------------------------------------------------------------------------------------------
 
     async def make(self, spec: Spec) -> Route:
-        """Create the homes of a new collection."""
+        """Create the homes of a new collection, in the first epoch."""
         options = {**KINDS[spec.kind].options, **dict(spec.options)}
         failed: dict[str, str] = {}
         while workers := self._hosts(options.get(SHARDS, 1), failed):
             homes = [(worker, f"skyward-{spec.kind}-{uuid4().hex}") for worker in workers]
-            route = Route(spec.kind, options, tuple(homes))
+            route = Route(spec.kind, options, tuple(homes), (1,) * len(homes))
             failures = await self._found(route)
             if not failures:
                 return route
@@ -130,7 +153,9 @@ class Placement:
         )
         failures = {worker: reason for worker, reason in zip(by_worker, reasons, strict=True) if reason}
         if failures:
-            await self.end(route)
+            keys = [key for _, key in route.homes]
+            await self.end(keys, {worker for worker, _ in route.homes})
+            self.release(keys)
         return failures
 
     async def _found_on(self, worker: str, found: Found) -> str:
@@ -140,32 +165,43 @@ class Placement:
             return "it is gone"
         # before the worker has it: the scheduler tells workers to drop keys that it doesn't know
         for key, *_ in found.homes:
-            private.know_actor(scheduler, key, worker, _CLIENT)
+            private.know_actor(scheduler, key, worker, CLIENT)
+        if reason := await self.invite(worker) or await self._tell(worker, as_operation(found)):
+            return reason
+        return "" if scheduler.workers.get(worker) is ws and ws not in self._leaving else "it is gone"
+
+    async def invite(self, worker: str) -> str:
+        """Have a worker take part in collections; returns why that failed, or empty text."""
+        ws = self._scheduler.workers.get(worker)
         invitation = {"op": "plugin-add", "plugin": dumps(Invitation()), "name": Invitation.name}
-        for message in (invitation, as_operation(found)):
-            answers: dict[str, Any] = await scheduler.broadcast(
-                msg=message, workers=[worker], on_error="return"
-            )
-            if reason := failure(answers[worker]):
-                if self._refusals.setdefault(worker, reason) is reason:
-                    logger.warning("%s can't host collections: %s", worker, reason)
-                return reason
-        if scheduler.workers.get(worker) is not ws or ws in self._leaving:
-            return "it is gone"
+        reason = await self._tell(worker, invitation)
+        if reason or ws is None or self._scheduler.workers.get(worker) is not ws:
+            return reason or "it is gone"
         self._refusals.pop(worker, None)
         self._parties.note_host(ws)
         return ""
 
-    async def end(self, route: Route) -> None:
-        """End homes on those of their workers that are still in the cluster."""
-        message = as_operation(End([key for _, key in route.homes]))
-        await self._scheduler.broadcast(msg=message, workers=self._parties.hosts([route]), on_error="return")
-        self.release(route)
+    async def _tell(self, worker: str, message: dict[str, Any]) -> str:
+        answers = await self._scheduler.broadcast(msg=message, workers=[worker], on_error="return")
+        if (reason := failure(answers[worker])) and self._refusals.setdefault(worker, reason) is reason:
+            logger.warning("%s can't host collections: %s", worker, reason)
+        return reason
 
-    def release(self, route: Route) -> None:
-        """Release the homes' keys: nobody wants them any more."""
-        if _CLIENT in self._scheduler.clients:
-            self._scheduler.client_releases_keys([key for _, key in route.homes], _CLIENT)
+    async def end(self, keys: list[str], workers: set[str]) -> None:
+        """End these homes on those of the workers that are still in the cluster."""
+        message = as_operation(End(keys))
+        present = workers & self._parties.present()
+        await self._scheduler.broadcast(msg=message, workers=present, on_error="return")
+
+    def release(self, actors: list[str]) -> None:
+        """Release homes' keys as actors: nobody wants them any more."""
+        if CLIENT in self._scheduler.clients:
+            self._scheduler.client_releases_keys(actors, CLIENT)
+
+
+def _free(ws: WorkerState) -> int:
+    """Bytes of memory that a worker doesn't use."""
+    return int(ws.memory_limit or 1 << 62) - int(ws.metrics.get("memory", 0))
 
 
 def _number(name: Any) -> int:

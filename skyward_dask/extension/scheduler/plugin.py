@@ -102,6 +102,10 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         """Count the events of slots."""
         self.reports.events += topic == TOPIC
 
+    async def before_close(self) -> None:
+        """The scheduler ends, and with it all collections."""
+        self.directory.close()
+
     def restart(self, scheduler: Scheduler) -> None:
         """The cluster restarts: its collections end."""
         self.directory.clear()

@@ -1,7 +1,8 @@
-"""Retires workers that host collections: moves their other data first, and tells operators why one stays.
+"""Retires workers that host collections: these move first; if there is no room, operators are told.
 
 Dask neither retires a worker that has an actor nor moves anything off it; `scale`, `adapt` and ``--lifetime``
-close it all the same, with whatever it holds. So homes are hidden while Dask moves the rest.
+close it all the same, with whatever it holds. So homes that couldn't move are hidden while Dask moves the
+rest.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _TEXTS = {
     ),
     "keep-host": (
         logging.WARNING,
-        "Worker %s is not retired, because collections live on it: %s. Its other data has moved to other "
-        "workers. To retire it, destroy() the collections first.",
+        "Worker %s is not retired, because collections live on it that no other worker could take: %s. Its "
+        "other data has moved. To retire it, start another worker, or destroy() the collections.",
     ),
     "lose-host": (
         logging.WARNING,
@@ -70,8 +71,8 @@ class Retirement:
     ) -> dict[str, Any]:
         """Retire workers, as Dask does.
 
-        A host is not retired, and isn't in the answer, unless the caller will close it whatever the answer
-        is: then its collections are lost. In both cases its other data moves to other workers.
+        Collections move first. If no other worker can take one, its host is not retired, and isn't in the
+        answer, unless the caller will close it whatever the answer is: then the collection is lost.
         """
         wanted = workers if names is None else names
         if wanted is None or None not in (workers, names):
@@ -81,9 +82,15 @@ class Retirement:
         # SpecCluster, which passes names as addresses, ignores the answer; so does a worker that leaves
         by_cluster = names is None and set(found).isdisjoint(wanted)
         if by_cluster and len(found) == len(self._scheduler.workers):
+            self._directory.end(found)
             return {}  # the cluster is closing, and no worker stays that could take the data
+        async with self._directory.vacated(found):
+            return await self._retire_vacated(found, by_cluster, **options)
+
+    async def _retire_vacated(self, found: list[str], by_cluster: bool, **options: Any) -> dict[str, Any]:
+        """Retire workers, which have no homes any more unless there was no room elsewhere."""
         hosts = {address: homes for address in found if (homes := self._directory.homes_on(address))}
-        retired = {}
+        retired: dict[str, Any] = {}
         if others := [address for address in found if address not in hosts]:
             retired = await self._retire(others, **options)
         if hosts:
@@ -158,8 +165,9 @@ class Retirement:
         return (ratio * everything - sum(ws.memory_limit for ws in hosts)) / others if others else ratio
 
     def spare_hosts(self, workers: Iterable[WorkerState]) -> list[WorkerState]:
-        """Those of these workers that can be closed when the cluster shrinks."""
-        hosts = {ws.address: homes for ws in workers if (homes := self._directory.homes_on(ws.address))}
+        """Those of these workers that can be closed when the cluster shrinks: one has to keep collections."""
+        all_hosts = {ws.address: homes for ws in workers if (homes := self._directory.homes_on(ws.address))}
+        hosts = dict(sorted(all_hosts.items(), key=lambda host: -len(host[1]))[:1])
         for address in hosts.keys() - self._spared:
             self._tell("spare-host", address, hosts[address])
         self._spared = set(hosts)

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import distributed
@@ -129,16 +130,15 @@ class Requests:
         self._asked = True
         collections = WorkerCollections.of(self._worker)
         caller = collections.caller_of(self._run, self._run.slot)
-        pending = collections.switchboard.begin(spec, ask, caller, call_id)
+        pending = collections.switchboard.begin(spec, ask, caller)
         if ask.binds:
             self._asks[call_id] = pending
-            pending.add_done_callback(self._forget_failed)
+            pending.add_done_callback(partial(self._forget_failed, call_id))
         return pending
 
-    def _forget_failed(self, pending: Future[Any]) -> None:
-        assert isinstance(pending, Pending)
+    def _forget_failed(self, call_id: tuple[str, int], pending: Future[Any]) -> None:
         if pending.exception() is not None:
-            self._asks.pop(pending.id, None)
+            self._asks.pop(call_id, None)
 
     def took(self, call_id: tuple[str, int]) -> None:
         """The task has received the answer."""

@@ -1,0 +1,175 @@
+"""The standbys in this process, and the standbys elsewhere of the homes in this process.
+
+```
+ Homes ── on_news ──▶ Standbys ── Copy ──▶ Standbys ──▶ Standby, in another worker
+       ◀─ confirmed ─          ◀─ Reply ──
+                               ── Join, Part ──▶ directory
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from time import monotonic
+
+from tornado.ioloop import IOLoop
+
+from skyward_dask.config import standby_timeout
+from skyward_dask.extension.collections.directory_messages import Join, Part
+from skyward_dask.extension.collections.homes import Homes
+from skyward_dask.extension.collections.links import Links
+from skyward_dask.shared.copying import Begin, Message
+from skyward_dask.shared.home import Home
+from skyward_dask.shared.standby import Standby
+
+logger = logging.getLogger(__name__)
+
+#: Bytes per second that even a slow connection carries.
+_SLOWEST = 20e6
+TAKEN, REFUSED = b"1", b"0"
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What is under way to one standby in one epoch.
+
+    Attributes
+    ----------
+    messages, bytes : int
+        How many have no answer yet, and how long they are.
+    heard, looked : float
+        When the standby has last had nothing to say or has said something, and when that was looked at.
+    """
+
+    standby: str
+    epoch: int
+    messages: int = 0
+    bytes: int = 0
+    heard: float = 0.0
+    looked: float = field(default_factory=monotonic)
+
+
+class Standbys:
+    """Copies homes to and fro, for one worker.
+
+    Parameters
+    ----------
+    loop : tornado.ioloop.IOLoop
+    propose : callable
+        Sends the directory a message; returns whether it agrees.
+
+    Notes
+    -----
+    `news` may be called in any thread, the rest only on the loop.
+    """
+
+    def __init__(self, loop: IOLoop, propose: Callable[[Join | Part], Awaitable[bool]]) -> None:
+        self._loop, self._propose = loop, propose
+        self.homes: Homes
+        self.links: Links
+        self._standbys: dict[str, Standby] = {}
+        self._lanes: dict[str, _Lane] = {}
+        self._news: set[str] = set()
+        self._proposals: set[asyncio.Task[None]] = set()
+
+    # --- standbys here -----------------------------------------------------------------------------------
+
+    def take(self, key: str, data: bytes) -> bytes:
+        """Take a message of the host; returns whether it was taken."""
+        message: Message = pickle.loads(data)
+        standby = self._standbys.get(key)
+        if isinstance(message, Begin):
+            self.homes.depose(key, message.epoch)  # this process may have had it before
+            if key in self.homes or (standby is not None and standby.epoch >= message.epoch):
+                return REFUSED
+            self._standbys[key] = Standby(message)
+            return TAKEN
+        return TAKEN if standby is not None and standby.take(message) else REFUSED
+
+    def promote(self, key: str, epoch: int) -> Home | None:
+        """The home that a standby has; None if it has no whole one."""
+        standby = self._standbys.pop(key, None)
+        return None if standby is None else standby.promote(epoch)
+
+    def end(self, key: str) -> None:
+        self._standbys.pop(key, None)
+        self._lanes.pop(key, None)
+
+    # --- standbys elsewhere ------------------------------------------------------------------------------
+
+    def news(self, key: str) -> None:
+        """A home may have something for its standby."""
+        if key not in self._news:
+            self._news.add(key)
+            self._loop.add_callback(self._send, key)  # not at once: what has come with it goes with it
+
+    def _send(self, key: str) -> None:
+        self._news.discard(key)
+        while (found := self.homes.next(key)) is not None:
+            standby, message = found
+            lane = self._lane(key, standby, message.epoch)
+            data = pickle.dumps(message, protocol=5)
+            lane.heard = lane.heard if lane.messages else monotonic()
+            lane.messages, lane.bytes = lane.messages + 1, lane.bytes + len(data)
+            self.links.copy(standby, key, data, partial(self._take_reply, key, lane, len(data)))
+
+    def _lane(self, key: str, standby: str, epoch: int) -> _Lane:
+        lane = self._lanes.get(key)
+        if lane is None or lane.epoch != epoch:
+            lane = self._lanes[key] = _Lane(standby, epoch)
+            self._watch(key, lane)
+        return lane
+
+    def _take_reply(self, key: str, lane: _Lane, size: int, reply: bytes | None) -> None:
+        if self._lanes.get(key) is not lane:
+            return
+        if reply != TAKEN:
+            self._lost(key, lane, "refuses" if reply == REFUSED else "can't be reached")
+            return
+        lane.messages, lane.bytes, lane.heard = lane.messages - 1, lane.bytes - size, monotonic()
+        if self.homes.confirmed(key, lane.epoch):
+            self._begin_proposal(self._join(key, lane.epoch))
+        self._send(key)
+
+    def _watch(self, key: str, lane: _Lane) -> None:
+        """Look from time to time whether the standby says anything."""
+        if self._lanes.get(key) is not lane:
+            return
+        now, patience = monotonic(), standby_timeout() + lane.bytes / _SLOWEST
+        if now > lane.looked + patience:  # it was this process that stood still
+            lane.heard = now
+        if lane.messages and now > lane.heard + patience:
+            self._lost(key, lane, "says nothing")
+            return
+        lane.looked = now
+        self._loop.call_later(standby_timeout() / 4, self._watch, key, lane)
+
+    def _lost(self, key: str, lane: _Lane, why: str) -> None:
+        del self._lanes[key]
+        if self.homes.part(key, lane.epoch):
+            logger.info("The standby of %s on %s %s", key, lane.standby, why)
+            self._begin_proposal(self._part(key, lane.epoch))
+
+    def _begin_proposal(self, proposal: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(proposal)
+        self._proposals.add(task)
+        task.add_done_callback(self._proposals.discard)
+
+    async def _join(self, key: str, epoch: int) -> None:
+        try:
+            if await self._propose(Join(key, epoch, self.links.address)):
+                self.homes.granted(key, epoch)
+        except Exception:  # a later decision of the directory says what is
+            logger.debug("The directory doesn't answer", exc_info=True)
+
+    async def _part(self, key: str, epoch: int) -> None:
+        try:
+            if not await self._propose(Part(key, epoch, self.links.address)):
+                self.homes.depose(key)
+        except Exception:  # without a scheduler, this worker closes
+            logger.debug("The directory doesn't answer", exc_info=True)

@@ -1,0 +1,291 @@
+"""Seats: which worker is the host of a home, and which one its standby. All that is decided is decided here.
+
+Each decision has an epoch of its own (docs/internals.md has the states, the messages and the races).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from time import monotonic, time
+from typing import Any
+
+from distributed import Scheduler
+
+from skyward_dask.extension import private
+from skyward_dask.extension.collections.directory_messages import (
+    Fence,
+    Fill,
+    Join,
+    Lead,
+    Message,
+    Part,
+    ask,
+)
+from skyward_dask.extension.registration import TOPIC
+from skyward_dask.extension.scheduler.parties import Parties
+from skyward_dask.extension.scheduler.placement import CLIENT, Placement
+
+#: A child of the scheduler's own logger: ``client.get_scheduler_logs()`` shows its records.
+logger = logging.getLogger("distributed.scheduler.skyward")
+
+#: Seconds for workers to answer, say that they take no more answers from an old host: busy ones take one or
+#: two, and one that is stopped is not waited for.
+_ANSWER = 5.0
+#: Seconds between two looks for workers that could be standbys where there is none: nothing announces that a
+#: worker is ready, or is no longer paused.
+_LOOK = 0.2
+#: Seconds for a standby to come in step before its host leaves.
+_MOVE = 300.0
+_TEXTS = {
+    "in-step": "%s on %s has a standby on %s",
+    "failover": "%s: its host was lost, and its standby on %s has taken over, in %.2f s",
+    "move": "%s has moved to %s, in %.2f s",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A home: who is its host and its standby, in which epoch.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in messages for people.
+    key, actor : str
+        Of the home; and of the actor that it is to Dask.
+    host, standby : str
+        Addresses of workers; `standby` is empty if there is none.
+    replicas : int
+    is_in_step : bool
+        Whether the standby has all that anybody was told.
+    since : float
+        When that became so, or ended, in seconds since the epoch.
+    moves, took : int, float
+        How often another worker became the host, and how many seconds that took the last time.
+    """
+
+    name: str
+    key: str
+    actor: str
+    host: str
+    replicas: int
+    epoch: int = 1
+    standby: str = ""
+    is_in_step: bool = False
+    since: float = field(default_factory=time)
+    moves: int = 0
+    took: float = 0.0
+    is_moving: bool = False
+    lost: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def change(self, **values: Any) -> None:
+        """Decide something."""
+        for name, value in values.items():
+            setattr(self, name, value)
+        self.since = time()
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+
+class Seats:
+    """The seats of all collections.
+
+    Parameters
+    ----------
+    scheduler : distributed.Scheduler
+    parties : Parties
+    placement : Placement
+    abandon : callable
+        Has the scheduler take no more answers from a home, by its key.
+    on_lost : callable
+        Told of a seat whose standby could not take over.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        parties: Parties,
+        placement: Placement,
+        abandon: Callable[[str], None],
+        on_lost: Callable[[Seat], None],
+    ) -> None:
+        self._scheduler, self._parties, self._placement = scheduler, parties, placement
+        self._abandon, self._on_lost = abandon, on_lost
+        self._seats: dict[str, Seat] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def add(self, seats: Iterable[Seat]) -> None:
+        """Give new homes their standbys."""
+        if not self._seats:
+            self._spawn(self._complete())
+        for seat in seats:
+            self._seats[seat.key] = seat
+            self._spawn(self._bring_up(seat))
+
+    def remove(self, seats: Iterable[Seat]) -> None:
+        """These homes have ended."""
+        for seat in seats:
+            self._seats.pop(seat.key, None)
+            seat.change(lost=True)
+
+    def close(self) -> None:
+        """The scheduler ends: decide nothing any more."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _spawn(self, coroutine: Awaitable[Any]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("A collection's standby couldn't be arranged", exc_info=error)
+
+    # --- what hosts propose ------------------------------------------------------------------------------
+
+    def join(self, message: Join) -> bool:
+        """Note that a standby is in step; refused if its epoch has passed."""
+        seat = self._seats.get(message.key)
+        if seat is None or (seat.host, seat.epoch) != (message.worker, message.epoch) or not seat.standby:
+            return False
+        seat.change(is_in_step=True)
+        self._tell("in-step", seat)
+        return True
+
+    def part(self, message: Part) -> bool:
+        """Find another standby, without which the host goes on; refused if another is the host."""
+        seat = self._seats.get(message.key)
+        if seat is None or seat.host != message.worker:
+            return False
+        if seat.epoch == message.epoch:
+            self._spawn(self._bring_up(seat, {seat.standby}))
+        return True
+
+    # --- standbys ----------------------------------------------------------------------------------------
+
+    async def _bring_up(self, seat: Seat, without: Collection[str] = (), needed: bool = False) -> None:
+        """Choose a standby, unless no other worker can be it, and have it filled."""
+        wanted = needed or seat.replicas
+        standby = self._placement.standby_for(seat.host, without) if wanted else ""
+        if seat.lost or not (standby or seat.standby):
+            return
+        epoch = seat.epoch + 1
+        seat.change(epoch=epoch, standby=standby, is_in_step=False)
+        if standby and await self._placement.invite(standby):
+            if seat.epoch == epoch:
+                await self._bring_up(seat, {*without, standby}, needed)
+            return
+        if seat.epoch == epoch:
+            await self._ask(seat.host, Fill(seat.key, epoch, standby))
+
+    async def _complete(self) -> None:
+        """Give homes that have no standby one as soon as there is a worker for it."""
+        while self._seats:
+            await asyncio.sleep(_LOOK)
+            for seat in list(self._seats.values()):
+                if seat.replicas and not (seat.standby or seat.is_moving or seat.lost):
+                    await self._bring_up(seat)
+
+    # --- hosts -------------------------------------------------------------------------------------------
+
+    def remove_worker(self, worker: str) -> list[Seat]:
+        """A worker has left; returns the seats that are lost with it."""
+        lost = []
+        for seat in list(self._seats.values()):
+            if seat.host == worker:
+                if seat.is_in_step and self._placement.is_there(seat.standby):
+                    self._spawn(self._take_over(seat, "failover"))
+                else:
+                    lost.append(seat)
+            elif seat.standby == worker:
+                self._spawn(self._bring_up(seat, {worker}))
+        return lost
+
+    def _take_over(self, seat: Seat, why: str) -> Awaitable[None]:
+        """Decide now that the standby is the host; returns what makes it so."""
+        epoch, actor = seat.epoch + 1, seat.actor
+        own = f"{seat.key}-{epoch}"
+        seat.change(epoch=epoch, host=seat.standby, standby="", is_in_step=False, actor=own, is_moving=True)
+        self._abandon(seat.key)
+        return self._lead(seat, actor, why)
+
+    async def _lead(self, seat: Seat, old: str, why: str) -> None:
+        begun, epoch = monotonic(), seat.epoch
+        runs = await self._fence(seat)
+        if seat.lost:  # it was destroyed meanwhile, or its new host was lost, too
+            return
+        answer = None
+        if seat.host in self._scheduler.workers:
+            private.know_actor(self._scheduler, seat.actor, seat.host, CLIENT)
+            parties = self._parties.all()
+            answer = await self._ask(seat.host, Lead(seat.key, epoch, seat.actor, parties, runs))
+            self._parties.tell_of_gone(parties)  # it may have heard of those who have left before this
+        self._placement.release([old])
+        if answer != "OK":
+            self._on_lost(seat)
+            return
+        seat.change(is_moving=False, moves=seat.moves + 1, took=monotonic() - begun)
+        self._tell(why, seat)
+        await self._bring_up(seat)
+
+    async def _fence(self, seat: Seat) -> dict[str, list[str]]:
+        """Have no worker read at the old host any more; returns the live runs of each party that answers."""
+        return dict(await self.ask_all(self._parties.present(), Fence(seat.key, seat.epoch)))
+
+    async def ask_all(self, workers: Iterable[str], message: Message) -> list[Any]:
+        """The answers of those of the workers that give one in time."""
+        asked = [asyncio.ensure_future(self._ask(worker, message)) for worker in workers]
+        if not asked:
+            return []
+        done, late = await asyncio.wait(asked, timeout=_ANSWER)
+        for task in late:
+            task.cancel()
+        return [answer for task in done if (answer := task.result()) is not None]
+
+    async def _ask(self, worker: str, message: Message) -> Any:
+        """Ask a worker; None if it doesn't answer: then it leaves the cluster, which is dealt with there."""
+        try:
+            return await ask(self._scheduler.rpc(worker), message)
+        except Exception:
+            logger.debug("%s doesn't answer %s", worker, message, exc_info=True)
+            return None
+
+    # --- workers that leave ------------------------------------------------------------------------------
+
+    async def vacate(self, workers: Collection[str]) -> None:
+        """Move all copies off these workers, as far as there is room elsewhere."""
+        seats = list(self._seats.values())
+        await asyncio.gather(*(self._move(seat, workers) for seat in seats))
+
+    async def _move(self, seat: Seat, workers: Collection[str]) -> None:
+        while seat.is_moving and not seat.lost:
+            await seat.changed.wait()
+        if seat.standby in workers or (seat.host in workers and not seat.standby):
+            await self._bring_up(seat, workers, needed=seat.host in workers)
+        if not await self._comes_in_step(seat):
+            return
+        if seat.host in workers and seat.standby not in workers:
+            await self._take_over(seat, "move")
+
+    async def _comes_in_step(self, seat: Seat) -> bool:
+        try:
+            async with asyncio.timeout(_MOVE):
+                while not seat.is_in_step:
+                    if seat.lost or not seat.standby:
+                        return False
+                    await seat.changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _tell(self, event: str, seat: Seat) -> None:
+        details = (seat.standby,) if event == "in-step" else (seat.took,)
+        logger.info(_TEXTS[event], seat.name, seat.host, *details)
+        told = {"action": event, "collection": seat.name, "host": seat.host, "standby": seat.standby}
+        self._scheduler.log_event(TOPIC, told | ({} if event == "in-step" else {"seconds": seat.took}))

@@ -1,0 +1,221 @@
+"""A collection survives its worker: nothing that anybody was told is lost, and nothing counts twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+import pytest
+from distributed import Client, LocalCluster
+
+import skyward_dask as sky
+
+pytestmark = pytest.mark.crash
+
+
+@contextmanager
+def cluster_of(workers: int) -> Iterator[tuple[LocalCluster, Client]]:
+    """Workers in processes of their own; one that is killed comes back under another address."""
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        sky.install(client, sky.Worker(concurrency=2, executor="thread"))
+        yield cluster, client
+
+
+@pytest.fixture
+def three() -> Iterator[Client]:
+    with cluster_of(3) as (_, client):
+        yield client
+
+
+def in_step(client: Client, *names: str) -> list[Any]:
+    """Wait until these collections have standbys that would take over."""
+    while True:
+        found = [sky.collections(client)[name] for name in names]
+        assert not any(each.lost for each in found)
+        if all(each.in_step for each in found):
+            return found
+        time.sleep(0.01)
+
+
+def harm(client: Client, worker: str, how: signal.Signals = signal.SIGKILL) -> int:
+    pid: int = client.run(os.getpid, workers=[worker])[worker]
+    os.kill(pid, how)
+    return pid
+
+
+def test_each_increment_counts_once(three: Client, name: str) -> None:
+    """Callers in a client and in tasks go on while one host after the other is killed."""
+    counter, over = sky.counter(name), threading.Event()
+    counter.increment()
+
+    def count() -> list[int]:
+        numbers = []
+        while not over.is_set():
+            numbers.append(counter.increment())
+        return numbers
+
+    def count_in_a_task() -> list[int]:
+        return [sky.counter(f"{name}-tasks").increment() for _ in range(300)]
+
+    with ThreadPoolExecutor(6) as threads:
+        counting = [threads.submit(count) for _ in range(6)]
+        tasks = [three.submit(count_in_a_task, pure=False) for _ in range(4)]
+        for _ in range(3):
+            (found,) = in_step(three, name)
+            harm(three, found.hosts[0])
+            while sky.collections(three)[name].hosts == found.hosts:
+                time.sleep(0.01)
+        over.set()
+        numbers = sorted(number for each in counting for number in each.result())
+    assert numbers == list(range(2, len(numbers) + 2)) and counter.value == len(numbers) + 1
+    told = [number for task in tasks for number in task.result()]
+    assert len(set(told)) == len(
+        told
+    )  # a task that ran twice has counted twice, but nobody was told the same
+    counter.destroy()
+
+
+def test_who_waits_goes_on_waiting(name: str) -> None:
+    """At the standby, which came with the second worker: for items, room, a lock, a barrier, a value."""
+    with cluster_of(1) as (cluster, client), ThreadPoolExecutor(20) as threads:
+        q, room, lock = sky.queue(f"{name}-q"), sky.queue(f"{name}-room", 2), sky.lock(f"{name}-lock")
+        barrier, d = sky.barrier(f"{name}-b", 3), sky.dict(f"{name}-d")
+        names = [each.name for each in (q, room, lock, barrier, d)]
+        d["key"] = 1
+        lock.acquire()
+        fence = lock.fence
+        room.put(0)
+
+        def acquire() -> int:
+            with Client(cluster, set_as_default=False) as other, sky.lock(lock.name, client=other) as held:
+                return held.fence
+
+        getting = [threads.submit(q.get, timeout=200) for _ in range(3)]
+        putting = threads.submit(room.put_many, [1, 2, 3])
+        acquiring = threads.submit(acquire)
+        meeting = [threads.submit(barrier.wait, 200) for _ in range(2)]
+        computing, computed = threading.Event(), threading.Event()
+        claim = threads.submit(d.get_or_compute, "new", lambda: (computing.set(), computed.wait(200))[1])
+        assert computing.wait(200)
+        waiting = threads.submit(d.get_or_compute, "new", int)
+        in_time = threads.submit(q.get, timeout=200)
+        while [sky.collections(client)[each].waiting for each in names] != [4, 1, 1, 2, 1]:
+            time.sleep(0.01)
+        (host,) = client.nthreads()
+        assert not any(sky.collections(client)[each].in_step for each in names)
+        cluster.scale(2)
+        in_step(client, *names)
+        harm(client, host)
+        q.put_many(["a", "b", "c", "d"])
+        assert sorted(each.result(200) for each in [*getting, in_time]) == ["a", "b", "c", "d"]
+        assert barrier.wait(200) == 2 and sorted(each.result(200) for each in meeting) == [0, 1]
+        assert [room.get(timeout=200) for _ in range(4)] == [0, 1, 2, 3] and putting.result(200) is None
+        computed.set()
+        assert claim.result(200) is waiting.result(200) is True and d["key"] == 1
+        assert lock.fence == fence
+        lock.release()
+        assert acquiring.result(200) > fence
+        assert q.empty() and room.empty() and not lock.locked()
+
+
+def test_what_the_dead_held_is_free(three: Client, name: str) -> None:
+    """The host dies together with the task that had the lock, an item on its way to it, and a claim."""
+    lock, q = sky.lock(name), sky.queue(f"{name}-q")
+    assert not lock.locked() and q.empty()
+    (found,) = in_step(three, name)
+
+    def hold() -> None:
+        sky.lock(name).acquire()
+        sky.queue(f"{name}-q").put("held")
+        time.sleep(200)
+
+    holding = three.submit(hold, workers=list(found.hosts), pure=False)
+    assert q.get(timeout=200) == "held"
+    in_step(three, name, f"{name}-q")
+    harm(three, found.hosts[0])
+    assert lock.acquire(timeout=200)
+    lock.release()
+    holding.cancel()
+
+
+def test_two_deaths_are_a_loss(three: Client, name: str) -> None:
+    """Until it is destroyed."""
+    sky.dict(name)["a"] = 1
+    (found,) = in_step(three, name)
+    pids = three.run(os.getpid)
+    for worker in (*found.hosts, *found.standby):
+        os.kill(pids[worker], signal.SIGSTOP)  # so that neither sees the other die
+    for worker in (*found.standby, *found.hosts):
+        os.kill(pids[worker], signal.SIGKILL)
+    with pytest.raises(sky.CollectionLost, match="destroy"):
+        sky.dict(name)["a"]
+    sky.dict(name).destroy()
+    assert not len(sky.dict(name))
+    sky.dict(name).destroy()
+    three.wait_for_workers(3)
+
+
+def test_iteration_goes_on(three: Client, name: str) -> None:
+    """Each key that stays comes once, though the host is killed between two pages."""
+    d = sky.dict(name)
+    d.update((number, b"x" * 100) for number in range(20_000))
+    (found,) = in_step(three, name)
+    seen = []
+    for number in d:
+        seen.append(number)
+        if number == 5:
+            harm(three, found.hosts[0])
+    assert seen == list(range(20_000))
+    d.destroy()
+
+
+def test_a_silent_standby_is_replaced(name: str) -> None:
+    """Writes wait for it no longer than the setting says."""
+    with dask.config.set({"skyward.collections.standby-timeout": "1s"}), cluster_of(3) as (_, client):
+        counter = sky.counter(name)
+        counter.increment()
+        (found,) = in_step(client, name)
+        pid = harm(client, found.standby[0], signal.SIGSTOP)
+        assert [counter.increment() for _ in range(10)] == list(range(2, 12))
+        (other,) = in_step(client, name)
+        assert other.standby != found.standby and other.hosts == found.hosts
+        os.kill(pid, signal.SIGCONT)
+        harm(client, other.hosts[0])
+        assert counter.increment() == 12
+
+
+def test_a_big_collection_is_copied_while_it_is_written(name: str) -> None:
+    """Values of 1 MiB; what is written meanwhile is in the copy."""
+    with cluster_of(1) as (cluster, client), ThreadPoolExecutor(1) as threads:
+        d, over = sky.dict(name), threading.Event()
+        for number in range(100):
+            d[number] = bytes([number]) * (1 << 20)
+
+        def write() -> int:
+            count = 0
+            while not over.is_set():
+                count += 1
+                d[random.randrange(100)] = bytes([count % 256]) * 1000
+                d["count"] = count
+            return count
+
+        writing = threads.submit(write)
+        (host,) = client.nthreads()
+        cluster.scale(2)
+        in_step(client, name)
+        over.set()
+        count = writing.result(200)
+        harm(client, host)
+        assert d["count"] == count and len(d) == 101
+        assert all(len(set(value)) == 1 for key, value in d.items() if key != "count")
