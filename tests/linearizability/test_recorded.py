@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.linearizability import losses
 from tests.linearizability.rounds import cluster, rounds
 
 pytestmark = [pytest.mark.slow, pytest.mark.crash]
@@ -19,3 +20,12 @@ def test_histories_are_linearizable(tmp_path: Path) -> None:
             assert complaints == []
             kills, cancels = kills + played.kills, cancels + played.cancels
     assert kills and cancels
+
+
+def test_histories_are_linearizable_though_workers_are_lost(tmp_path: Path) -> None:
+    """No acknowledged operation is lost or counts twice, nobody reads what could be, and copies are equal."""
+    kills = 0
+    for played, complaints in losses.rounds(tmp_path, seed=1, seconds=6):
+        assert complaints == []
+        kills += played.kills
+    assert kills
