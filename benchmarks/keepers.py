@@ -33,6 +33,7 @@ ACTOR = "Dask actor, thread task on its worker"
 ACTOR_ELSEWHERE = "Dask actor, thread task on another worker"
 ACTOR_CLIENT = "Dask actor, client"
 REDIS_UNIX, REDIS_TCP = "Redis, Unix socket", "Redis, TCP"
+REDIS_WAIT = "Redis with a replica, INCR and WAIT 1, TCP"
 MANAGER = "multiprocessing.Manager"
 RAY = "Ray actor"
 
@@ -97,11 +98,13 @@ class Counter:
 
 
 @contextmanager
-def cluster() -> Iterator[dict[str, Counting]]:
+def cluster(replicas: int = 0) -> Iterator[dict[str, Counting]]:
     """Two workers with a collection and a plain actor of Dask's on the same one; and a client."""
     with dask_workers(workers=2, threads=1) as client:
         sky.install(client, sky.Worker(concurrency=CALLERS, executor="thread"))
-        sky.counter("count").increment()
+        sky.counter("count", replicas=replicas).increment()
+        while replicas and not sky.collections(client)["count"].in_step:
+            time.sleep(0.01)
         (host,) = sky.collections(client)["count"].hosts
         (other,) = set(client.nthreads()) - {host}
         actor = client.submit(Counter, actor=True, workers=[host]).result()
@@ -161,6 +164,28 @@ def _in_processes(connect: Connect) -> Counting:
 
 
 @contextmanager
+def redis_with_replica() -> Iterator[dict[str, Counting]]:
+    """Two servers of our own, of which one follows the other: each count waits for both."""
+    if shutil.which("redis-server") is None or not find_spec("redis"):
+        yield {}
+        return
+    with ExitStack() as stack:
+        for port, *follows in ((16380,), (16381, "--replicaof", "127.0.0.1 16380")):
+            command = ["redis-server", "--save", "", "--appendonly", "no", "--port", str(port), *follows]
+            server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+            stack.callback(server.terminate)
+            _wait_for_redis(port=port)
+        yield {REDIS_WAIT: _in_processes(_redis_and_wait)}
+
+
+def _redis_and_wait() -> Count:
+    import redis
+
+    server = redis.Redis(port=16380)
+    return lambda: (server.incr("count"), server.wait(1, 1000))
+
+
+@contextmanager
 def redis() -> Iterator[dict[str, Counting]]:
     """A server of our own, that keeps nothing on disk; none where it isn't installed."""
     if shutil.which("redis-server") is None or not find_spec("redis"):
@@ -173,7 +198,7 @@ def redis() -> Iterator[dict[str, Counting]]:
             [*command, "--unixsocket", socket, "--port", str(port)], stdout=subprocess.DEVNULL
         )
         try:
-            _wait_for_redis(socket)
+            _wait_for_redis(unix_socket_path=socket)
             yield {
                 REDIS_UNIX: _in_processes(partial(_redis, unix_socket_path=socket)),
                 REDIS_TCP: _in_processes(partial(_redis, port=port)),
@@ -189,13 +214,13 @@ def _redis(**where: Any) -> Count:
     return partial(redis.Redis(**where).incr, "count")
 
 
-def _wait_for_redis(socket: str) -> None:
+def _wait_for_redis(**where: Any) -> None:
     import redis
 
     deadline = time.monotonic() + 10
     while True:
         try:
-            redis.Redis(unix_socket_path=socket).ping()
+            redis.Redis(**where).ping()
             return
         except redis.ConnectionError:
             if time.monotonic() > deadline:
