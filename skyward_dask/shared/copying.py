@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from skyward_dask.shared.events import Call, Event
+from skyward_dask.shared.events import Event
+from skyward_dask.shared.weight import weight
 
 #: About the bytes of one message: sending it takes a few milliseconds.
 PIECE = 1 << 20
-#: What an entry or an event weighs besides the bytes of its values: about what its pickle has.
-_OVERHEAD = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +42,6 @@ class Append:
 
 
 Message = Begin | Piece | Append
-
-
-def weight(value: Any) -> int:
-    """About how many bytes a value has when it is sent."""
-    if isinstance(value, bytes | str):
-        return len(value)
-    if isinstance(value, Call):
-        return _OVERHEAD + weight(value.arguments)
-    if isinstance(value, tuple | list):
-        return sum(map(weight, value)) + 8
-    return _OVERHEAD
 
 
 def pieces(epoch: int, entries: Iterable[Any]) -> Iterator[Piece]:

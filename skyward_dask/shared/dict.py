@@ -164,5 +164,9 @@ class DictState(State):
     def add_entries(self, entries: Iterable[Any]) -> None:
         self._values.add_entries(entries)
 
+    @property
+    def nbytes(self) -> int:
+        return self._values.nbytes
+
     def __len__(self) -> int:
         return len(self._values)

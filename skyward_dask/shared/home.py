@@ -34,6 +34,7 @@ from skyward_dask.shared.events import (
 )
 from skyward_dask.shared.kinds import KINDS
 from skyward_dask.shared.state import WAITS, operations
+from skyward_dask.shared.weight import weight
 
 _OPERATIONS = {name: operations(kind.state) for name, kind in KINDS.items()}
 
@@ -125,10 +126,17 @@ class Home:
         parties = {(session.party, "") for session in self._sessions.values()}
         return {*self._by_owner, *self._state.owners(), *parties}
 
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes its entries and records have."""
+        records = [answer for session in self._sessions.values() for answer in session.records.values()]
+        return self._state.nbytes + weight(records)
+
     def statistics(self) -> dict[str, int]:
-        """The numbers of entries, of waiting calls, and of answers that are kept."""
+        """The numbers of entries, of waiting calls, and of answers that are kept; and about their bytes."""
         records = sum(len(session.records) for session in self._sessions.values())
-        return {"size": len(self._state), "waiting": len(self._waiting), "records": records}
+        size, waiting = len(self._state), len(self._waiting)
+        return {"size": size, "waiting": waiting, "records": records, "nbytes": self.nbytes}
 
     # --- copies ------------------------------------------------------------------------------------------
 

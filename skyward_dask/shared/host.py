@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from skyward_dask.shared.copying import PIECE, Append, Begin, Message, Piece, pieces, weight
+from skyward_dask.shared.copying import PIECE, Append, Begin, Message, Piece, pieces
 from skyward_dask.shared.events import Event
 from skyward_dask.shared.home import Applied, Home
+from skyward_dask.shared.weight import weight
 
 T = TypeVar("T")
 

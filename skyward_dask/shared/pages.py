@@ -6,6 +6,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
+from skyward_dask.shared.weight import weight
+
 V = TypeVar("V")
 
 #: Limits of a page: its entries, and the bytes of their values. Making a page takes a millisecond, sending it
@@ -15,6 +17,11 @@ MOST_ENTRIES, MOST_BYTES = 10_000, 1 << 20
 
 class Pages(Generic[V]):
     """A mapping of keys to values.
+
+    Attributes
+    ----------
+    nbytes : int
+        About how many bytes it has.
 
     Notes
     -----
@@ -28,6 +35,7 @@ class Pages(Generic[V]):
     def __init__(self) -> None:
         self._entries: dict[Any, tuple[int, V]] = {}
         self._number = 0  # of the last entry
+        self.nbytes = 0
         self._listed: tuple[list[int], list[Any]] | None = None
 
     def get(self, key: Any) -> V | None:
@@ -39,7 +47,9 @@ class Pages(Generic[V]):
         found = self._entries.get(key)
         if found is not None:
             self._entries[key] = found[0], value
+            self.nbytes += weight(value) - weight(found[1])
             return False
+        self.nbytes += weight(key) + weight(value)
         self._number = number = self._number + 1
         self._entries[key] = number, value
         if self._listed is not None:
@@ -52,6 +62,7 @@ class Pages(Generic[V]):
         found = self._entries.pop(key, None)
         if found is None:
             return None
+        self.nbytes -= weight(key) + weight(found[1])
         self._weed()
         return found[1]
 
@@ -59,12 +70,13 @@ class Pages(Generic[V]):
         if not self._entries:
             return None
         key, (_, value) = self._entries.popitem()
+        self.nbytes -= weight(key) + weight(value)
         self._weed()
         return key, value
 
     def clear(self) -> None:
         self._entries.clear()
-        self._listed = None
+        self.nbytes, self._listed = 0, None
 
     def _weed(self) -> None:
         """Drop the list if more than half of it was removed: so removing costs no more than adding did."""
@@ -87,7 +99,7 @@ class Pages(Generic[V]):
     def split(self) -> tuple[Pages[V], Iterable[tuple[Any, tuple[int, V]]]]:
         """Pages without entries that go on counting, and a copy of the entries."""
         light: Pages[V] = Pages()
-        light._number = self._number
+        light._number, light.nbytes = self._number, self.nbytes
         return light, self._entries.copy().items()
 
     def add_entries(self, entries: Iterable[tuple[Any, tuple[int, V]]]) -> None:

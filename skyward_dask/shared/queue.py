@@ -10,6 +10,7 @@ from typing import Any
 
 from skyward_dask.shared.events import Call, Caller, CallId, Forget
 from skyward_dask.shared.state import WAITS, State, Waits
+from skyward_dask.shared.weight import weight
 
 
 class QueueState(State):
@@ -27,6 +28,7 @@ class QueueState(State):
         super().__init__()
         self._maxsize = maxsize
         self._items: deque[bytes] = deque()
+        self._nbytes = 0
         self._getters: OrderedDict[CallId, Call] = OrderedDict()
         # each with those of its items that aren't in the queue yet
         self._putters: OrderedDict[CallId, tuple[Call, deque[bytes]]] = OrderedDict()
@@ -46,6 +48,7 @@ class QueueState(State):
         if items and (self._putters or len(items) > self._room()):
             raise queue.Full
         self._items.extend(items)
+        self._nbytes += weight(items)
         self._flow()
 
     def get(self, call: Call, most: int) -> Waits:
@@ -76,11 +79,13 @@ class QueueState(State):
 
     def _take(self, call: Call, most: int) -> list[bytes]:
         taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
+        self._nbytes -= weight(taken)
         self._given[call.id] = call.caller, taken
         return taken
 
     def _put_first(self, items: Sequence[bytes]) -> None:
         self._items.extendleft(reversed(items))
+        self._nbytes += weight(items)
         self._flow()
 
     def _flow(self) -> None:
@@ -93,7 +98,8 @@ class QueueState(State):
             return False
         call, items = next(iter(self._putters.values()))
         while items and self._room() > 0:
-            self._items.append(items.popleft())
+            self._items.append(item := items.popleft())
+            self._nbytes += weight(item)
         if not items:
             del self._putters[call.id]
             self.answer(call)
@@ -136,6 +142,10 @@ class QueueState(State):
 
     def add_entries(self, entries: Iterable[bytes]) -> None:
         self._items.extend(entries)
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes
 
     def __len__(self) -> int:
         return len(self._items)

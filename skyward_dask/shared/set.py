@@ -58,5 +58,9 @@ class SetState(State):
     def add_entries(self, entries: Iterable[Any]) -> None:
         self._members.add_entries(entries)
 
+    @property
+    def nbytes(self) -> int:
+        return self._members.nbytes
+
     def __len__(self) -> int:
         return len(self._members)

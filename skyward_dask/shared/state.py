@@ -81,6 +81,11 @@ class State:
     def add_entries(self, entries: Iterable[Any]) -> None:
         """Add some of the entries of `split`, in their order."""
 
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes its entries have."""
+        return 0
+
     def __len__(self) -> int:
         """The size: the number of entries, of items, or of waiting callers."""
         return 0

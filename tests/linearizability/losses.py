@@ -117,6 +117,8 @@ class Round:
             else:
                 os.kill(pids[worker], signal.SIGKILL)
                 self.kills += 1
+                while worker in self.client.nthreads():  # the next to be killed may have the other copy
+                    time.sleep(0.01)
 
     def _differences(self) -> list[str]:
         """Copies that aren't equal though nobody calls."""

@@ -97,6 +97,7 @@ def test_copies_are_equal(kind: str, data: st.DataObject) -> None:
     pair.settle()
     assert pair.host.role is Role.IN_STEP and not pair.host.holds() and pair.standby is not None
     copied = pair.standby.promote(pair.epoch + 1)
+    assert copied is not None and copied.nbytes == pair.host.home.nbytes
     assert plain(without_lists(copied)) == plain(without_lists(pair.host.home))
 
 

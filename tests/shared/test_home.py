@@ -389,6 +389,29 @@ def test_many_threads_at_one_home() -> None:
     assert sorted(values) == [(True, value) for value in range(1, 4001)]
 
 
+def test_memory_is_that_of_what_is_there() -> None:
+    """Nothing is left of what was replaced, taken, put back or removed, nor of an answer that has come."""
+    d, q, s = Played("dict", {}), Played("queue", {"maxsize": 3}), Played("set", {})
+    a, b, c = Party(d, "a"), Party(q, "b"), Party(s, "c")
+    for key in ("x", "y", "x"):
+        a.ask("put", key, b"v" * 1000)
+    assert 2000 < d.home.nbytes < 4000
+    a.ask("pop", "x")
+    a.ask("pop_last")
+    b.ask("put", [b"v" * 1000] * 4)
+    b.ask("get", 1)
+    b.ask("put_back", [b"v" * 1000])
+    assert 4000 < q.home.nbytes < 7000
+    b.ask("get", 9)
+    c.ask("add_many", ["x", "y"])
+    c.ask("discard", "x")
+    c.ask("clear")
+    for party in (a, b, c):
+        for number in range(1, party.count + 1):
+            party.home.apply(Took((party.caller.run, number)))
+        assert party.home.home.nbytes == 0
+
+
 def test_packing_is_by_value_where_it_must() -> None:
     """What lives in `__main__` can't be imported elsewhere."""
     assert pickle.loads(pack(lambda: 5))() == 5

@@ -39,6 +39,8 @@ class Collection:
         When a host or a standby has last changed, in seconds since the epoch.
     moves : int
         How often a standby has become the host: because the host was lost, or was to leave.
+    nbytes : int
+        About how many bytes it has, on its hosts; as many on its standbys.
     seconds : float
         How long that took the last time, from when the scheduler knew; operations waited meanwhile.
     """
@@ -56,6 +58,7 @@ class Collection:
     since: float = 0.0
     moves: int = 0
     seconds: float = 0.0
+    nbytes: int = 0
 
 
 def collections(client: Client) -> dict[str, Collection]:

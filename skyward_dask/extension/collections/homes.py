@@ -127,10 +127,11 @@ class Homes:
 
     def statistics(self) -> dict[str, dict[str, Any]]:
         """The statistics of each home, by its key."""
-        return {
-            key: {"operations": place.operations, **place.host.home.statistics()}
-            for key, place in list(self._places.items())
-        }
+        found = {}
+        for key, place in list(self._places.items()):
+            with place.lock:
+                found[key] = {"operations": place.operations, **place.host.home.statistics()}
+        return found
 
     # --- the standbys of these homes, elsewhere ----------------------------------------------------------
 

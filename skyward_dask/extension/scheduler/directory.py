@@ -224,6 +224,10 @@ async def _answer(coroutine: Coroutine[Any, Any, Any]) -> bytes:
         return pickle.dumps((False, error))
 
 
+#: What is added up over the shards of a collection.
+_SUMS = ("operations", "size", "waiting", "nbytes")
+
+
 def _described(entry: _Entry, told: dict[str, dict[str, Any]]) -> dict[str, Any]:
     homes = [told.get(seat.key, {}) for seat in entry.seats]
     return {
@@ -237,7 +241,7 @@ def _described(entry: _Entry, told: dict[str, dict[str, Any]]) -> dict[str, Any]
         "moves": sum(seat.moves for seat in entry.seats),
         "seconds": max(seat.took for seat in entry.seats),
         "lost": bool(entry.lost),
-        **{what: sum(home.get(what, 0) for home in homes) for what in ("operations", "size", "waiting")},
+        **{what: sum(home.get(what, 0) for home in homes) for what in _SUMS},
     }
 
 
