@@ -31,6 +31,8 @@ _WORKERS = 3
 _CALLERS, _OPERATIONS = 5, 60
 #: Seconds for which a worker is stopped at most: as long as others hold the interpreter, as a rule.
 _STOP = 1.5
+#: Seconds for which a worker that has come is let alone: a nanny gives up on one that is killed as it starts.
+_GRACE = 1.0
 #: Seconds for two copies to be equal, when nobody calls any more.
 _SETTLE = 30.0
 
@@ -57,6 +59,8 @@ class Round:
     folder : Path
         Empty; for the journals.
     seed : int
+    came : dict
+        When each worker was first seen, in all rounds.
     kills, stops : int
         What was done to workers that had a copy.
     """
@@ -64,6 +68,7 @@ class Round:
     client: Client
     folder: Path
     seed: int
+    came: dict[str, float]
     kills: int = 0
     stops: int = 0
 
@@ -102,11 +107,15 @@ class Round:
     def _harm(self) -> None:
         """Kill or stop a host or a standby; not before another copy is whole."""
         time.sleep(self._random.random() / 5)
+        for each in self.client.nthreads():
+            self.came.setdefault(each, time.monotonic())
         found = [each for name, each in sky.collections(self.client).items() if name in self._names]
         if len(found) < len(self._names) or not all(each.in_step for each in found):
             return
         victim = self._random.choice(found)
         worker = self._random.choice((*victim.hosts, *victim.standby))
+        if time.monotonic() < self.came[worker] + _GRACE:
+            return
         pids = self.client.run(os.getpid, workers=[worker], on_error="ignore")
         with suppress(ProcessLookupError, KeyError):
             if self._random.random() < 0.3:
@@ -123,6 +132,7 @@ class Round:
     def _differences(self) -> list[str]:
         """Copies that aren't equal though nobody calls."""
         deadline, keys = time.monotonic() + _SETTLE, ["?"]
+        self.client.wait_for_workers(2, timeout=_SETTLE)
         while keys and time.monotonic() < deadline:
             copies: dict[str, list[str]] = {}
             for told in self.client.run(digests, on_error="ignore").values():
@@ -155,10 +165,11 @@ def rounds(folder: Path, seed: int, seconds: float) -> Iterator[tuple[Round, lis
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with cluster() as client:
+            came: dict[str, float] = {}
             while time.monotonic() < deadline:
                 place = folder / f"round-{seed}"
                 place.mkdir()
-                this = Round(client, place, seed)
+                this = Round(client, place, seed, came)
                 yield this, this.run()
                 seed += 1
                 if not _all_are_back(client):
@@ -166,7 +177,7 @@ def rounds(folder: Path, seed: int, seconds: float) -> Iterator[tuple[Round, lis
 
 
 def _all_are_back(client: Client) -> bool:
-    """Whether all workers have come back: a nanny gives up on one that is killed as it starts."""
+    """Whether all workers have come back."""
     try:
         client.wait_for_workers(_WORKERS, timeout=_SETTLE)
     except TimeoutError:
