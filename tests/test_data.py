@@ -143,12 +143,32 @@ def test_large_bags_stay_closed(shared_client: Client) -> None:
     assert bag.type is list and bag.result() == records(20_000)
 
 
-def test_a_bag_with_arrays_arrives_whole(shared_client: Client) -> None:
-    """What can't be told by its first elements works too."""
+def test_a_bag_with_arrays_arrives_whole(shared_client: Client, request: pytest.FixtureRequest) -> None:
+    """What can't be told by its first elements works too; what is shared, everybody may write to."""
     mixed = [*range(200_000), np.ones(100_000), {"last": np.zeros(5)}]
     made = shared_client.submit(lambda: mixed, pure=False)
+    if "shared" in request.node.name:
+        with dask.annotate(executor="thread"):
+            written = shared_client.submit(lambda given: increment(given[-2]), made, pure=False)
+        assert is_all(written.result(), 2)
     back = shared_client.submit(lambda given: given, made, pure=False).result()
     assert back[:200_000] == mixed[:200_000] and is_all(back[-2], 1) and back[-1]["last"].shape == (5,)
+
+
+def test_a_container_in_itself_is_a_result(shared_client: Client) -> None:
+    """And one that holds the same one over and over takes no longer."""
+
+    def endless() -> list[Any]:
+        itself: list[Any] = []
+        itself.append(itself)
+        for _ in range(10):
+            itself = [itself] * 100
+        return itself
+
+    depth, made = 0, shared_client.submit(endless, pure=False).result()
+    while made is not made[0]:
+        depth, made = depth + 1, made[0]
+    assert depth == 10
 
 
 class Shy:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from dask._task_spec import Alias, Task
 from dask.sizeof import sizeof
 from distributed import Client, LocalCluster, Worker, wait
 
@@ -43,6 +44,7 @@ async def test_a_bag_is_opened_when_its_slots_go(c: Client, s: Any, a: Worker) -
     await wait(bag)
     assert isinstance(a.data[bag.key], Parcel) and sizeof(a.data[bag.key]) >= SEAL_FROM
     assert s.tasks[bag.key].nbytes == sizeof(a.data[bag.key])
+    assert (len(a.data[bag.key]), a.data[bag.key][7]["id"]) == (20_000, 7)  # as a plugin may read it
     await sky.uninstall(c)
     assert a.data[bag.key] == records(20_000)
     assert await c.submit(lambda given: given[7]["id"], bag) == 7
@@ -61,6 +63,9 @@ def test_a_client_in_the_same_process_gets_lists() -> None:
             await sky.install(client, sky.Worker(concurrency=1, executor="process"))
             got = await client.submit(records, 20_000)
             assert type(got) is list and got == records(20_000)
+            graph = {"made": Task("made", records, 20_000), "alias": Alias("alias", "made")}
+            (alias,) = client.get(graph, ["alias"], sync=False)
+            assert type(await alias) is list
             await sky.uninstall(client)
 
     asyncio.run(check())

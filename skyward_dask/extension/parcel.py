@@ -15,6 +15,7 @@ import builtins
 import copyreg
 import pickle
 from collections.abc import Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, ClassVar, SupportsIndex, cast
 
@@ -125,9 +126,21 @@ def type_of(*parts: Part) -> str:
     return f"{found.__module__}.{found.__qualname__}"
 
 
+#: What reads a parcel as its content, for users' code that looks into ``worker.data``.
+_READING = ("__len__", "__iter__", "__contains__", "__getitem__", "keys", "values", "items", "get")
+
+
+def _reading(name: str) -> Any:
+    def read(parcel: Parcel, *arguments: Any) -> Any:
+        return getattr(parcel.open(), name)(*arguments)
+
+    return read
+
+
 def _parcel_of(content: type) -> type[Parcel]:
     """The class of parcels with such a content; it looks like the content's own class."""
     named = {"__slots__": (), "__module__": content.__module__, "content": content}
+    named |= {name: _reading(name) for name in _READING if hasattr(content, name)}
     made: Any = _ParcelType(content.__name__, (Parcel,), named)
     return cast(type[Parcel], made)
 
@@ -156,10 +169,10 @@ def _size(parcel: Parcel) -> int:
 class Sealed:
     """A value on its way from a child to the worker, where it arrives as a `Parcel`."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, parts: list[Part]) -> None:
         self._content = type(value).__name__
         self._nbytes = safe_sizeof(value)
-        self._parts = dumps(value)
+        self._parts = parts
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, (self._content, self._nbytes, *map(pickle.PickleBuffer, self._parts))
@@ -173,23 +186,31 @@ def seal(value: Any) -> Any:
     """Close a large value of many objects; anything else stays as it is."""
     if type(value) not in _CLASSES or may_have_buffers(value) or safe_sizeof(value) < SEAL_FROM:
         return value
-    return Sealed(value)
+    parts = dumps(value)
+    # buffers would be shared by all that open it; as an ordinary value, everybody gets their own
+    return Sealed(value, parts) if len(parts) == 1 else value
 
 
 #: Builtin types whose instances pickle into the stream: there is nothing in them to share.
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), bytearray)
-#: Number of a container's elements that are checked for buffers.
-_LOOKS = 100
+#: Number of a container's elements that are checked for buffers, and of all elements in it.
+_LOOKS, _ALL_LOOKS = 100, 10_000
 
 
 def may_have_buffers(value: object) -> bool:
-    """Whether a value may hold arrays: False for plain data, judging by its first elements."""
-    if isinstance(value, dict):
-        return any(map(may_have_buffers, _first(value.values())))
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return any(map(may_have_buffers, _first(value)))
-    return not isinstance(value, _PLAIN)
+    """Whether a value may hold arrays: False for plain data, judging by its first elements.
 
-
-def _first(values: Any) -> list[Any]:
-    return [value for value, _ in zip(values, range(_LOOKS), strict=False)]
+    A container may hold itself, or the same one many times: so the number of looks is limited.
+    """
+    left = [value]
+    for _ in range(_ALL_LOOKS):
+        if not left:
+            return False
+        value = left.pop()
+        if isinstance(value, dict):
+            left += islice(value.values(), _LOOKS)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            left += islice(value, _LOOKS)
+        elif not isinstance(value, _PLAIN):
+            return True
+    return False

@@ -215,7 +215,7 @@ class SlotExecutor(Executor):
 
         def compute() -> Any:
             with run.reading():
-                value = spec(self._values.own_views(found, data, in_processes))
+                value = spec(self._values.own_views(found, spec.key, data, in_processes))
                 run.is_stream = isinstance(value, GENERATORS)
             if run.is_stream:
                 read = (*data.values(), *arguments(spec))

@@ -99,10 +99,12 @@ class Values:
 
     # --- to tasks of this process ------------------------------------------------------------------------
 
-    def own_views(self, route: Route, data: Mapping[Any, Any], in_processes: bool) -> Mapping[Any, Any]:
+    def own_views(
+        self, route: Route, key: Any, data: Mapping[Any, Any], in_processes: bool
+    ) -> Mapping[Any, Any]:
         """The dependencies of a task that runs in the worker; it may write to those that slots share, too."""
         if route.reason in _PASSING:
-            return data
+            return {k: self._closed(key, v) if isinstance(v, Parcel) else v for k, v in data.items()}
         shares = in_processes and route.place is Place.THREAD
         return {key: self._own_view(key, value, shares) for key, value in data.items()}
 
