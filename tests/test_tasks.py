@@ -18,6 +18,7 @@ import pandas as pd
 import psutil
 import pytest
 from dask import delayed
+from dask._task_spec import Alias, DataNode, Task, TaskRef
 from distributed import Client, get_worker
 
 import skyward_dask as sky
@@ -45,6 +46,21 @@ def test_tasks_run_where_they_should(shared_client: Client, executor: str) -> No
         assert worker_pid(shared_client) not in pids and len(pids) <= 2
         descendants = psutil.Process(worker_pid(shared_client)).children(recursive=True)
         assert pids <= {process.pid for process in descendants}
+
+
+def test_a_task_is_known_by_its_key_in_the_graph(shared_client: Client) -> None:
+    """Some graphs have tasks that call themselves otherwise (dask.dataframe's ``isin(range(3))``)."""
+
+    async def later(number: int) -> int:
+        return number + 1
+
+    graph = {
+        "renamed-1": DataNode("other", 1),
+        "renamed-2": Task("other", lambda number: number + 1, TaskRef("renamed-1")),
+        "renamed-3": Alias("other", "renamed-2"),
+        "renamed-4": Task("other", later, TaskRef("renamed-3")),
+    }
+    assert shared_client.get(graph, list(graph)) == [1, 2, 2, 3]
 
 
 def test_slots_are_truthful(shared_client: Client) -> None:

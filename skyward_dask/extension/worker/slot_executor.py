@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from contextvars import Context, copy_context
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -109,6 +110,9 @@ class SlotExecutor(Executor):
         ts = self._worker.state.tasks[key]
         if ts.run_spec is None:
             return
+        if ts.run_spec.key != key:  # some graphs have such specs, as nothing in Dask looks at their keys
+            ts.run_spec = renamed = copy(ts.run_spec)
+            renamed.key = key
         run = self._run_of(key)
         found = self._route(run, ts.run_spec, ts.annotations or {})
         if found.place is Place.LOOP:
