@@ -189,6 +189,30 @@ def test_an_exception_that_cannot_be_shown(shared_client: Client, call: Any) -> 
     assert shared_client.submit(abs, -1, pure=False).result() == 1
 
 
+class Unpicklable(Exception):
+    """Whoever pickles it is interrupted."""
+
+    def __reduce__(self) -> Any:
+        raise KeyboardInterrupt
+
+
+def fail_to_travel() -> None:
+    raise Unpicklable("whoever pickles this")
+
+
+async def fail_to_travel_on_the_loop() -> None:
+    raise Unpicklable("whoever pickles this")
+
+
+@pytest.mark.parametrize("call", [fail_to_travel, fail_to_travel_on_the_loop])
+def test_an_exception_that_interrupts_who_pickles_it(shared_client: Client, call: Any) -> None:
+    """Dask's worker would end with it."""
+    pid, future = worker_pid(shared_client), shared_client.submit(call, pure=False)
+    with pytest.raises(sky.SkywardError, match=r"Unpicklable.* raises KeyboardInterrupt"):
+        future.result(timeout=60)
+    assert worker_pid(shared_client) == pid
+
+
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
 def test_what_would_end_a_worker_is_an_error(shared_client: Client, kind: type[BaseException]) -> None:
     """In a thread too, where Dask's worker would end; in a group as well."""

@@ -12,6 +12,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TypeVar
 
+from distributed.protocol.pickle import dumps, loads
+
 from skyward_dask.errors import SkywardError
 from skyward_dask.extension.tracebacks import shortened
 from skyward_dask.slots.exceptions import members_of
@@ -35,19 +37,29 @@ def not_an_exception(error: BaseException, key: object) -> SkywardError:
     return instead
 
 
-def _showable(error: Exception, key: object) -> Exception:
-    """The error, made fit for Dask; another one if Dask couldn't make its text."""
+def _fit(error: Exception, key: object) -> Exception:
+    """The error, made fit for Dask; another one if making its text or its pickle would end the worker."""
     shorten(error)
     try:
         str(error), repr(error)
     except BaseException as reason:
-        instead = SkywardError(
-            f"task {key!r} raised an exception of type {type(error).__qualname__}, which can't be shown: its "
-            f"`__str__` or `__repr__` raises {type(reason).__name__}."
-        )
+        instead = _instead(error, key, "shown: its `__str__` or `__repr__`", reason)
         instead.__cause__ = error
         return instead
+    try:
+        loads(dumps(error))
+    except Exception:
+        return error  # Dask takes its text then
+    except BaseException as reason:
+        return _instead(error, key, "pickled: something in it", reason)
     return error
+
+
+def _instead(error: Exception, key: object, what: str, reason: BaseException) -> SkywardError:
+    return SkywardError(
+        f"task {key!r} raised an exception of type {type(error).__qualname__}, which can't be {what} raises "
+        f"{type(reason).__name__}."
+    )
 
 
 def called(key: object, function: Callable[[], T]) -> T:
@@ -55,7 +67,7 @@ def called(key: object, function: Callable[[], T]) -> T:
     try:
         return function()
     except Exception as error:
-        failure = _showable(error, key)
+        failure = _fit(error, key)
         if failure is error:
             raise
     except BaseException as error:
@@ -71,7 +83,7 @@ async def awaited(key: object, coroutine: Awaitable[T]) -> T:
     except (SystemExit, KeyboardInterrupt):
         raise
     except Exception as error:
-        failure = _showable(error, key)
+        failure = _fit(error, key)
         if failure is error:
             raise
     except BaseException as error:
