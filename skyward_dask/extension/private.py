@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
-from threading import Event, current_thread, get_ident
+from threading import Event, Thread, current_thread, get_ident
 from types import FrameType
 from typing import Any
 
@@ -203,11 +203,16 @@ def stream_thread(worker: Worker, key: Any) -> Iterator[None]:
                 del worker.active_threads[get_ident()]
 
 
+def is_of(pool: ThreadPoolExecutor, thread: Thread | None) -> bool:
+    """Whether a thread is one of the pool; one that has seceded is not."""
+    return thread in pool._threads
+
+
 @contextmanager
 def outside_pool() -> Iterator[bool]:
     """In the block, this thread isn't one of its pool, which may start another; whether it was before."""
     pool = getattr(executor_state, "executor", None)
-    if pool is None or current_thread() not in pool._threads:
+    if pool is None or not is_of(pool, current_thread()):
         yield False
         return
     leave_pool()

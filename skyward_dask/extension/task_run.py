@@ -36,6 +36,8 @@ class TaskRun:
         Called there when its stream is over.
     reads : list of Reading
         The streams that it has begun to read, in the worker itself.
+    has_thread : callable
+        Whether its generator is stepped in a thread slot at the moment.
     hear : callable or None
         Takes what it prints in the worker's own process: `WatchedOutput.hear`.
 
@@ -48,6 +50,7 @@ class TaskRun:
     stopped: bool = False
     route: Route | None = None
     hear: Callable[[str, str, str], bool] | None = None
+    has_thread: Callable[[], bool] = bool
     run: Run | None = None
     pool: Pool | None = None
     is_stream: bool = False
@@ -84,6 +87,11 @@ class TaskRun:
         """It reads no more, whoever still has those streams: its arguments live longer than the run."""
         while self.reads:
             self.reads.pop().close()
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether it holds a slot at the moment: a stream that waits doesn't."""
+        return self.run.slotted if self.run is not None else self.has_thread()
 
     @property
     def slot(self) -> int | None:

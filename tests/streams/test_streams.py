@@ -511,6 +511,45 @@ def test_a_stream_that_waits_holds_no_slot(shared_client: Client, executor: str,
     assert_idle(shared_client)
 
 
+def computes_then_waits(path: str) -> Iterator[int]:
+    yield 0
+    until(lambda: "go" in notes(path))
+    yield from range(1, 1000)
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_the_scheduler_sees_one_slot_less(shared_client: Client, executor: str, tmp_path: Path) -> None:
+    """While a stream computes; not while it waits for its reader. A resize, and the other worker, don't mind."""
+
+    def seen() -> tuple[list[int], int, int]:
+        def books(dask_scheduler: Any) -> tuple[list[int], int, int]:
+            slots = [ws.nthreads for ws in dask_scheduler.workers.values()]
+            hosts = sum(host["nthreads"] for host in dask_scheduler.host_info.values())
+            return slots, dask_scheduler.total_nthreads, hosts
+
+        found: tuple[list[int], int, int] = shared_client.run_on_scheduler(books)
+        return found
+
+    path = str(tmp_path / "notes")
+    with sky.options(executor=executor):
+        one, _ = shared_client.nthreads()
+        stream = shared_client.submit(computes_then_waits, path, workers=[one], pure=False).result(PATIENCE)
+    try:
+        assert next(stream) == 0
+        until(lambda: seen() == ([1, 2], 3, 3))
+        sky.resize(shared_client, 3, workers=[one])
+        assert seen() == ([2, 2], 4, 4)
+        sky.resize(shared_client, 1, workers=[one])
+        assert seen() == ([1, 2], 3, 3)  # a worker has always one: Dask divides by their number
+    finally:
+        sky.resize(shared_client, 2)
+    assert seen() == ([1, 2], 3, 3)
+    assert {slots for *_, slots in shared_client.sync(shared_client.scheduler.skyward_nodes)} == {2}
+    note(path, "go")
+    until(lambda: seen() == ([2, 2], 4, 4))
+    assert list(stream) == list(range(1, 1000))
+
+
 def reads_and_stops(source: Iterator[int], count: int) -> Iterator[int]:
     for _ in range(count):
         yield next(source)

@@ -7,9 +7,8 @@ from typing import Any
 
 from distributed import Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
-from distributed.metrics import time
 from distributed.protocol.pickle import loads
-from distributed.scheduler import WorkerState, WorkerStatusPlugin
+from distributed.scheduler import WorkerState
 
 from skyward_dask import __version__
 from skyward_dask.extension.batching import Pace
@@ -20,6 +19,7 @@ from skyward_dask.extension.scheduler.output_relay import OutputRelay
 from skyward_dask.extension.scheduler.pinned import fail_orphans
 from skyward_dask.extension.scheduler.reports import Reports
 from skyward_dask.extension.scheduler.retirement import Retirement
+from skyward_dask.extension.scheduler.slot_counts import SlotCounts
 from skyward_dask.extension.scheduler.slot_overrides import SlotOverrides
 from skyward_dask.extension.scheduler.streams import SchedulerStreams
 
@@ -42,6 +42,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         """Answer clients and nodes from now on."""
         self.scheduler = scheduler
         self.overrides = SlotOverrides(NAME)
+        self._slots = SlotCounts(scheduler)
         self.directory = Directory(scheduler)
         self._retirement = Retirement(scheduler, self.directory)
         self._pace = Pace()
@@ -72,12 +73,13 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         if slots is None and pickled:
             slots = loads(pickled).concurrency
         if slots:
-            self._set_slots(scheduler.workers[worker], slots)
+            self._slots.set(scheduler.workers[worker], slots)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """A worker has left, and with it the homes of collections that lived there, and its tasks."""
         self._nodes.discard(worker)
         self.reports.forget(worker)
+        self._slots.forget(worker)
         self.directory.remove_worker(worker)
         fail_orphans(scheduler)
         self._streams.remove_worker(worker)
@@ -121,29 +123,13 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         if worker in self.scheduler.workers:  # it may have left, and its count with it
             self.reports.forget(worker)
             self._note_node(worker, is_node)
-            self._set_slots(self.scheduler.workers[worker], slots)
+            self._slots.set(self.scheduler.workers[worker], slots)
 
     def _note_node(self, worker: str, is_node: bool) -> None:
         (self._nodes.add if is_node else self._nodes.discard)(worker)
         (self._pace.hasten if is_node else self._pace.restore)(self.scheduler.stream_comms[worker])
         if is_node:
             self._relay.introduce(worker)
-
-    def _set_slots(self, ws: WorkerState, slots: int) -> None:
-        """Correct every count that Dask subtracts from when the worker is lost."""
-        scheduler, more = self.scheduler, slots - ws.nthreads
-        if not more:
-            return
-        ws.nthreads = slots
-        scheduler.total_nthreads += more
-        scheduler.total_nthreads_history.append((time(), scheduler.total_nthreads))
-        scheduler.host_info[ws.host]["nthreads"] += more
-        scheduler.check_idle_saturated(ws)
-        scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=f"skyward-slots-{time()}")
-        # by itself, the cluster object learns a worker's identity only when the worker joins
-        for plugin in scheduler.plugins.values():
-            if isinstance(plugin, WorkerStatusPlugin):
-                plugin.add_worker(scheduler, ws.address)
 
     async def slots_told(self, name: Any) -> int | None:
         """How many slots a worker should have according to `resize`; None if it wasn't resized."""
@@ -214,7 +200,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     async def nodes(self) -> Nodes:
         """The address, the host and the slots of each worker, in the order in which they joined."""
         joined = map(self.scheduler.workers.__getitem__, self.scheduler.aliases.values())
-        return [(ws.address, ws.host, ws.nthreads) for ws in joined]
+        return [(ws.address, ws.host, self._slots.of(ws)) for ws in joined]
 
     # --- looking ------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from contextlib import contextmanager
 from contextvars import Context
 from functools import partial
+from threading import Thread, current_thread
 from types import AsyncGeneratorType
 from typing import Any
 from uuid import uuid4
@@ -35,6 +36,7 @@ from skyward_dask.extension.streams.stream import Stream
 from skyward_dask.extension.streams.wire import Wire
 from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.extension.worker.counts import Counts
+from skyward_dask.extension.worker.stream_slots import StreamSlots
 from skyward_dask.extension.worker.thread_slots import Occupied
 from skyward_dask.streams.credit import Window
 
@@ -57,6 +59,7 @@ class WorkerStreams:
         self.hosts = Hosts()
         self.runs: dict[Any, TaskRun] = {}
         self._ids: dict[Any, str] = {}
+        self._slots = StreamSlots(worker, self.runs)
         # these stay as long as the worker lives: streams outlive an uninstall
         worker.handlers[NAME] = self.hosts.accept
         worker.stream_handlers[GONE] = self._gone
@@ -79,6 +82,7 @@ class WorkerStreams:
         self._close(run.key, "its task was computed again.")
         self.hosts.add(ticket.id, hosted)
         self._ids[run.key], self.runs[run.key] = ticket.id, run
+        self._slots.watch()
         run.when_stopped.append(partial(self._stopped, ticket))
         if run.stopped:
             self._stopped(ticket)
@@ -125,6 +129,7 @@ class WorkerStreams:
     ) -> Stream[Any]:
         """Open the stream of a task in a thread, or in a coroutine, of this worker."""
         slot = _ThreadSlot(self._worker, run, threads, counts, context)
+        run.has_thread = slot.is_held
 
         def make(hosted: Hosted) -> Producer:
             if isinstance(generator, AsyncGeneratorType):
@@ -210,6 +215,11 @@ class _ThreadSlot:
         self._worker, self._run, self._threads, self._counts = worker, run, threads, counts
         self._context = context
         self._occupied: Occupied
+        self._thread: Thread | None = None
+
+    def is_held(self) -> bool:
+        """Whether the generator, or what it calls, has a thread of the pool."""
+        return private.is_of(self._threads, self._thread)
 
     def begin(self, call: Callable[[], None]) -> None:
         """Have the generator stepped in a thread of Dask's pool."""
@@ -219,7 +229,11 @@ class _ThreadSlot:
         current.set(self._run)
         thread = private.stream_thread(self._worker, self._run.key)
         with thread, self._counts.threads.run(self._run.key) as self._occupied:
-            call()
+            self._thread = current_thread()
+            try:
+                call()
+            finally:
+                self._thread = None
 
     @contextmanager
     def resting(self) -> Iterator[None]:
