@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from distributed import Client, LocalCluster, get_worker
 
@@ -53,6 +55,35 @@ def test_a_worker_that_is_lost(shared_client: Client, executor: str) -> None:
             return False
 
     until(again)
+
+
+def connect_for(client: Client, timeout: str) -> None:
+    """Have the cluster's processes try so long to connect; the scheduler is in this one."""
+
+    def here() -> None:
+        dask.config.set({"distributed.comm.timeouts.connect": timeout})
+
+    here()
+    client.run(here)
+
+
+def test_a_reader_that_comes_when_the_worker_has_gone(shared_client: Client) -> None:
+    """It is told at once, though Dask tries to connect for much longer."""
+    client = shared_client
+    client.wait_for_workers(2)
+    host, _ = client.nthreads()
+    futures = [client.submit(where, pure=False, workers=[host], allow_other_workers=True) for _ in range(3)]
+    streams = client.gather(futures)
+    os.kill(client.run(os.getpid)[host], 9)
+    until(lambda: host not in client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.workers)))
+    connect_for(client, f"{10 * PATIENCE}s")
+    with ThreadPoolExecutor(1) as threads:
+        errors = [threads.submit(next, streams[0]).exception(PATIENCE)]
+    for executor, stream in zip(("thread", "process"), streams[1:], strict=True):
+        with sky.options(executor=executor):
+            errors.append(client.submit(next, stream, pure=False).exception(PATIENCE))
+    connect_for(client, "30s")
+    assert list(map(type, errors)) == [sky.StreamBroken] * 3
 
 
 def restart_worker(client: Client, address: str) -> None:

@@ -187,3 +187,24 @@ def test_an_uninstall_lets_streams_finish(shared_client: Client, tmp_path: Path)
     until(lambda: notes(path)[-1:] == ["closed"])
     sky.install(shared_client, sky.Worker(concurrency=2, executor="process"))
     note(path, "installed")
+
+
+def pids(count: int) -> Iterator[int]:
+    for _ in range(count):
+        yield os.getpid()
+
+
+def test_an_install_lets_streams_finish(shared_client: Client, tmp_path: Path) -> None:
+    """In the slots that it replaces; in the new ones, a stream counts as one of `max_tasks_per_child`."""
+    client, path = shared_client, str(tmp_path / "notes")
+    one, _ = client.nthreads()
+    stream = client.submit(endless, path, pure=False, workers=[one]).result(PATIENCE)
+    assert next(stream) == 0
+    sky.install(client, sky.Worker(concurrency=1, executor="process", max_tasks_per_child=2))
+    assert [next(stream) for _ in range(200)] == list(range(1, 201))
+    stream.close()
+    until(lambda: notes(path)[-1:] == ["closed"])
+    [child] = set(client.submit(pids, 300, pure=False, workers=[one]).result(PATIENCE))
+    second, third = (client.submit(os.getpid, pure=False, workers=[one]).result(PATIENCE) for _ in range(2))
+    assert second == child != third
+    sky.install(client, sky.Worker(concurrency=2, executor="process"))

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import os
+import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -460,6 +461,45 @@ def test_a_task_reads_anothers_stream(place: Place, reader: str, where: str) -> 
     assert found == sum(range(500))
 
 
+def first_of_each(stream: Iterator[Any]) -> list[int]:
+    return [int(array[0]) for array in stream]
+
+
+@pytest.mark.parametrize("where", ["same worker", "other worker"])
+def test_a_task_reads_large_items(place: Place, where: str) -> None:
+    """They are as they were when they were yielded; those larger than the window pass too."""
+    one, other = place.client.nthreads()
+    worker = one if where == "same worker" else other
+    for reader in ("thread", "process"):
+        arrays = place.submit(reused, 20, workers=[one])
+        larger = place.submit(larger_and_larger, 16 << 20, workers=[one])
+        with sky.options(executor=reader):
+            values = place.client.submit(first_of_each, arrays, workers=[worker], pure=False)
+            sizes = place.client.submit(lambda items: [*map(len, items)], larger, workers=[worker])
+        assert values.result(PATIENCE) == list(range(1, 21))
+        assert sizes.result(PATIENCE) == [*(1 << n for n in range(20, 25)), 4]
+
+
+def test_two_clients_hold_one_future(place: Place, tmp_path: Path) -> None:
+    """There is one reader all the same, and the stream stays open until both have dropped it."""
+    path = str(tmp_path / "notes")
+    future = place.submit(endless, path)
+    with Client(place.client.scheduler.address, set_as_default=False) as other:
+        place.client.publish_dataset(held=future)
+        stream = other.get_dataset("held").result(PATIENCE)
+        place.client.unpublish_dataset("held")
+        assert next(stream) == 0
+        with pytest.raises(sky.StreamTaken):
+            next(future.result(PATIENCE))
+        del future
+        gc.collect()
+        assert [next(stream) for _ in range(300)] == list(range(1, 301))
+        del stream
+        gc.collect()
+        until(lambda: notes(path)[-1:] == ["closed"])
+    assert_idle(place.client)
+
+
 def test_two_tasks_cant_read_one_stream(place: Place) -> None:
     """Though both are on the stream's worker."""
     one, _ = place.client.nthreads()
@@ -492,6 +532,32 @@ def test_streams_of_streams_in_one_slot(shared_client: Client, executor: str) ->
     assert_idle(shared_client)
 
 
+def one_more(source: Iterator[int]) -> Iterator[int]:
+    for n in source:
+        yield n + 1
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_two_streams_that_feed_each_other_in_one_slot(shared_client: Client, executor: str) -> None:
+    """Each waits for the other's next item, in turn."""
+    one, _ = shared_client.nthreads()
+    back: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    back.put(0)
+    sky.resize(shared_client, 1, workers=[one])
+    try:
+        with sky.options(executor=executor):
+            fed = sky.feed(iter(back.get, None), client=shared_client)
+            left = shared_client.submit(one_more, fed, workers=[one], pure=False)
+            right = shared_client.submit(one_more, left, workers=[one], pure=False).result(PATIENCE)
+        found = []
+        for n in right:
+            found.append(n)
+            back.put(n if n < 20 else None)
+    finally:
+        sky.resize(shared_client, 2)
+    assert found == list(range(2, 21, 2))
+
+
 @pytest.mark.parametrize("executor", ["thread", "process"])
 def test_a_stream_that_waits_holds_no_slot(shared_client: Client, executor: str, tmp_path: Path) -> None:
     """Tasks run in it meanwhile; it comes back when its reader goes on."""
@@ -519,7 +585,7 @@ def computes_then_waits(path: str) -> Iterator[int]:
 
 @pytest.mark.parametrize("executor", ["thread", "process"])
 def test_the_scheduler_sees_one_slot_less(shared_client: Client, executor: str, tmp_path: Path) -> None:
-    """While a stream computes; not while it waits for its reader. A resize, and the other worker, don't mind."""
+    """While a stream computes, however many slots there are; not while it waits for its reader."""
 
     def seen() -> tuple[list[int], int, int]:
         def books(dask_scheduler: Any) -> tuple[list[int], int, int]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -25,6 +26,7 @@ from distributed.comm.core import Comm, connect
 from distributed.core import Status
 
 from skyward_dask.extension.streams.names import DROPPED, FEEDS, GONE, MEETS, NAME
+from skyward_dask.extension.streams.wire import reach
 
 #: A connection, and what to set when nobody uses it any more.
 _Met = tuple[Comm, asyncio.Event]
@@ -94,7 +96,11 @@ class SchedulerStreams:
     async def _connect(self, worker: str, wanted: dict[str, Any]) -> _Met:
         """Connect to a worker, for a reader of one of its streams."""
         arguments: dict[str, Any] = self._scheduler.connection_args
-        other = await connect(worker, deserialize=False, **arguments)
+
+        async def is_there() -> bool:
+            return worker in self._scheduler.workers
+
+        other = await reach(partial(connect, worker, deserialize=False, **arguments), is_there)
         await other.write({"op": NAME, "host": worker, "reply": False, **wanted})
         return other, asyncio.Event()
 

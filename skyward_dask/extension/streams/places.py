@@ -18,7 +18,7 @@ from skyward_dask.extension import private
 from skyward_dask.extension.connection import refuse_closed
 from skyward_dask.extension.streams.names import NAME
 from skyward_dask.extension.streams.reading import LoopReading, OnEnd, OnMessage
-from skyward_dask.extension.streams.wire import Wire
+from skyward_dask.extension.streams.wire import Wire, reach
 from skyward_dask.streams.credit import Window
 from skyward_dask.streams.messages import Item, Last
 
@@ -142,7 +142,7 @@ class ClientStreams:
         client: Any = self.client
         is_direct = client.direct_to_workers and "://" in ticket.host
         address = ticket.host if is_direct else client.scheduler.address
-        return wired(address, client.connection_args, ticket, window, on_message, on_end)
+        return wired(address, client, ticket, window, on_message, on_end)
 
     def _end(self) -> None:
         for reading in list(self._readings):
@@ -151,13 +151,13 @@ class ClientStreams:
 
 def wired(
     address: str,
-    arguments: dict[str, Any],
+    here: Any,
     ticket: Ticket,
     window: Window | None,
     on_message: OnMessage,
     on_end: OnEnd,
 ) -> Wire:
-    """A connection to the host of a stream; without a window, it only closes the stream."""
+    """A connection of a worker or client to the host of a stream; without a window, it only closes it."""
     wire = Wire(on_message, on_end)
     hello = {
         "op": NAME,
@@ -165,7 +165,10 @@ def wired(
         "stream": ticket.id,
         "window": None if window is None else (window.items, window.nbytes),
     }
-    wire.connect(partial(connect, address, **arguments), hello)
+    connecting = partial(connect, address, **here.connection_args)
+    if address == ticket.host:
+        connecting = partial(reach, connecting, partial(here.scheduler.ncores, workers=[address]))
+    wire.connect(connecting, hello)
     return wire
 
 

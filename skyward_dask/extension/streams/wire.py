@@ -31,6 +31,28 @@ from skyward_dask.streams.messages import (
 _LARGE = 64 * 1024
 
 
+#: Seconds after which a worker that can't be reached may have left: Dask tries to connect for 30.
+_DOUBT = 0.2
+
+
+async def reach(connecting: Callable[[], Awaitable[Comm]], is_there: Callable[[], Awaitable[object]]) -> Comm:
+    """Connect to a worker for as long as it may be there.
+
+    Raises
+    ------
+    OSError
+        It is gone, or can't be reached.
+    """
+    connection = asyncio.ensure_future(connecting())
+    try:
+        while not (await asyncio.wait([connection], timeout=_DOUBT))[0]:
+            if not await is_there():
+                raise OSError("the worker has left the cluster")
+        return connection.result()
+    finally:
+        connection.cancel()
+
+
 class Wire:
     """One end of a connection. Used on one event loop only.
 

@@ -193,7 +193,7 @@ class WorkerStreams:
         worker: Any = self._worker
         is_workers = "://" in ticket.host
         address = ticket.host if is_workers else worker.scheduler.address
-        return wired(address, worker.connection_args, ticket, window, on_message, on_end)
+        return wired(address, worker, ticket, window, on_message, on_end)
 
 
 class _ThreadSlot:
