@@ -87,7 +87,7 @@ def test_who_stops_reading_closes_the_source(shared_client: Client, executor: st
 
 
 def test_an_error_of_the_source_is_raised_in_the_task(place: Place) -> None:
-    """As itself, after the last good item."""
+    """As itself, after the last good item; if that is a stream, at its reader too."""
 
     def failing() -> Iterator[int]:
         yield 1
@@ -96,6 +96,11 @@ def test_an_error_of_the_source_is_raised_in_the_task(place: Place) -> None:
     reader = submit(place, total, sky.feed(failing(), client=place.client))
     with pytest.raises(LookupError, match="at the client"):
         reader.result(PATIENCE)
+    if place.name != "loop":
+        stream = submit(place, doubling, sky.feed(failing(), client=place.client)).result(PATIENCE)
+        assert next(stream) == 2
+        with pytest.raises(LookupError, match="at the client"):
+            next(stream)
 
 
 def test_one_task_reads_what_is_fed(shared_client: Client) -> None:

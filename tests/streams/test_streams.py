@@ -9,6 +9,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distributed import Client, get_worker
+from distributed import Client, get_worker, worker_client
 from distributed.client import Future
 
 import skyward_dask as sky
@@ -157,6 +158,24 @@ def test_an_error_comes_after_the_last_good_item(place: Place, count: int) -> No
     with pytest.raises(KeyError, match="its own"):
         next(stream)
     assert next(stream, "over") == "over"
+
+
+def raises(kind: type[BaseException]) -> Iterator[int]:
+    yield 1
+    raise kind
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_would_end_a_reader_is_an_error(
+    shared_client: Client, executor: str, kind: type[BaseException]
+) -> None:
+    """As it is when an ordinary task raises it."""
+    stream = Place(shared_client, executor).open(raises, kind)
+    assert next(stream) == 1
+    with pytest.raises(sky.SkywardError, match=r"not an Exception|exit code"):
+        next(stream)
+    assert list(stream) == []
 
 
 # --- who yields -----------------------------------------------------------------------------------------
@@ -420,9 +439,12 @@ def test_items_under_way_are_dropped_with_their_memory(place: Place) -> None:
     stream = place.open(megabytes, os.devnull)
     item = next(stream)
     reading: Any = stream._reading
+    inbox, seen = reading._inbox, weakref.ref(reading)
     stream.close()
-    until(lambda: len(reading._inbox) == 0)
+    until(lambda: len(inbox) == 0)
     assert len(item) == 1 << 20
+    del stream, reading
+    until(lambda: gc.collect() >= 0 and seen() is None)
 
 
 # --- asynchronous readers, and tasks that read ----------------------------------------------------------
@@ -614,6 +636,24 @@ def test_the_scheduler_sees_one_slot_less(shared_client: Client, executor: str, 
     note(path, "go")
     until(lambda: seen() == ([2, 2], 4, 4))
     assert list(stream) == list(range(1, 1000))
+
+
+def opens_another(count: int) -> Iterator[int]:
+    with worker_client() as client:
+        yield from client.submit(numbers, count, pure=False).result()
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_a_generator_opens_another_stream(shared_client: Client, executor: str) -> None:
+    """In one slot, by the worker's client."""
+    one, _ = shared_client.nthreads()
+    sky.resize(shared_client, 1, workers=[one])
+    try:
+        stream = Place(shared_client, executor).open(opens_another, 500, workers=[one])
+        assert list(stream) == list(range(500))
+    finally:
+        sky.resize(shared_client, 2)
+    assert_idle(shared_client)
 
 
 def reads_and_stops(source: Iterator[int], count: int) -> Iterator[int]:

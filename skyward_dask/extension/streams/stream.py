@@ -11,6 +11,7 @@ from distributed import Future
 
 from skyward_dask.errors import SerializationError, StreamBroken, StreamTaken
 from skyward_dask.extension import private
+from skyward_dask.extension.dask_errors import not_an_exception
 from skyward_dask.extension.streams.places import Reading, Ticket, place_here
 from skyward_dask.slots.exceptions import load_exception
 from skyward_dask.slots.pickling import loads, unloadable
@@ -159,7 +160,8 @@ class Stream(Generic[T]):
 
     def _error(self, last: Raised | Broken | Taken) -> BaseException:
         if isinstance(last, Raised):
-            return load_exception(list(last.error))
+            error = load_exception(list(last.error))
+            return error if isinstance(error, Exception) else not_an_exception(error, self.ticket.key)
         if isinstance(last, Broken):
             return StreamBroken(
                 f"{self!r} was broken off: {last.reason} What was read before is complete and in order, but "
