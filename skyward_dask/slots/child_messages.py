@@ -150,9 +150,13 @@ class Ask(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The answer to the request of this number. Parts: the pickled value, or the error if `done` is False."""
+    """The answer to the request of this number. Parts: the pickled value, or the error if `done` is False.
+
+    `layout` is as in `Begin`.
+    """
 
     done: bool
+    layout: Layout | None = None
 
 
 class Look(NamedTuple):

@@ -89,6 +89,7 @@ class ChildProcess:
         self.slot = slot
         self._loop = loop
         self.lender = Lender(segments)
+        self.answering = Lender(segments)  # over another socket, whose frames may arrive before or after
         self.failure: SlotStartFailed | None = None
         self.state = State.STARTING
         self.last = self.orphaned = self.doomed = False
@@ -182,6 +183,7 @@ class ChildProcess:
         self.is_healthy = ended.is_healthy
         if ended.is_short:
             self.lender.forget()
+            self.answering.forget()
         return self.lender.collect(ended.sizes, parts)
 
     def part(self) -> None:

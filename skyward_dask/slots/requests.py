@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from skyward_dask.slots.aside import aside
-from skyward_dask.slots.child_messages import Answer, Ask
+from skyward_dask.slots.child_messages import Ask
 from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.exceptions import dump_exception
 from skyward_dask.slots.framing import Frame, Part
@@ -53,7 +53,7 @@ def _carry_out(child: ChildProcess, asked: Ask, parts: Sequence[Part]) -> Any:
 
 def _answer(child: ChildProcess, number: int, done: bool, parts: Sequence[Part]) -> None:
     if number:  # otherwise nobody waits for an answer
-        child.answers.send(Frame(Answer(done), number, parts))
+        child.answering.answer(child.answers, number, done, parts)
 
 
 def _post(loop: asyncio.AbstractEventLoop, answer: Callable[[Future[Any]], None], value: Future[Any]) -> None:

@@ -22,6 +22,7 @@ from distributed import Client, get_worker, worker_client
 from distributed.client import Future
 
 import skyward_dask as sky
+from skyward_dask.slots.memory.segments import is_supported
 from tests.streams.places import PATIENCE, Place, note, notes, until
 
 
@@ -500,6 +501,29 @@ def test_a_task_reads_large_items(place: Place, where: str) -> None:
             sizes = place.client.submit(lambda items: [*map(len, items)], larger, workers=[worker])
         assert values.result(PATIENCE) == list(range(1, 21))
         assert sizes.result(PATIENCE) == [*(1 << n for n in range(20, 25)), 4]
+
+
+def are_shared(stream: Iterator[Any]) -> list[bool]:
+    """Whether each array is in memory that is shared with the worker; it can be written to all the same."""
+    found = []
+    for array in stream:
+        where = array.__array_interface__["data"][0]
+        with open("/proc/self/maps") as maps:
+            spans = [line.split("-", 1) for line in maps if "memfd:" in line]
+        found.append(any(int(a, 16) <= where < int(b.split()[0], 16) for a, b in spans))
+        array[:] = 0
+    return found
+
+
+@pytest.mark.skipif(not is_supported(), reason="shared memory needs Linux")
+def test_large_items_go_from_slot_to_slot_by_reference(shared_client: Client) -> None:
+    """Of one worker; those from elsewhere are sent."""
+    one, other = shared_client.nthreads()
+    for worker, shared in ((one, True), (other, False)):
+        with sky.options(executor="process"):
+            source = shared_client.submit(reused, 50, workers=[one], pure=False)
+            reader = shared_client.submit(are_shared, source, workers=[worker], pure=False)
+        assert reader.result(PATIENCE) == [shared] * 50
 
 
 def test_two_clients_hold_one_future(place: Place, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from skyward_dask.errors import SharedMemoryError
 from skyward_dask.slots.channel import Channel, Quiet
 from skyward_dask.slots.child.heap import give_back
 from skyward_dask.slots.child.orphans import Orphans
-from skyward_dask.slots.child_messages import Allocate, Begin, Grant
-from skyward_dask.slots.exceptions import load_exception
+from skyward_dask.slots.child_messages import Allocate, Answer, Begin, Grant
+from skyward_dask.slots.exceptions import dump_exception, load_exception
 from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.memory.borrowing import Borrower
 from skyward_dask.slots.pickling import loads, unloadable
@@ -45,7 +45,7 @@ class Exchange:
 
     Notes
     -----
-    For the main thread only: between a run and its result, nobody else reads `runs`.
+    For the main thread only, except `answer`: between a run and its result, nobody else reads `runs`.
     """
 
     def __init__(self, runs: Channel, share_from: int | None, orphans: Orphans) -> None:
@@ -103,6 +103,16 @@ class Exchange:
         self._check_complete(answer, "result")
         self._borrower.deliver(grant, answer.descriptors, large)
         return sizes, [part for part, size in zip(parts, sizes, strict=True) if size is None]
+
+    def answer(self, frame: Frame) -> Frame:
+        """An answer of the worker, with what was lent for it; in the listener's thread."""
+        assert isinstance(frame.message, Answer)
+        try:
+            self._check_complete(frame, "items")
+            parts = self._borrower.borrow(frame.message.layout, frame.parts, frame.descriptors)
+        except Exception as error:  # the thread that asked raises it
+            return Frame(Answer(False), frame.number, dump_exception(error))
+        return Frame(Answer(True), frame.number, parts)
 
     def _check_complete(self, frame: Frame, what: str) -> None:
         if frame.is_short:

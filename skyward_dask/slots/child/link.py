@@ -150,7 +150,9 @@ class Link:
             )
 
     def answer(self, frame: Frame) -> None:
-        self._waiting.pop(frame.number)(frame)
+        assert isinstance(frame.message, Answer)
+        complete = frame if frame.message.layout is None else self.exchange.answer(frame)
+        self._waiting.pop(frame.number)(complete)
 
 
 def _answer(frame: Frame) -> Any:

@@ -55,7 +55,7 @@ class Borrower:
 
     Notes
     -----
-    `borrow` and `tidy` are thread-safe.
+    `learn`, `borrow` and `tidy` are thread-safe.
     """
 
     def __init__(self) -> None:
@@ -66,11 +66,12 @@ class Borrower:
 
     def learn(self, new: Iterable[tuple[int, int]], descriptors: Sequence[int]) -> None:
         """Take the descriptors of segments; `new` has (number, size) of each."""
-        for (number, size), fd in zip(new, descriptors, strict=True):
-            if number in self._segments:  # the worker doesn't know whether it arrived before
-                os.close(fd)
-            else:
-                self._segments[number] = _Known(fd, size)
+        with self._lock:
+            for (number, size), fd in zip(new, descriptors, strict=True):
+                if number in self._segments:  # the worker doesn't know whether it arrived before
+                    os.close(fd)
+                else:
+                    self._segments[number] = _Known(fd, size)
 
     def borrow(self, layout: Layout | None, inline: Sequence[Part], descriptors: Sequence[int]) -> list[Part]:
         """The parts of a form, all writable."""

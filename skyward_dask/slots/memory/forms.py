@@ -90,14 +90,22 @@ def share(parts: Iterable[Part], segments: Segments | None) -> Form:
     return Form((stream, *(_shared(buffer, segments) for buffer in buffers)))
 
 
-def _shared(buffer: Part, segments: Segments) -> Part | Piece:
-    data = memoryview(buffer)
+def refer(part: Part, segments: Segments) -> Part | Piece:
+    """A reference to a part that is in shared memory and unchanged; any other part as it is."""
+    data = memoryview(part)
     if data.nbytes < segments.share_from:
-        return buffer
+        return part
     where = address(data)
     found = segments.find(where, data.nbytes)
     if found is not None and is_clean(where, data.nbytes):
         return Piece(found, where - found.segment.base, data.nbytes)
+    return part
+
+
+def _shared(buffer: Part, segments: Segments) -> Part | Piece:
+    found, data = refer(buffer, segments), memoryview(buffer)
+    if isinstance(found, Piece) or data.nbytes < segments.share_from:
+        return found
     copied = segments.copy(data)
     return Piece(copied, copied.start, data.nbytes)
 

@@ -5,6 +5,7 @@
    send     ── Begin: layout, inline parts, segments, leases ──▶  borrow: private views
    grant    ── Grant: where to write, segments ────────────────▶  deliver: copy a result there
    collect  ◀── Ended: which of its parts are there ────────────
+   answer   ── Answer: like Begin, over the other socket ──────▶  borrow
 ```
 
 A *layout* consists of plain values, for a message: the segments that are new to this child, the segments
@@ -18,12 +19,12 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from skyward_dask.slots.child_messages import Begin, Grant, Layout, Place, Refuse
+from skyward_dask.slots.child_messages import Answer, Begin, Grant, Layout, Place, Refuse
 from skyward_dask.slots.exceptions import dump_exception
 from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.loop_channel import LoopChannel
 from skyward_dask.slots.memory.borrowing import Borrower
-from skyward_dask.slots.memory.forms import Form, Piece
+from skyward_dask.slots.memory.forms import Form, Piece, refer
 from skyward_dask.slots.memory.leases import lease
 from skyward_dask.slots.memory.segment import Range, Segment
 from skyward_dask.slots.memory.segments import Segments
@@ -62,6 +63,19 @@ class Lender:
             return
         layout, descriptors, leases = self.lend(parts)
         runs.send(Frame(Begin(layout, counts), number, inline, descriptors), owned=leases)
+
+    def answer(self, answers: LoopChannel, number: int, done: bool, parts: Sequence[Part]) -> None:
+        """Send an answer; what is in shared memory already isn't copied."""
+        segments = self._segments
+        found: Sequence[Part | Piece] = parts
+        if segments is not None:
+            found = [refer(part, segments) for part in parts]
+        inline = [part for part in found if not isinstance(part, Piece)]
+        if len(inline) == len(parts):
+            answers.send(Frame(Answer(done), number, parts))
+            return
+        layout, descriptors, leases = self.lend(found)
+        answers.send(Frame(Answer(done, layout), number, inline, descriptors), owned=leases)
 
     def lend(self, parts: Sequence[Part | Piece]) -> tuple[Layout, list[int], list[int]]:
         """What a borrower must know about the pieces among the parts.
