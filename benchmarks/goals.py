@@ -10,12 +10,16 @@ Samples = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A number that is to be so much at the most, or at the least."""
+    """A number that is to be so much at the most, or at the least.
+
+    It isn't judged without the contender `needs`, which may not be installed.
+    """
 
     text: str
     value: Callable[[Samples], float]
     most: float = float("inf")
     least: float = float("-inf")
+    needs: str = ""
 
     @property
     def bound(self) -> str:

@@ -87,6 +87,10 @@ def outcome(name: str, topic: ModuleType, samples: dict[str, list[float]], load:
         reference=topic.REFERENCE,
         higher_is_better=topic.HIGHER_IS_BETTER,
         figures=tuple(Figures(contender, tuple(values)) for contender, values in samples.items()),
-        findings=tuple(judged(goal, samples) for goal in getattr(topic, "GOALS", ())),
+        findings=tuple(
+            judged(goal, samples)
+            for goal in getattr(topic, "GOALS", ())
+            if not goal.needs or goal.needs in samples
+        ),
         load=load,
     )
