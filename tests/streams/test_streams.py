@@ -390,6 +390,7 @@ def test_close_from_another_thread_ends_a_wait(shared_client: Client, tmp_path: 
 def long_step(path: str) -> Iterator[int]:
     yield 0
     try:
+        note(path, "begun")
         time.sleep(PATIENCE * 10)
     finally:
         note(path, "closed")
@@ -397,6 +398,7 @@ def long_step(path: str) -> Iterator[int]:
 
 def deaf(path: str) -> Iterator[int]:
     yield 0
+    note(path, "begun")
     while True:
         try:
             time.sleep(PATIENCE * 10)
@@ -412,8 +414,9 @@ def test_a_long_step_in_a_process_is_interrupted_then_killed(
     path = tmp_path / "notes"
     stream = Place(shared_client, "process").open(generator, str(path))
     assert next(stream) == 0
+    until(lambda: notes(path) == ["begun"])  # closed before, it would have no step to interrupt
     stream.close()
-    until(lambda: notes(path) in (["closed"], ["interrupted"]))
+    until(lambda: notes(path) in (["begun", "closed"], ["begun", "interrupted"]))
     assert_idle(shared_client)
 
 
@@ -424,14 +427,16 @@ def test_a_long_step_on_the_loop_is_cancelled(shared_client: Client, tmp_path: P
     async def steps() -> AsyncIterator[int]:
         yield 0
         try:
+            note(path, "begun")
             await asyncio.sleep(PATIENCE * 10)
         finally:
             note(path, "closed")
 
     stream = shared_client.submit(steps, pure=False).result()
     assert next(stream) == 0
+    until(lambda: notes(path) == ["begun"])
     stream.close()
-    until(lambda: notes(path) == ["closed"])
+    until(lambda: notes(path) == ["begun", "closed"])
     assert_idle(shared_client)
 
 
