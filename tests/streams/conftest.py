@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import skyward_dask as sky
-from tests.streams.places import PLACES, Place
+from tests.streams.places import PLACES, Place, two_workers
 
 
 @pytest.fixture(scope="module")
 def shared_client() -> Iterator[Client]:
     """Two workers with two thread slots each, and two processes for tasks that ask for one."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        sky.install(client, sky.Worker(concurrency=2, executor="thread"))
+    with two_workers(sky.Worker(concurrency=2, executor="thread")) as client:
         yield client
 
 

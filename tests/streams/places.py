@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distributed import Client
+from distributed import Client, LocalCluster
 
 import skyward_dask as sky
 
@@ -34,6 +35,17 @@ class Place:
     def open(self, generator: Callable[..., Iterator[Any]], *args: Any, **options: Any) -> sky.Stream[Any]:
         found: sky.Stream[Any] = self.submit(generator, *args, **options).result(PATIENCE)
         return found
+
+
+@contextmanager
+def two_workers(slots: sky.Worker) -> Iterator[Client]:
+    """A client of two workers with such slots each."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        sky.install(client, slots)
+        yield client
 
 
 def asynchronous(generator: Callable[..., Iterator[Any]]) -> Callable[..., AsyncIterator[Any]]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import dask
 import pytest
-from distributed import Client, LocalCluster, get_worker
+from distributed import Client, get_worker
 
 import skyward_dask as sky
-from tests.streams.places import PATIENCE, note, notes, until
+from tests.streams.places import PATIENCE, note, notes, two_workers, until
 
 pytestmark = pytest.mark.crash
 
@@ -22,11 +22,7 @@ pytestmark = pytest.mark.crash
 @pytest.fixture(scope="module")
 def shared_client() -> Iterator[Client]:
     """Two workers with a process slot each, for tests that lose one."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        sky.install(client, sky.Worker(concurrency=1, executor="process"))
+    with two_workers(sky.Worker(concurrency=1, executor="process")) as client:
         yield client
 
 

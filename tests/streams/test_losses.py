@@ -15,7 +15,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import skyward_dask as sky
-from tests.streams.places import PATIENCE, note, notes, until
+from tests.streams.places import PATIENCE, note, notes, two_workers, until
 from tests.streams.test_streams import assert_idle, endless, numbers
 
 pytestmark = pytest.mark.crash
@@ -24,11 +24,7 @@ pytestmark = pytest.mark.crash
 @pytest.fixture(scope="module")
 def shared_client() -> Iterator[Client]:
     """Two workers with two process slots each."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        sky.install(client, sky.Worker(concurrency=2, executor="process"))
+    with two_workers(sky.Worker(concurrency=2, executor="process")) as client:
         yield client
 
 
