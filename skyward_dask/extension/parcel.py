@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import builtins
 import copyreg
-import pickle
 from collections.abc import Mapping
 from itertools import islice
 from types import MappingProxyType
@@ -24,7 +23,7 @@ from distributed.sizeof import safe_sizeof
 
 from skyward_dask.errors import SerializationError
 from skyward_dask.slots.framing import Part
-from skyward_dask.slots.pickling import dumps, loads, unloadable
+from skyward_dask.slots.pickling import as_buffer, dumps, loads, unloadable
 
 #: Size in bytes from which a result stays closed: unpickling it costs more than all else about it. And the
 #: objects of thousands of small ones, dropped together, leave holes that Python doesn't give back.
@@ -75,7 +74,7 @@ class Parcel(metaclass=_ParcelType):
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         # with some peers Dask uses an older protocol, which has no out-of-band buffers
-        as_part = pickle.PickleBuffer if int(protocol) >= 5 else bytes
+        as_part = as_buffer if int(protocol) >= 5 else bytes
         return _opened, tuple(map(as_part, self._parts))
 
     def __repr__(self) -> str:
@@ -175,7 +174,7 @@ class Sealed:
         self._parts = parts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _received, (self._content, self._nbytes, *map(pickle.PickleBuffer, self._parts))
+        return _received, (self._content, self._nbytes, *map(as_buffer, self._parts))
 
 
 def _received(content: str, nbytes: int, *parts: Part) -> Parcel:

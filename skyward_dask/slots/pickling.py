@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import pickle
 import traceback
@@ -12,6 +13,9 @@ import cloudpickle
 
 from skyward_dask.errors import SerializationError
 from skyward_dask.slots.framing import Part
+
+#: Bytes that take as long to copy as it takes to make the type of a ctypes array.
+_WORTH_AN_ARRAY = 64 * 1024
 
 
 def dumps(value: object) -> list[Part]:
@@ -35,6 +39,22 @@ def dumps(value: object) -> list[Part]:
 def loads(parts: Sequence[Part]) -> Any:
     """The value that `dumps` pickled; its buffers are used in place, and are writable."""
     return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def as_buffer(part: Part) -> pickle.PickleBuffer:
+    """A part as something that is pickled out of band; a small or read-only one is copied.
+
+    It doesn't hold the buffer of a memoryview: up to 3.12.6, Python crashes when its garbage collector finds
+    the two in a cycle, such as the buffers of a broken-off connection (python/cpython#77894).
+    """
+    if not isinstance(part, memoryview):
+        return pickle.PickleBuffer(part)
+    if part.readonly:
+        return pickle.PickleBuffer(bytes(part))
+    if part.nbytes < _WORTH_AN_ARRAY:
+        return pickle.PickleBuffer(bytearray(part))
+    array: Any = ctypes.c_ubyte * part.nbytes
+    return pickle.PickleBuffer(array.from_buffer(part))
 
 
 def unpicklable(what: Iterable[tuple[str, object]], error: BaseException) -> SerializationError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import subprocess
+import sys
 import threading
 import traceback
 from typing import Any
@@ -11,7 +14,7 @@ import pytest
 import tblib.pickling_support
 
 from skyward_dask.slots.exceptions import dump_exception, load_exception
-from skyward_dask.slots.pickling import dumps, loads, unloadable, unpicklable
+from skyward_dask.slots.pickling import as_buffer, dumps, loads, unloadable, unpicklable
 
 
 class NeedsTwo(Exception):
@@ -259,3 +262,30 @@ def test_what_cannot_be_pickled_is_named() -> None:
     """The error names the culprit among what was sent."""
     error = unpicklable([("argument 0", 1), ("argument 'x'", threading.Lock())], TypeError("no"))
     assert "argument 'x', of type _thread.lock," in str(error)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**10, 2**20])
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_a_part_is_pickled_out_of_band_and_can_be_collected(kind: type[bytes | bytearray], size: int) -> None:
+    part = memoryview(bytes(1) + kind(b"x" * size))[1:] if kind is bytes else memoryview(kind(b"x" * size))
+    found = as_buffer(part)
+    assert found.raw() == part and memoryview(found).readonly is part.readonly
+    # Python may crash if the collector finds a view, and something that has its buffer, in one cycle
+    assert not any(isinstance(each, memoryview) for each in gc.get_referents(found))
+
+
+def test_buffers_in_a_cycle_with_what_they_belong_to_are_collected() -> None:
+    """In a process of its own: it is the interpreter that would crash."""
+    cycle = """
+import gc, pickle
+from skyward_dask.extension.parcel import Foreign
+view = memoryview(bytearray(2**20))
+frames = []
+pickle.dumps(Foreign("x", 8, [view]), 5, buffer_callback=lambda sent: frames.append(memoryview(sent)))
+everything = [view, frames]
+everything.append(everything)
+del view, frames, everything
+print(gc.collect() > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", cycle], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "True", "")

@@ -39,10 +39,10 @@ class Collection:
         When a host or a standby has last changed, in seconds since the epoch.
     moves : int
         How often a standby has become the host: because the host was lost, or was to leave.
-    nbytes : int
-        About how many bytes it has, on its hosts; as many on its standbys.
     seconds : float
         How long that took the last time, from when the scheduler knew; operations waited meanwhile.
+    nbytes : int
+        About how many bytes it has, on its hosts; as many on its standbys.
     """
 
     name: str

@@ -38,7 +38,7 @@ class OutputLine:
     worker : str
         The address of the task's worker.
     left_out : int
-        Of how many lines, which came too fast, this one tells.
+        The number of lines that came too fast and were left out, if this one stands for them; otherwise 0.
     """
 
     key: str

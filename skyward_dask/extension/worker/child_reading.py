@@ -14,6 +14,7 @@ from skyward_dask.extension.streams.places import Ticket
 from skyward_dask.extension.streams.reading import PATIENCE, Line
 from skyward_dask.extension.worker.child_stream import Rest
 from skyward_dask.extension.worker.streams import WorkerStreams
+from skyward_dask.slots.pickling import as_buffer
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Run
 from skyward_dask.streams.inbox import Inbox
@@ -123,7 +124,7 @@ class _Reading:
 
 
 def _sendable(item: Item) -> list[Part | pickle.PickleBuffer]:
-    return [pickle.PickleBuffer(part) if _is_large(part) else bytes(part) for part in item]
+    return [as_buffer(part) if _is_large(part) else bytes(part) for part in item]
 
 
 def _is_large(part: Part) -> bool:

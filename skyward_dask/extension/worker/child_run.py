@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from pickle import PickleBuffer
 from typing import Any
 
 from dask.base import get_annotations
@@ -36,6 +35,7 @@ from skyward_dask.slots.aside import aside
 from skyward_dask.slots.framing import Part
 from skyward_dask.slots.memory.forms import Form
 from skyward_dask.slots.outcomes import PoolClosed, RunEnded
+from skyward_dask.slots.pickling import as_buffer
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Request, Run
 
@@ -220,7 +220,7 @@ class ChildRun:
     async def _take_foreign(self, form: Form, message: dict[str, Any]) -> None:
         """Keep a result that only slots can unpickle, for other tasks; if no slot can, the error stands."""
         key = self.spec.key
-        asked = await self._ask(Request(str(key), type_of, tuple(map(PickleBuffer, form.views()))))
+        asked = await self._ask(Request(str(key), type_of, tuple(map(as_buffer, form.views()))))
         if isinstance(asked, Form):
             message = self._message(lambda: self._values.foreign(key, form, asked.load()))
         self._end(message)
