@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dask.sizeof import sizeof
-from distributed import Client, LocalCluster, get_worker, wait
+from distributed import Client, LocalCluster, get_client, get_worker, wait
 
 import skyward_dask as sky
 
@@ -204,6 +204,20 @@ def test_what_the_worker_cannot_unpickle_serves_those_who_can(
     assert total(shy.result()) == MIB
     assert client.submit(total, shy, workers=[other], pure=False).result() == MIB
     assert client.run(os.getpid) == pids
+
+
+class Asking(Shy):
+    """Needs the client of a task, besides."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.client = get_client()
+
+
+def test_what_needs_a_client_to_be_unpickled_is_kept_for_slots(shared_client: Client) -> None:
+    here, pid = min(shared_client.run(os.getpid).items())
+    made = shared_client.submit(Asking, {pid}, workers=[here], pure=False)
+    assert shared_client.submit(total, made, workers=[here], pure=False).result() == MIB
 
 
 class Hostile:

@@ -220,7 +220,8 @@ class ChildRun:
     async def _take_foreign(self, form: Form, message: dict[str, Any]) -> None:
         """Keep a result that only slots can unpickle, for other tasks; if no slot can, the error stands."""
         key = self.spec.key
-        asked = await self._ask(Request(str(key), type_of, tuple(map(as_buffer, form.views()))))
+        parts = tuple(map(as_buffer, form.views()))
+        asked = await self._ask(Request(str(key), type_of, parts, serve=self._serve))
         if isinstance(asked, Form):
             message = self._message(lambda: self._values.foreign(key, form, asked.load()))
         self._end(message)
