@@ -21,7 +21,8 @@ from skyward_dask.api.targets import Target, innermost, refuse_on_loop
 from skyward_dask.arguments import takes_only
 from skyward_dask.config import Worker, check_worker, parse_timeout
 from skyward_dask.errors import ConfigurationError, OperatorError
-from skyward_dask.extension.client.session import Client, Session, check_cluster, open_session
+from skyward_dask.extension.client.opening import check_cluster, open_session
+from skyward_dask.extension.client.session import Client, Session
 from skyward_dask.extension.tracebacks import shortened
 
 T = TypeVar("T")

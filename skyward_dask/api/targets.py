@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 from skyward_dask.errors import OperatorError
-from skyward_dask.extension.client.session import Client, Session, current_session
+from skyward_dask.extension.client.opening import current_session
+from skyward_dask.extension.client.session import Client, Session
 from skyward_dask.extension.connection import refuse_closed
 
 if TYPE_CHECKING:
