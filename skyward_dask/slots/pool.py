@@ -17,8 +17,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from importlib import import_module
-from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.aside import Tasks
@@ -34,7 +32,6 @@ from skyward_dask.slots.nursery import Nursery
 from skyward_dask.slots.outcomes import PoolClosed, RunEnded, error_of
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.own_memory import own_memory
-from skyward_dask.slots.packing import unpack
 from skyward_dask.slots.pickling import dumps, unpicklable
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.requests import grant, serve
@@ -42,19 +39,13 @@ from skyward_dask.slots.run_queue import RunQueue
 from skyward_dask.slots.runs import Run, Verdict
 from skyward_dask.slots.slots import Slots
 from skyward_dask.slots.statistics import SlotStatistics, process_usage
+from skyward_dask.slots.yielded_items import take_item, take_items, take_unsent
 
 #: How often a run is given to another child because its own was lost through no fault of the run. A task that
 #: kills the template each time would otherwise run for ever. Arbitrary: more often than chance may require.
 _REPEATS = 5
 #: Verdicts that end a run by its child's death.
 _LIMITS = (Verdict.TIMED_OUT, Verdict.OUT_OF_MEMORY)
-
-
-def __getattr__(name: str) -> Any:
-    """`SlotPool` used to be in this module."""
-    if name != "SlotPool":
-        raise AttributeError(name)
-    return import_module("skyward_dask.slots.executor").SlotPool
 
 
 class Pool:
@@ -158,11 +149,6 @@ class Pool:
             self._slots.free(run.child)
             self._update()
 
-    def grant(self, run: Run, items: int, nbytes: int, is_closing: bool = False) -> None:
-        """Let a run that yields send that many items and bytes, in total; or have it close its generator."""
-        if run.child is not None:
-            run.child.page.set_granted(items, nbytes, is_closing)
-
     def rejoin(self, run: Run) -> asyncio.Future[None]:
         """Wait for room among the slots; runs that have seceded come before those that wait to begin."""
         joined = self._queue.rejoin(run)
@@ -217,29 +203,10 @@ class Pool:
             self._finish(run, form)
         self._update()
 
-    def _take_item(self, child: ChildProcess, item: Item, parts: Sequence[Part]) -> None:
-        """The child's run has yielded."""
-        form = child.lender.collect(item.sizes, parts)
-        if child.run is not None and (request := child.run.request) is not None and request.take is not None:
-            request.take(form)
-
-    def _take_items(self, child: ChildProcess, count: int, block: Part) -> None:
-        """The child's run has yielded small items."""
-        run = child.run
-        if run is not None and (request := run.request) is not None and request.take_packed is not None:
-            run.items += count
-            request.take_packed(count, block)
-
-    def _take_unsent_items(self, run: Run, child: ChildProcess) -> None:
-        """The child has died: what it hadn't sent yet is in its page."""
-        block = child.page.waiting_items()
-        if run.yields and block and child.page.items_sent == run.items:
-            self._take_items(child, len(unpack(block)), block)
-
     def _lost(self, run: Run, child: ChildProcess) -> None:
         """The child that had the run is dead."""
         is_innocent = (child.orphaned or not child.has_begun) and not run.yields and run.raised is None
-        self._take_unsent_items(run, child)
+        take_unsent(run, child)
         child.part()
         self._queue.vacate(run)
         if run.verdict is None and is_innocent and run.repeats < _REPEATS:
@@ -267,9 +234,9 @@ class Pool:
             case Ask() as asked:
                 serve(child, asked, frame)
             case Item() as item:
-                self._take_item(child, item, frame.parts)
+                take_item(child, item, frame.parts)
             case Items(number):
-                self._take_items(child, number, frame.parts[0])
+                take_items(child.run, number, frame.parts[0])
             case Allocate(sizes):
                 self._tasks.spawn(grant(child, frame.number, sizes, self._helpers))
             case Ready():

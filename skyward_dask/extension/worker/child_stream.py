@@ -18,6 +18,7 @@ from skyward_dask.slots.memory.forms import Form
 from skyward_dask.slots.outcomes import RunEnded
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Run
+from skyward_dask.slots.yielded_items import grant_items
 from skyward_dask.streams.credit import Window
 from skyward_dask.streams.messages import Broken, Grant, Outcome, Part, Raised
 from skyward_dask.streams.producing import CLOSED
@@ -114,7 +115,7 @@ class ChildProducer:
         """Tell the child what it may send, or that it must close its generator."""
         if self._pool is None or self._run is None:
             return
-        self._pool.grant(self._run, self._items, self._nbytes, self._is_closing)
+        grant_items(self._run, self._items, self._nbytes, self._is_closing)
         rest, self._rest = self._rest, None
         if rest is not None:
             rest.end(self._window and self._window.nbytes, needs_slot=not self._is_closing)
