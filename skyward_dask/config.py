@@ -6,40 +6,19 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import import_module
-from importlib.resources import files
+from math import inf
 from numbers import Integral
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import dask.config
-import yaml
 from dask.utils import parse_bytes, parse_timedelta
 
 from skyward_dask.arguments import takes_only
 from skyward_dask.errors import ConfigurationError
-from skyward_dask.streams.credit import Window
+from skyward_dask.settings import check_sections, invalid, number, plain
 
 if TYPE_CHECKING:
     from skyward_dask.slots.preparation import Setting
-
-_DEFAULTS: dict[str, Any] = yaml.safe_load((files("skyward_dask") / "skyward.yaml").read_text())
-#: The settings of each section of the configuration.
-_SECTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {"skyward": _DEFAULTS["skyward"]}
-    | {f"skyward.{name}": settings for name, settings in _DEFAULTS["skyward"].items()}
-)
-
-
-def _load_defaults() -> None:
-    configured = {name: dask.config.get(name, default=None) for name in (*_SECTIONS, "skyward.worker.env")}
-    dask.config.update_defaults(_DEFAULTS)
-    for name, value in configured.items():
-        if value is not None and not isinstance(value, Mapping):
-            # Dask has silently replaced it; `Worker.from_config` says what is wrong with it
-            dask.config.set({name: value})
-
-
-_load_defaults()
 
 EXECUTORS = ("auto", "thread", "process")
 Kind = Literal["thread", "process"]
@@ -161,10 +140,10 @@ class Worker:
         **overrides
             Fields that win over the configuration.
         """
-        _check_sections()
+        check_sections()
         # utils_test resets the configuration to what it was before our defaults: they equal the fields'
         configured = dask.config.get("skyward.worker", default=None) or {}
-        values = {_plain(key): value for key, value in configured.items()}
+        values = {plain(key): value for key, value in configured.items()}
         values = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         return cls(**{**_converted(values), **overrides})
 
@@ -172,39 +151,7 @@ class Worker:
 def check_worker(worker: object) -> None:
     """Refuse what isn't a `Worker`, such as the name of an executor."""
     if not isinstance(worker, Worker):
-        raise _invalid("worker", worker, "a skyward_dask.Worker, such as Worker(executor='process')")
-
-
-def _plain(key: object) -> str:
-    return str(key).replace("-", "_")
-
-
-def _check_sections() -> None:
-    """Refuse what would be ignored: unknown sections and settings, and plain values for sections."""
-    if misspelt := [key for key in dask.config.config if _plain(key).startswith("skyward_")]:
-        raise ConfigurationError(
-            f"Dask's configuration has {', '.join(misspelt)}, which would be ignored: the section is called "
-            "skyward, and environment variables have two underscores between levels, as in "
-            "DASK_SKYWARD__WORKER__EXECUTOR."
-        )
-    for section, defaults in _SECTIONS.items():
-        names = ", ".join(defaults)
-        configured = dask.config.get(section, default=None)
-        if not isinstance(configured, Mapping | None):
-            raise _invalid(section, configured, f"a mapping with some of {names}")
-        known = set(map(_plain, defaults))
-        if unknown := [key for key in configured or () if _plain(key) not in known]:
-            named = ", ".join(map(repr, unknown))
-            raise ConfigurationError(f"{section} has no setting {named}; it has {names}.{_meant(unknown)}")
-
-
-def _meant(unknown: list[str]) -> str:
-    """Where settings belong that are in the wrong section."""
-    names = set(map(_plain, unknown))
-    found = [
-        f"{section}.{name}" for section, known in _SECTIONS.items() for name in known if _plain(name) in names
-    ]
-    return f" Did you mean {', '.join(found)}?" if found else ""
+        raise invalid("worker", worker, "a skyward_dask.Worker, such as Worker(executor='process')")
 
 
 def _converted(values: dict[str, Any]) -> dict[str, Any]:
@@ -229,13 +176,9 @@ def _imported(setting: str, path: str) -> Callable[[], object]:
         ) from error
 
 
-def _invalid(name: str, value: object, valid: str) -> ConfigurationError:
-    return ConfigurationError(f"{name} must be {valid}, not {value!r}.")
-
-
 def _executor(value: object) -> object:
     if value not in EXECUTORS:
-        raise _invalid("executor", value, "one of " + ", ".join(map(repr, EXECUTORS)))
+        raise invalid("executor", value, "one of " + ", ".join(map(repr, EXECUTORS)))
     if value == "process" and sys.platform == "win32":
         raise ConfigurationError("executor='process' doesn't work on Windows: use 'thread'.")
     return value
@@ -245,102 +188,36 @@ def _count(name: str, value: Any, otherwise: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise _invalid(name, value, f"a positive integer, or {otherwise}")
+        raise invalid(name, value, f"a positive integer, or {otherwise}")
     return int(value)  # NumPy's can't be sent
 
 
 def _function(name: str, value: Callable[[], object] | None) -> Callable[[], object] | None:
     if value is not None and not callable(value):
-        raise _invalid(name, value, "a function that takes no arguments")
+        raise invalid(name, value, "a function that takes no arguments")
     return value
-
-
-def parsed(parse: Callable[[Any], float], value: object) -> float:
-    """What Dask's parser makes of a value; ValueError if it can't parse it, or if the value is empty."""
-    if value is None or isinstance(value, bool) or not str(value).strip():  # Dask: empty text is one byte
-        raise ValueError
-    try:
-        return parse(int(value) if isinstance(value, Integral) else value)
-    except (TypeError, LookupError, AttributeError, OverflowError) as error:
-        raise ValueError from error
 
 
 def parse_timeout(value: Any) -> float | None:
     """Seconds from a number or from text such as ``"30s"``; raises `ConfigurationError`."""
     if value is None:
         return None
-    try:
-        seconds = float(parsed(parse_timedelta, value))
-        if not 0 < seconds < float("inf"):
-            raise ValueError
-    except ValueError:
-        raise _invalid("timeout", value, "a positive number of seconds, or text such as '30s'") from None
-    return seconds
+    valid = "a positive number of seconds, or text such as '30s'"
+    return float(number("timeout", value, parse_timedelta, lambda seconds: 0 < seconds < inf, valid))
 
 
 def parse_memory_limit(value: Any) -> int | None:
     """Bytes from a number or from text such as ``"2GiB"``; raises `ConfigurationError`."""
     if value is None:
         return None
-    try:
-        limit = int(parsed(parse_bytes, value))
-        if not 0 < limit < _MOST_BYTES:
-            raise ValueError
-    except ValueError:
-        raise _invalid("memory_limit", value, "a positive number of bytes, or text such as '2GiB'") from None
-    return limit
-
-
-def grace() -> float:
-    """Seconds that an interrupted task may take to end before it is killed (``skyward.worker.grace``)."""
-    return _seconds("skyward.worker.grace", "500ms")
-
-
-def stream_window() -> Window:
-    """How far a stream's producer may be ahead of its reader (``skyward.streams.items`` and ``.bytes``)."""
-    items = dask.config.get("skyward.streams.items", default=256)
-    if not isinstance(items, int) or isinstance(items, bool) or items < 1:
-        raise _invalid("skyward.streams.items", items, "a number of items from 1")
-    size = dask.config.get("skyward.streams.bytes", default="8 MiB")
-    try:
-        nbytes = int(parsed(parse_bytes, size))
-        if nbytes < 1:
-            raise ValueError
-    except ValueError:
-        raise _invalid("skyward.streams.bytes", size, "a size from 1 byte, such as '8 MiB'") from None
-    return Window(items, nbytes)
-
-
-def standby_timeout() -> float:
-    """Seconds after which a silent standby is given up (``skyward.collections.standby-timeout``)."""
-    return _seconds("skyward.collections.standby-timeout", "5s")
-
-
-def staleness() -> float:
-    """How many seconds old an answer may be with eventual consistency (``skyward.collections.staleness``)."""
-    return _seconds("skyward.collections.staleness", "100ms")
-
-
-def worker_timeout() -> float:
-    """Seconds for which creating a collection waits for a worker (``skyward.collections.worker-timeout``)."""
-    return _seconds("skyward.collections.worker-timeout", "30s")
-
-
-def _seconds(setting: str, default: str) -> float:
-    value = dask.config.get(setting, default=default)
-    try:
-        seconds = float(parsed(parse_timedelta, value))
-        if not 0 <= seconds < float("inf"):
-            raise ValueError
-    except ValueError:
-        raise _invalid(setting, value, f"a number of seconds from 0, or text such as {default!r}") from None
-    return seconds
+    valid = "a positive number of bytes, or text such as '2GiB'"
+    return int(number("memory_limit", value, parse_bytes, lambda nbytes: 1 <= nbytes < _MOST_BYTES, valid))
 
 
 def _modules(value: object) -> tuple[str, ...]:
     names = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (None,)
     if not all(isinstance(name, str) and name for name in names):
-        raise _invalid("pre_import", value, "a sequence of module names, such as ('numpy', 'pandas')")
+        raise invalid("pre_import", value, "a sequence of module names, such as ('numpy', 'pandas')")
     return cast(tuple[str, ...], names)
 
 
@@ -352,8 +229,8 @@ def _environment(value: object) -> dict[str, Setting]:
     if not isinstance(value, Mapping) or not all(
         isinstance(name, str) and (isinstance(text, str) or callable(text)) for name, text in value.items()
     ):
-        raise _invalid("env", value, valid)
+        raise invalid("env", value, valid)
     texts = [*value, *(text for text in value.values() if isinstance(text, str))]
     if not all(name and "=" not in name for name in value) or any("\0" in text for text in texts):
-        raise _invalid("env", value, f"{valid}, without empty names, '=' in a name, or null bytes")
+        raise invalid("env", value, f"{valid}, without empty names, '=' in a name, or null bytes")
     return dict(value)

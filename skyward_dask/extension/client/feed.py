@@ -22,7 +22,6 @@ from distributed import Client, get_worker
 from distributed.comm.core import Comm, connect
 from tornado.ioloop import IOLoop
 
-from skyward_dask.config import grace
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension import private
 from skyward_dask.extension.connection import checked, refuse_closed
@@ -31,6 +30,7 @@ from skyward_dask.extension.streams.names import FEEDS, MEETS
 from skyward_dask.extension.streams.places import Ticket, client_here
 from skyward_dask.extension.streams.producers import LoopProducer, ThreadProducer
 from skyward_dask.extension.streams.stream import Stream
+from skyward_dask.settings import grace
 from skyward_dask.slots.aside import Tasks
 
 T = TypeVar("T")

@@ -19,10 +19,10 @@ from time import monotonic
 
 from tornado.ioloop import IOLoop
 
-from skyward_dask.config import standby_timeout
 from skyward_dask.extension.collections.directory_messages import Join, Part
 from skyward_dask.extension.collections.homes import Homes
 from skyward_dask.extension.collections.links import Links
+from skyward_dask.settings import standby_timeout
 from skyward_dask.shared.copying import Begin, Message
 from skyward_dask.shared.home import Home
 from skyward_dask.shared.standby import Standby

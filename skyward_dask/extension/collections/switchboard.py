@@ -27,13 +27,13 @@ from uuid import uuid4
 
 from tornado.ioloop import IOLoop
 
-from skyward_dask.config import staleness
 from skyward_dask.errors import FORKED, CollectionLost, SkywardError, WorkerUnreachable
 from skyward_dask.extension.collections.begun import Begun, destroyed, lost, unreachable
 from skyward_dask.extension.collections.call_messages import Word, pickled
 from skyward_dask.extension.collections.links import MOVED, Links
 from skyward_dask.extension.collections.read_cache import Recent
 from skyward_dask.extension.collections.routes import Routes
+from skyward_dask.settings import staleness
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
 from skyward_dask.shared.events import (
     Answer,

@@ -19,13 +19,13 @@ from distributed import Scheduler, Status
 from distributed.protocol.pickle import dumps
 from distributed.scheduler import WorkerState
 
-from skyward_dask.config import worker_timeout
 from skyward_dask.errors import NoWorkers
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.directory_messages import End, Found, as_operation
 from skyward_dask.extension.collections.invitation import Invitation
 from skyward_dask.extension.scheduler.answers import failure
 from skyward_dask.extension.scheduler.parties import Parties
+from skyward_dask.settings import worker_timeout
 from skyward_dask.shared.asks import Route, Spec
 from skyward_dask.shared.kinds import KINDS, SHARDS
 

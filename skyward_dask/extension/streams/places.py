@@ -12,13 +12,13 @@ from distributed import Client, Future, get_worker
 from distributed.comm.core import connect
 from tornado.ioloop import IOLoop
 
-from skyward_dask.config import stream_window
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension import private
 from skyward_dask.extension.connection import refuse_closed
 from skyward_dask.extension.streams.names import NAME
 from skyward_dask.extension.streams.reading import LoopReading, OnEnd, OnMessage
 from skyward_dask.extension.streams.wire import Wire, reach
+from skyward_dask.settings import stream_window
 from skyward_dask.streams.credit import Window
 from skyward_dask.streams.messages import Item, Last
 

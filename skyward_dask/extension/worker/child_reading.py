@@ -9,11 +9,11 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
-from skyward_dask.config import stream_window
 from skyward_dask.extension.streams.places import Ticket
 from skyward_dask.extension.streams.reading import PATIENCE, Line
 from skyward_dask.extension.worker.child_stream import Rest
 from skyward_dask.extension.worker.streams import WorkerStreams
+from skyward_dask.settings import stream_window
 from skyward_dask.slots.pickling import as_buffer
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Run

@@ -12,7 +12,7 @@ from typing import Any
 import cloudpickle
 from distributed import Worker as DaskWorker
 
-from skyward_dask.config import Worker, grace
+from skyward_dask.config import Worker
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.extension.child.worker_facade import Introduction
 from skyward_dask.extension.log_records import Levels
@@ -21,6 +21,7 @@ from skyward_dask.extension.registration import TOPIC
 from skyward_dask.extension.worker.configuration import pickled_configuration
 from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.task_log import TaskLog
+from skyward_dask.settings import grace
 from skyward_dask.slots.memory.segments import Segments
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.pool import Pool

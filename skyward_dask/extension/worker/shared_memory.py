@@ -11,9 +11,8 @@ import dask.config
 from dask.utils import parse_bytes
 from distributed import Worker as DaskWorker
 
-from skyward_dask.config import parsed
-from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension.worker.pickled_values import Shelf
+from skyward_dask.settings import number
 from skyward_dask.slots.memory import segments as shared_memory
 from skyward_dask.slots.memory.forms import Form
 from skyward_dask.slots.memory.lending import PrivateViews
@@ -93,13 +92,5 @@ def share_from() -> int | None:
     value = dask.config.get("skyward.shared-memory.threshold", default=SHARE_FROM)
     if value is None:
         return None
-    try:
-        size = int(parsed(parse_bytes, value))
-        if size < 0:
-            raise ValueError
-    except ValueError as error:
-        raise ConfigurationError(
-            "skyward.shared-memory.threshold must be a size such as '256 KiB', or null for never, not "
-            f"{value!r}."
-        ) from error
-    return size
+    name, valid = "skyward.shared-memory.threshold", "a size such as '256 KiB', or null for never"
+    return int(number(name, value, parse_bytes, lambda nbytes: nbytes >= 0, valid))

@@ -20,7 +20,6 @@ from distributed import Worker as DaskWorker
 from distributed.threadpoolexecutor import ThreadPoolExecutor as DaskThreads
 from distributed.utils import sync
 
-from skyward_dask.config import grace
 from skyward_dask.extension import private
 from skyward_dask.extension.child.streams import GENERATORS
 from skyward_dask.extension.dask_errors import called
@@ -39,6 +38,7 @@ from skyward_dask.extension.worker.routing import Place, Reason, Route, argument
 from skyward_dask.extension.worker.streams import WorkerStreams
 from skyward_dask.extension.worker.task_log import TaskLog
 from skyward_dask.extension.worker.values import Values
+from skyward_dask.settings import grace
 from skyward_dask.slots.aside import Tasks
 
 #: Maximum number of threads for tasks' calls to plugins. Such a call may wait for one from another slot,

@@ -24,7 +24,6 @@ from uuid import uuid4
 from distributed import Worker as DaskWorker
 from distributed.threadpoolexecutor import ThreadPoolExecutor as DaskThreads
 
-from skyward_dask.config import grace, stream_window
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.worker_collections import WorkerCollections
 from skyward_dask.extension.streams.hosts import HOLD, Hosted, Hosts, Producer
@@ -38,6 +37,7 @@ from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.stream_slots import StreamSlots
 from skyward_dask.extension.worker.thread_slots import Occupied
+from skyward_dask.settings import grace, stream_window
 from skyward_dask.streams.credit import Window
 
 
