@@ -51,10 +51,6 @@ class _Entry:
         homes = tuple((seat.host, seat.key) for seat in self.seats)
         return Route(self.kind, self.options, homes, tuple(seat.epoch for seat in self.seats))
 
-    def copies_on(self, worker: str) -> list[str]:
-        """The keys of the homes that have a copy on this worker."""
-        return [seat.key for seat in self.seats if worker in (seat.host, seat.standby)]
-
 
 class Directory:
     """The collections of a cluster.

@@ -8,11 +8,10 @@ from typing import Any
 
 from skyward_dask.extension.child.streams import GENERATORS
 from skyward_dask.extension.dask_errors import awaited
-from skyward_dask.extension.parcel import Parcel
 from skyward_dask.extension.private import GraphNode
-from skyward_dask.extension.streams.stream import Stream
 from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.extension.worker.routing import arguments
+from skyward_dask.extension.worker.values import given_to_task
 
 
 class LoopTask(GraphNode):
@@ -40,7 +39,7 @@ class LoopTask(GraphNode):
 
     async def _computed(self, values: Mapping[Any, Any]) -> Any:
         # a parcel that the worker couldn't open can't be opened here either: the task fails with its error
-        given = {key: _given(value) for key, value in values.items()}
+        given = {key: given_to_task(value) for key, value in values.items()}
         run = current.get() or TaskRun(self.key)
         with run.reading():
             value = self.spec(given)
@@ -61,12 +60,6 @@ class LoopTask(GraphNode):
 
     def __sizeof__(self) -> int:
         return self.spec.__sizeof__()
-
-
-def _given(value: Any) -> Any:
-    if isinstance(value, Parcel):
-        return value.open()
-    return value.copy() if isinstance(value, Stream) else value  # each reader has an end of its own
 
 
 def _itself(spec: GraphNode) -> GraphNode:

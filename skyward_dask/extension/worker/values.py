@@ -109,10 +109,8 @@ class Values:
         return {key: self._own_view(key, value, shares) for key, value in data.items()}
 
     def _own_view(self, key: Any, value: Any, shares: bool) -> Any:
-        if isinstance(value, Parcel):
-            return value.open()
-        if isinstance(value, Stream):
-            return value.copy()  # each reader has an end of its own
+        if (given := given_to_task(value)) is not value:
+            return given
         shelf = self._memory.shelf
         form = shelf.kept(key, value)
         if form is None and shares and self._memory.is_large(key) and may_have_buffers(value):
@@ -172,6 +170,13 @@ class Copying:
         if streams:
             message = {**message, "data": {**values, **streams}}
         return await self._comm.write(message, **options)
+
+
+def given_to_task(value: Any) -> Any:
+    """What a task of this process gets: a parcel's contents, an own end of a stream, or the value itself."""
+    if isinstance(value, Parcel):
+        return value.open()
+    return value.copy() if isinstance(value, Stream) else value
 
 
 def _open_if_possible(parcel: Parcel) -> Any:
