@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,19 @@ from tests.sizes import size, sized
 
 PROCESS = sky.Worker(concurrency=2, executor="process")
 BROKEN = sky.Worker(concurrency=2, executor="process", pre_import=("no_such_module_of_ours",))
+
+
+class Unloadable:
+    """A function of a module that workers don't have."""
+
+    def __call__(self) -> None:
+        raise NotImplementedError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return import_module, ("no_such_module_of_ours",)
+
+
+UNLOADABLE = sky.Worker(concurrency=2, executor="process", initializer=Unloadable())
 
 
 def block(started: str, release: str) -> int:
@@ -143,10 +157,11 @@ async def test_install_that_fails_changes_nothing(c: Client, s: Scheduler, a: Wo
     await sky.install(c, PROCESS)
     kept = c.submit(lambda: 42)
     await kept
-    with pytest.raises(sky.InstallError, match="no_such_module_of_ours") as caught:
-        await sky.install(c, BROKEN)
-    assert a.address in str(caught.value)
-    assert await kept == 42 and books(s) == (2, 2, 2)
+    for broken in (BROKEN, UNLOADABLE):
+        with pytest.raises(sky.InstallError, match="no_such_module_of_ours") as caught:
+            await sky.install(c, broken)
+        assert a.address in str(caught.value)
+        assert await kept == 42 and books(s) == (2, 2, 2)
     assert await c.submit(os.getpid, pure=False) != os.getpid()
     async with Worker(s.address, nthreads=1) as b:
         assert b.state.nthreads == 2 and Node.of(b).config == PROCESS

@@ -144,7 +144,8 @@ class Node(WorkerPlugin):
         return "OK"
 
     async def refuse(self, plugin: WorkerPlugin) -> None:
-        """Put things back after `adopt` has failed."""
+        """Put things back after `adopt` has failed, or its configuration couldn't be loaded."""
+        self._disowned = False
         plugins = self.worker.plugins
         for name in [name for name, found in plugins.items() if found is plugin]:
             if self._plugin is None:
