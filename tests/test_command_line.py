@@ -287,6 +287,25 @@ def test_slots_that_cannot_start_end_the_worker(
     assert "Error: the process of slot" in stderr
 
 
+@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
+def test_slots_of_the_cluster_that_cannot_start_end_the_worker(
+    launch: Launch, address: str, nanny: str
+) -> None:
+    """A worker that knows nothing of the package, and joins a cluster with slots that it can't set up."""
+
+    def raise_here() -> None:
+        raise OSError("no GPU here")
+
+    with Client(address) as client:
+        sky.install(client, sky.Worker(executor="process", initializer=raise_here))
+        process = launch(*DASK, "worker", address, "--no-dashboard", nanny)
+        _, stderr = process.communicate(timeout=200)
+        assert process.returncode == 1
+        assert stderr.splitlines()[-1] == "OSError: no GPU here"
+        assert "\nError: the worker can't set up its slots, and has closed: the process of slot" in stderr
+        assert not client.scheduler_info()["workers"]
+
+
 @pytest.fixture
 def without_package(tmp_path: Path) -> str:
     """A folder for PYTHONPATH: with it the package can't be found."""

@@ -8,7 +8,8 @@ import click
 import dask
 from distributed.cli import dask_worker
 
-from skyward_dask.extension.preload import OPTIONS, check, end_with_the_reason, given
+from skyward_dask.extension.command_end import end_with_the_reason
+from skyward_dask.extension.preload import OPTIONS, check, given
 
 _US = "skyward_dask"
 

@@ -6,7 +6,6 @@ here: a plugin is set up right before the worker registers, and its failure ends
 
 from __future__ import annotations
 
-import sys
 from typing import Any, NoReturn
 
 import click
@@ -15,8 +14,9 @@ from distributed import Worker as DaskWorker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from skyward_dask.config import EXECUTORS, Worker
-from skyward_dask.errors import ConfigurationError, SkywardError
+from skyward_dask.errors import ConfigurationError
 from skyward_dask.extension import private
+from skyward_dask.extension.command_end import end_with_the_reason
 from skyward_dask.extension.scheduler.plugin import attach
 from skyward_dask.extension.worker.plugin import NAME, SkywardPlugin
 
@@ -94,21 +94,6 @@ def _check_address() -> None:
             "options. With --scheduler-file, or with an address from the configuration, use dask-worker, "
             "which accepts these options anywhere, or set skyward.worker in Dask's configuration."
         )
-
-
-def end_with_the_reason() -> None:
-    """If the command that runs in this thread fails with one of our errors, show that error last."""
-    if (context := click.get_current_context(silent=True)) is not None:
-        context.call_on_close(_raise_reason)
-
-
-def _raise_reason() -> None:
-    """Have click show the reason, not the traceback of Dask's own error around it."""
-    failure = reason = sys.exc_info()[1]
-    while reason is not None and not isinstance(reason, SkywardError):
-        reason = reason.__cause__
-    if isinstance(failure, RuntimeError) and reason is not None:
-        raise click.ClickException(str(reason)) from failure
 
 
 class Refusal(WorkerPlugin):

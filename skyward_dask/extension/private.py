@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from threading import Event, Thread, current_thread, get_ident
@@ -72,8 +72,10 @@ def is_registering(worker: Worker) -> bool:
     return worker.status == Status.running and not worker.periodic_callbacks["heartbeat"].is_running()
 
 
-def close_once_started(worker: Worker, reason: str) -> None:
-    """Close a worker when it has registered, or failed to.
+def close_once_started(
+    worker: Worker, reason: str, before: Callable[[], Awaitable[object]] | None = None
+) -> None:
+    """Close a worker when it has registered, or failed to; `before` is awaited first.
 
     Of a worker that closes while it registers, Dask goes on registering: the scheduler keeps it, and its
     connection stays open, with or without heartbeats.
@@ -82,6 +84,8 @@ def close_once_started(worker: Worker, reason: str) -> None:
     async def close() -> None:
         async with worker._startup_lock:
             pass
+        if before is not None:
+            await before()
         await worker.close(reason=reason)
 
     worker.loop.add_callback(close)
@@ -155,10 +159,15 @@ def set_memory_limit(worker: Worker, limit: int) -> None:
 
 async def tell_nanny_memory_limit(worker: Worker, limit: int) -> None:
     """Give a worker's nanny the limit beyond which it ends the worker."""
+    await run_in_nanny(worker, _set_nanny_memory_limit, limit)
+
+
+async def run_in_nanny(worker: Worker, function: Callable[..., object], *args: object) -> None:
+    """Call a function in the process of a worker's nanny, on its loop, once the nanny has started."""
     nanny: Any = worker.nanny  # its address, whatever its annotation says
     # the nanny listens while it waits for the worker to register; if it doesn't answer, the worker goes on
     with suppress(OSError):
-        await worker.rpc(nanny).run(function=dumps(_set_nanny_memory_limit), args=dumps((limit,)))
+        await worker.rpc(nanny).run(function=dumps(function), args=dumps(args))
 
 
 def _set_nanny_memory_limit(limit: int, dask_worker: Any) -> None:

@@ -15,7 +15,8 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from skyward_dask.arguments import takes_only
 from skyward_dask.config import Worker, check_worker
 from skyward_dask.errors import SerializationError
-from skyward_dask.extension.private import close_once_started, is_registering
+from skyward_dask.extension.private import is_registering
+from skyward_dask.extension.worker.failed_setup import close_with_error
 from skyward_dask.extension.worker.node import Node
 
 logger = logging.getLogger(__name__)
@@ -71,13 +72,13 @@ class SkywardPlugin(WorkerPlugin):
         node = Node.of(worker) or Node(worker)
         try:
             await node.adopt(self, self.worker)
-        except BaseException:
+        except BaseException as error:
             await node.refuse(self)
             if is_registering(worker):
                 logger.exception("This worker can't set up its cluster's slots, and closes")
                 # a paused worker runs no task before it closes; Dask ignores exceptions of `setup` here
                 worker.status = Status.paused
-                close_once_started(worker, reason="skyward-setup-failed")
+                close_with_error(worker, error)
             raise
 
     def teardown(self, worker: DaskWorker) -> None:

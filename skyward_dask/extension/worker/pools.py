@@ -16,10 +16,11 @@ from skyward_dask.config import Worker
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.extension.child.worker_facade import Introduction
 from skyward_dask.extension.log_records import Levels
-from skyward_dask.extension.private import close_once_started, is_registered
+from skyward_dask.extension.private import is_registered
 from skyward_dask.extension.registration import TOPIC
 from skyward_dask.extension.worker.configuration import pickled_configuration
 from skyward_dask.extension.worker.counts import Counts
+from skyward_dask.extension.worker.failed_setup import close_with_error
 from skyward_dask.extension.worker.task_log import TaskLog
 from skyward_dask.settings import grace
 from skyward_dask.slots.memory.segments import Segments
@@ -99,10 +100,10 @@ class Pools:
             await pool.wait_ready()
         except asyncio.CancelledError:
             return  # the pool was ended first
-        except SlotStartFailed:
+        except SlotStartFailed as error:
             if pool is self.current and not is_closing(self._worker):
                 logger.exception("This worker's slots can't start, and it closes")
-                close_once_started(self._worker, reason="skyward-setup-failed")
+                close_with_error(self._worker, error)
 
     def begin_late(self) -> Pool:
         """Create a pool on a node of threads, for the first task that asks for a process."""
