@@ -184,7 +184,9 @@ class ChildProcess:
         if ended.is_short:
             self.lender.forget()
             self.answering.forget()
-        return self.lender.collect(ended.sizes, parts)
+        form = self.lender.collect(ended.sizes, parts)
+        self.lender.close()
+        return form
 
     def part(self) -> None:
         """The child no longer has its run."""

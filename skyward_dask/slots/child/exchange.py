@@ -11,7 +11,7 @@ from skyward_dask.errors import SharedMemoryError
 from skyward_dask.slots.channel import Channel, Quiet
 from skyward_dask.slots.child.heap import give_back
 from skyward_dask.slots.child.orphans import Orphans
-from skyward_dask.slots.child_messages import Allocate, Answer, Begin, Grant
+from skyward_dask.slots.child_messages import Allocate, Answer, Begin, Grant, Target
 from skyward_dask.slots.exceptions import dump_exception, load_exception
 from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.memory.borrowing import Borrower
@@ -22,6 +22,9 @@ _IDLE = 1.0
 #: Seconds between two checks for dead orphans, in a child that has children and no run: the pause doubles
 #: from the first to the longest.
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 60.0
+#: Bytes of shared memory that a stream gets at once for its next items, and the most items: to ask for room
+#: costs as much as to copy half a megabyte.
+_AHEAD, _MOST_AHEAD = 4 << 20, 16
 #: Function, positional and keyword arguments.
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
@@ -53,6 +56,8 @@ class Exchange:
         self._borrower = Borrower()
         self.is_short = self._was_short = False
         self._orphans = orphans
+        self._room: tuple[Target, ...] = ()
+        self._room_sizes: tuple[int, ...] = ()
 
     def call(self, frame: Frame) -> Call:
         """The call in a frame: what was attached to the call comes after its own arguments."""
@@ -77,7 +82,7 @@ class Exchange:
         return function, (*args, *forms[1:]), kwargs
 
     def result(self, parts: list[Part], number: int) -> tuple[tuple[int | None, ...], list[Part]]:
-        """Put large buffers where the worker says.
+        """Put large buffers where the worker says: those of a run's result, or of its next item.
 
         Returns
         -------
@@ -95,14 +100,27 @@ class Exchange:
         large = [memoryview(part) for part, size in zip(parts, sizes, strict=True) if size is not None]
         if not large:
             return (), parts
-        self._runs.send(Allocate(tuple(part.nbytes for part in large)), number)
+        self._borrower.deliver(self._room_for(tuple(part.nbytes for part in large), number), large)
+        return sizes, [part for part, size in zip(parts, sizes, strict=True) if size is None]
+
+    def _room_for(self, sizes: tuple[int, ...], number: int) -> tuple[Target, ...]:
+        """A range for each size. A stream whose items are alike gets ranges for several of them at once."""
+        if not self._room or self._room_sizes != sizes:
+            are_alike = self._room_sizes == sizes
+            count = max(1, min(_AHEAD // (sum(sizes) or 1), _MOST_AHEAD)) if are_alike else 1
+            self._room_sizes, self._room = sizes, self._granted(count * sizes, number)
+        taken, self._room = self._room[: len(sizes)], self._room[len(sizes) :]
+        return taken
+
+    def _granted(self, sizes: tuple[int, ...], number: int) -> tuple[Target, ...]:
+        self._runs.send(Allocate(sizes), number)
         answer = self._answer()
         grant = answer.message
         if not isinstance(grant, Grant):
             raise load_exception(answer.parts)
         self._check_complete(answer, "result")
-        self._borrower.deliver(grant, answer.descriptors, large)
-        return sizes, [part for part, size in zip(parts, sizes, strict=True) if size is None]
+        self._borrower.learn(grant.segments, answer.descriptors)
+        return grant.places
 
     def answer(self, frame: Frame) -> Frame:
         """An answer of the worker, with what was lent for it; in the listener's thread."""
@@ -137,8 +155,9 @@ class Exchange:
         return part.nbytes
 
     def tidy(self) -> None:
-        """Drop what the run wrote to its inputs."""
+        """The run is over: drop what it wrote to its inputs, and room that it has left."""
         self._borrower.tidy()
+        self._room = self._room_sizes = ()
         if self.is_short:
             self.is_short, self._was_short = False, True
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from skyward_dask.slots.child_messages import Grant, Layout, Place, Target
+from skyward_dask.slots.child_messages import Layout, Place, Target
 from skyward_dask.slots.framing import Part
 from skyward_dask.slots.memory.leases import anchor
 from skyward_dask.slots.memory.mappings import (
@@ -110,10 +110,9 @@ class Borrower:
                     forget_writes(known.reading, page, start - page + size)
                 self._lent.discard((number, first))
 
-    def deliver(self, grant: Grant, descriptors: Sequence[int], buffers: Sequence[memoryview]) -> None:
+    def deliver(self, targets: Sequence[Target], buffers: Sequence[memoryview]) -> None:
         """Copy buffers to the ranges that were granted for them."""
-        self.learn(grant.segments, descriptors)
-        for target, buffer in zip(grant.places, buffers, strict=True):
+        for target, buffer in zip(targets, buffers, strict=True):
             self._write(target, buffer)
 
     def _write(self, target: Target, buffer: memoryview) -> None:

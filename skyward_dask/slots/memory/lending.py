@@ -16,6 +16,7 @@ size). The descriptors follow in the same order.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ class Lender:
     def __init__(self, segments: Segments | None) -> None:
         self._segments = segments
         self._known: set[int] = set()
-        self._granted: list[Range] = []
+        self._granted: deque[Range] = deque()
 
     @property
     def share_from(self) -> int | None:
@@ -110,8 +111,9 @@ class Lender:
 
     def grant(self, runs: LoopChannel, number: int, taken: list[Range]) -> None:
         """Tell the child where to write the buffers of its result."""
-        # if the child dies, they stay in use until `close`: it may write to them until its very end
-        self._granted = taken
+        # if the child dies, they stay in use until `close`: it may write to them until its very end.
+        # It doesn't use what is left of those before
+        self._granted = deque(taken)
         new = self._new(given.segment for given in taken)
         places = tuple((given.segment.number, given.start, given.size, given.warm) for given in taken)
         descriptors = [segment.fd for segment in new]
@@ -122,23 +124,23 @@ class Lender:
         runs.send(Frame(Refuse(), number, dump_exception(error)))
 
     def collect(self, sizes: Sequence[int | None], inline: Sequence[Part]) -> Form:
-        """A result; `sizes` has for each part its size, if it was granted a range, else None."""
+        """A result, or an item; `sizes` has for each part its size, if it was granted a range, else None."""
         if not sizes:
             return Form(tuple(inline))
-        granted, rest = iter(self._granted), iter(inline)
-        parts = tuple(
-            next(rest) if size is None else Piece(taken := next(granted), taken.start, size) for size in sizes
-        )
-        self._granted = []
-        return Form(parts)
+        rest = iter(inline)
+        return Form(tuple(next(rest) if size is None else self._piece(size) for size in sizes))
+
+    def _piece(self, size: int) -> Piece:
+        taken = self._granted.popleft()
+        return Piece(taken, taken.start, size)
 
     def forget(self) -> None:
         """Not all that was sent has reached the child: it gets every segment again."""
         self._known.clear()
 
     def close(self) -> None:
-        """The child has ended."""
-        self._granted = []
+        """The child, or its run, has ended: it writes no more."""
+        self._granted.clear()
 
     def _new(self, segments: Iterable[Segment]) -> list[Segment]:
         new = [each for each in dict.fromkeys(segments) if each.number not in self._known]
