@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from skyward_dask.slots.packing import unpack
 from skyward_dask.streams.credit import Window
-from skyward_dask.streams.messages import Grant, Item, Items, Last, Packed, size_of
+from skyward_dask.streams.messages import Grant, Item, Items, Last, Packed, SentItem, size_of
 
 
 @dataclass(slots=True)
@@ -23,7 +25,7 @@ class Inbox:
 
     window: Window
     last: Last | None = None
-    _items: deque[Item] = field(default_factory=deque)
+    _items: deque[SentItem] = field(default_factory=deque)
     _taken: int = 0
     _taken_bytes: int = 0
     _is_held: bool = False
@@ -45,7 +47,11 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._items)
 
-    def take(self) -> tuple[Item, Grant | None]:
+    def settle(self, settled: Callable[[SentItem], Item]) -> None:
+        """Replace the items that haven't been taken."""
+        self._items = deque(map(settled, self._items))
+
+    def take(self) -> tuple[SentItem, Grant | None]:
         """The next item, and what has to be granted now; raises IndexError if there is none."""
         item = self._items.popleft()
         self._taken += 1
@@ -61,6 +67,6 @@ class Inbox:
         self._taken = self._taken_bytes = 0
         return grant
 
-    def drop(self) -> None:
-        """Nobody reads any more."""
-        self._items.clear()
+    def drop(self, is_lost: Callable[[SentItem], bool] = lambda item: True) -> None:
+        """Drop the first item for which that is so, and all after it."""
+        self._items = deque(takewhile(lambda item: not is_lost(item), self._items))

@@ -6,6 +6,8 @@
    Grant ───────────────────────────────▶
          ◀───────────────────────────────  Items, Packed
          ◀───────────────────────────────  Held: an item is ready, and too large for what was granted
+         ◀───────────────────────────────  Shared: items are in memory that the reader may be able to open
+   Opened ──────────────────────────────▶  from now on, such items come as references
          ◀───────────────────────────────  Returned, Raised, Broken or Taken: the last message
 ```
 
@@ -19,15 +21,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Part = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A part that is in the host's shared memory: its segment, and where it is there, in bytes."""
+
+    segment: int
+    start: int
+    nbytes: int
+
+
 #: A pickled item: a stream of pickle's, and its out-of-band buffers.
 Item = Sequence[Part]
+#: An item as it is sent.
+SentItem = Sequence[Part | Reference]
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
     """The next items of the stream."""
 
-    items: Sequence[Item]
+    items: Sequence[SentItem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +59,21 @@ class Grant:
 
     items: int
     nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Items may be in this segment of the host's shared memory: where readers of its machine find it."""
+
+    segment: int
+    where: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The reader has opened the segment."""
+
+    segment: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +110,9 @@ class Taken:
 #: How a stream ends.
 Outcome = Returned | Raised | Broken
 Last = Outcome | Taken
-Message = Items | Packed | Grant | Held | Last
+Message = Items | Packed | Grant | Held | Shared | Opened | Last
 
 
-def size_of(item: Item) -> int:
+def size_of(item: SentItem) -> int:
     """The size of a pickled item, in bytes."""
-    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in item)
+    return sum(len(part) if isinstance(part, bytes | bytearray) else part.nbytes for part in item)

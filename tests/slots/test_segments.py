@@ -20,6 +20,7 @@ from skyward_dask.slots.memory.forms import Piece, form_of
 from skyward_dask.slots.memory.leases import anchor, is_leased, lease
 from skyward_dask.slots.memory.lending import PrivateViews
 from skyward_dask.slots.memory.mappings import address, is_clean, map_private
+from skyward_dask.slots.memory.neighbour import open_neighbour, range_of, read_into, whereabouts
 from skyward_dask.slots.memory.segment import Range
 from skyward_dask.slots.memory.segments import Segments
 
@@ -243,3 +244,25 @@ def test_views_of_a_fork_stay_when_the_range_is_dropped(pages: Segments) -> None
     os.waitpid(pid, 0)
     for fd in (*go, *said):
         os.close(fd)
+
+
+def test_another_process_of_the_machine_reads_a_range(pages: Segments) -> None:
+    """It opens the segment by its whereabouts; what is elsewhere, or is something else, is refused."""
+    taken = pages.copy(memoryview(b"what is shared" * MIB))
+    boot, pid, fd, device, inode = where = whereabouts(taken.segment)
+    found, start = range_of(taken.view(taken.start + 5, 100)) or (None, 0)
+    assert (found, start) == (taken, taken.start + 5)
+    assert range_of(memoryview(b"private")) is None
+    opened = open_neighbour(where)
+    assert opened is not None
+    buffer = bytearray(9)
+    read_into(opened, start, memoryview(buffer))
+    assert buffer == b"is shared"
+    os.close(opened)
+    for other in (
+        ("another machine", pid, fd, device, inode),
+        (boot, 2**22 + 1, fd, device, inode),  # no process has such an id
+        (boot, pid, fd, device, 0),
+        (boot, pid, 10**6, device, inode),
+    ):
+        assert open_neighbour(other) is None

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skyward_dask.extension.streams.references import Neighbour, References, has_references
+from skyward_dask.slots.memory.segments import Segments, is_supported
 from skyward_dask.streams.credit import Credit, Window
 from skyward_dask.streams.inbox import Inbox
 from skyward_dask.streams.life import (
@@ -25,7 +27,18 @@ from skyward_dask.streams.life import (
     Stop,
     Tell,
 )
-from skyward_dask.streams.messages import Broken, Grant, Items, Raised, Returned, Taken
+from skyward_dask.streams.messages import (
+    Broken,
+    Grant,
+    Items,
+    Message,
+    Packed,
+    Raised,
+    Reference,
+    Returned,
+    Shared,
+    Taken,
+)
 
 WINDOW = Window(4, 100)
 
@@ -83,6 +96,48 @@ def test_a_huge_demand_is_just_a_number() -> None:
     credit = Credit(2**62, 2**62, 2**62)
     credit.grant(2**62, 2**62)
     assert credit.may_produce and credit.fits(2**62)
+
+
+def test_what_the_host_may_use_again_is_dropped() -> None:
+    """When the connection has ended: the first item that is a reference, and all after it."""
+    inbox = Inbox(WINDOW)
+    inbox.put(Items([[b"1"], [b"2", Reference(0, 0, 9)], [b"3"]]))
+    inbox.drop(has_references)
+    assert inbox.take() == ([b"1"], None)
+    assert len(inbox) == 0
+
+
+def shared_item(pages: Segments, value: bytes) -> list[bytes | memoryview]:
+    taken = pages.copy(memoryview(value * 4096))
+    return [b"", taken.view(taken.start, 4096)]
+
+
+@pytest.mark.skipif(not is_supported(), reason="shared memory needs Linux")
+def test_references_are_kept_until_they_are_granted() -> None:
+    """Bytes are sent until the reader has opened the memory; then references, in use until they are granted."""
+    pages, told = Segments(share_from=4096), list[Message]()
+    references, neighbour = References(told.append), Neighbour()
+    references.tell(Items([shared_item(pages, b"a")]))
+    shared, first = told
+    assert isinstance(shared, Shared) and isinstance(first, Items)
+    assert not has_references(first.items[0])
+    opened = neighbour.open(shared)
+    assert opened is not None
+    references.hear(opened)
+    references.tell(Packed(2, b""))
+    references.tell(Items([shared_item(pages, b"b"), [b"small"]]))
+    sent = told[-1]
+    assert isinstance(sent, Items) and list(map(has_references, sent.items)) == [True, False]
+    del first, told[:]
+    references.hear(Grant(3, 0))  # all but the last two
+    others = [shared_item(pages, b"c") for _ in range(10)]  # they don't take the place of what isn't granted
+    assert neighbour.copied(sent.items[0])[1] == b"b" * 4096
+    references.hear(Grant(1, 4096))
+    others += [shared_item(pages, b"c") for _ in range(10)]
+    assert neighbour.copied(sent.items[0])[1] == b"c" * 4096
+    neighbour.close()
+    del others
+    pages.close()
 
 
 class Reader:

@@ -531,6 +531,43 @@ def test_large_items_go_from_slot_to_slot_by_reference(shared_client: Client) ->
         assert reader.result(PATIENCE) == [shared] * 50
 
 
+def are_copied(stream: Any) -> tuple[list[int], bool]:
+    """What was read, and whether the reader itself has copied some of it from the host's shared memory."""
+    found = [int(next(stream)[0])]
+    reading = stream._reading
+    copies = [reading._neighbour._segments.copy()]
+    for array in stream:
+        found.append(int(array[0]))
+        copies.append(reading._neighbour._segments.copy())
+    return found, any(copies)
+
+
+@pytest.mark.skipif(not is_supported(), reason="shared memory needs Linux")
+def test_large_items_go_by_reference_to_other_processes_of_the_machine(shared_client: Client) -> None:
+    """Of a process slot: a client and another worker copy them; no memory is used again too early."""
+    one, other = shared_client.nthreads()
+    submit = partial(Place(shared_client, "process").submit, reused, 60, workers=[one])
+    everything = list(range(1, 61))
+    assert are_copied(submit().result(PATIENCE)) == (everything, True)
+    with sky.options(executor="thread"):
+        reader = shared_client.submit(are_copied, submit(), workers=[other], pure=False)
+    assert reader.result(PATIENCE) == (everything, True)
+
+
+@pytest.mark.skipif(not is_supported(), reason="shared memory needs Linux")
+def test_items_that_nobody_has_taken_outlive_their_stream(shared_client: Client) -> None:
+    """They are copied when it ends, as its worker uses the memory again."""
+    one, _ = shared_client.nthreads()
+    place = Place(shared_client, "process")
+    stream = place.open(reused, 16, workers=[one])
+    first = [int(next(stream)[0]) for _ in range(10)]
+    reading: Any = stream._reading
+    until(lambda: reading._inbox.last is not None)
+    assert len(reading._inbox) == 6
+    assert [int(array[0]) for array in place.open(reused, 50, workers=[one])] == list(range(1, 51))
+    assert [*first, *(int(array[0]) for array in stream)] == list(range(1, 17))
+
+
 def test_two_clients_hold_one_future(place: Place, tmp_path: Path) -> None:
     """There is one reader all the same, and the stream stays open until both have dropped it."""
     path = str(tmp_path / "notes")

@@ -18,6 +18,7 @@ from distributed.comm.core import Comm
 from distributed.core import Status
 
 from skyward_dask.extension.streams.reading import Line, OnEnd, OnMessage
+from skyward_dask.extension.streams.references import References
 from skyward_dask.extension.streams.wire import Wire
 from skyward_dask.streams.credit import Window
 from skyward_dask.streams.life import (
@@ -219,13 +220,23 @@ class Hosts:
             comm.abort()
             self.close_unread(stream)
             return Status.dont_reply
-        wire = Wire(lambda message: line.send(message), lambda: line.close())
         line: Line
+
+        def hear(message: Message) -> None:
+            references.hear(message)
+            line.send(message)
+
+        def end() -> None:
+            references.close()
+            line.close()
+
+        wire = Wire(hear, end)
+        references = References(wire.send)
         if tuple(window) == HOLD:
             line = _Hold(self.hold(stream, wire))
             wire.send(Held())  # so the holder knows that it does
         else:
-            line = self.attach(stream, Window(*window), wire.send, lambda: None)
+            line = self.attach(stream, Window(*window), references.tell, lambda: None)
         await wire.run(comm)
         return Status.dont_reply
 

@@ -11,9 +11,21 @@ from typing import Protocol
 from tornado.ioloop import IOLoop
 
 from skyward_dask.errors import OperatorError
+from skyward_dask.extension.streams.references import Neighbour, has_references
 from skyward_dask.streams.credit import Window
 from skyward_dask.streams.inbox import Inbox
-from skyward_dask.streams.messages import Broken, Grant, Held, Item, Items, Last, Message, Packed
+from skyward_dask.streams.messages import (
+    Broken,
+    Grant,
+    Held,
+    Item,
+    Items,
+    Last,
+    Message,
+    Opened,
+    Packed,
+    Shared,
+)
 
 #: Seconds that a task may wait for an item in its slot: less than it takes to start another child.
 PATIENCE = 0.02
@@ -63,6 +75,7 @@ class LoopReading:
         self._changed = threading.Condition()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._line: Line | None = None
+        self._neighbour = Neighbour()
         self._on_loop(self._begin, connect)
 
     # --- in any thread -------------------------------------------------------------------------------------
@@ -104,9 +117,10 @@ class LoopReading:
         if not len(self._inbox):
             assert self._inbox.last is not None
             return self._inbox.last
-        item, grant = self._inbox.take()
+        sent, grant = self._inbox.take()
+        item = self._neighbour.copied(sent)  # before it is granted: then the host may use the memory again
         if grant is not None:
-            self._on_loop(self._grant, grant)
+            self._on_loop(self._send, grant)
         return item
 
     def close(self) -> None:
@@ -126,30 +140,36 @@ class LoopReading:
         if self._inbox.last is None:  # otherwise it was closed before
             self._line = connect(self._inbox.window, self._message, self._ended)
 
-    def _grant(self, grant: Grant) -> None:
+    def _send(self, message: Message) -> None:
         if self._line is not None:
-            self._line.send(grant)
+            self._line.send(message)
 
     def _message(self, message: Message) -> None:
-        grant = None
+        reply: Message | None = None
         with self._changed:
             match message:
                 case Items() | Packed():
                     if self._inbox.last is None:
                         self._inbox.put(message)
                 case Held():
-                    grant = self._inbox.hold()
-                case Grant():
+                    reply = self._inbox.hold()
+                case Shared() if self._inbox.last is None:
+                    reply = self._neighbour.open(message)
+                case Grant() | Shared() | Opened():
                     pass
                 case _:
+                    self._inbox.settle(self._neighbour.copied)
                     self._inbox.end(message)
             self._tell()
-        if grant is not None:
-            self._grant(grant)
+        if reply is not None:
+            self._send(reply)
         if self._inbox.last is not None:
             self._hang_up()
 
     def _ended(self) -> None:
+        """The connection has ended: the host may use its memory again."""
+        with self._changed:
+            self._inbox.drop(has_references)
         self._message(Broken(self._lost))
 
     def end(self, last: Last) -> None:
@@ -164,6 +184,7 @@ class LoopReading:
         line, self._line = self._line, None
         if line is not None:
             line.close()
+        self._neighbour.close()
 
     def _tell(self) -> None:
         self._changed.notify_all()

@@ -17,13 +17,16 @@ from skyward_dask.streams.messages import (
     Broken,
     Grant,
     Held,
-    Item,
     Items,
     Message,
+    Opened,
     Packed,
     Part,
     Raised,
+    Reference,
     Returned,
+    SentItem,
+    Shared,
     Taken,
 )
 
@@ -131,6 +134,8 @@ _KINDS: dict[str, Callable[..., Message]] = {
     "packed": Packed,
     "grant": Grant,
     "held": Held,
+    "shared": Shared,
+    "opened": Opened,
     "returned": Returned,
     "raised": Raised,
     "broken": Broken,
@@ -152,13 +157,21 @@ def _written(message: Message) -> tuple[Any, ...]:
 
 
 def _read(plain: Sequence[Any]) -> Message:
+    if plain[0] == "items":
+        return Items([[_arrived(part) for part in item] for item in plain[1]])
     return _KINDS[plain[0]](*plain[1:])
 
 
-def _sendable(item: Item) -> list[Any]:
+def _sendable(item: SentItem) -> list[Any]:
     return [_part(part) for part in item]
 
 
-def _part(part: Part) -> Any:
+def _arrived(part: Any) -> Part | Reference:
+    return Reference(*part) if isinstance(part, tuple) else part
+
+
+def _part(part: Part | Reference) -> Any:
+    if isinstance(part, Reference):
+        return astuple(part)
     view = memoryview(part)
     return bytes(view) if view.nbytes < _LARGE else to_serialize(view)

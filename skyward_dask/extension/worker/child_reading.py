@@ -11,6 +11,7 @@ from typing import Any
 
 from skyward_dask.extension.streams.places import Ticket
 from skyward_dask.extension.streams.reading import PATIENCE, Line
+from skyward_dask.extension.streams.references import Neighbour, has_references
 from skyward_dask.extension.worker.child_stream import Rest
 from skyward_dask.extension.worker.streams import WorkerStreams
 from skyward_dask.settings import stream_window
@@ -18,7 +19,18 @@ from skyward_dask.slots.pickling import as_buffer
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Run
 from skyward_dask.streams.inbox import Inbox
-from skyward_dask.streams.messages import Broken, Grant, Held, Item, Items, Message, Packed, Part
+from skyward_dask.streams.messages import (
+    Broken,
+    Grant,
+    Held,
+    Item,
+    Items,
+    Message,
+    Opened,
+    Packed,
+    Part,
+    Shared,
+)
 
 #: Bytes from which a part of an item is sent as a part of its own, without being copied.
 _LARGE = 16 * 1024
@@ -58,6 +70,7 @@ class ChildReadings:
 class _Reading:
     def __init__(self, streams: WorkerStreams, ticket: Ticket) -> None:
         self._inbox = Inbox(stream_window())
+        self._neighbour = Neighbour()
         self._lost = streams.lost(ticket)
         self._rest: Rest | None = None
         self._owed: list[Grant] = []  # for items that the task may not have taken yet
@@ -82,14 +95,18 @@ class _Reading:
                 self._owe(self._inbox.hold())
                 if self._rest is not None:
                     self.read(self._rest)
-            case Grant():
+            case Shared() if self._line is not None and (opened := self._neighbour.open(message)):
+                self._line.send(opened)
+            case Grant() | Shared() | Opened():
                 pass
             case _:
+                self._inbox.settle(self._neighbour.copied)
                 self._inbox.end(message)
                 self._hang_up()
         self._answer()
 
     def _ended(self) -> None:
+        self._inbox.drop(has_references)  # the host may use the memory again
         self._message(Broken(self._lost))
 
     def _answer(self) -> None:
@@ -100,8 +117,8 @@ class _Reading:
         items: list[Sequence[Part | pickle.PickleBuffer]] = []
         # half of the window is with the task, and the other half on its way
         while len(self._inbox) and len(items) < max(1, self._inbox.window.items // 2):
-            item, grant = self._inbox.take()
-            items.append(_sendable(item))
+            sent, grant = self._inbox.take()
+            items.append(_sendable(self._neighbour.copied(sent)))
             self._owe(grant)
         rest.end((items, None if len(self._inbox) else self._inbox.last))
 
@@ -121,6 +138,7 @@ class _Reading:
         line, self._line = self._line, None
         if line is not None:
             line.close()
+        self._neighbour.close()
 
 
 def _sendable(item: Item) -> list[Part | pickle.PickleBuffer]:
