@@ -9,28 +9,22 @@
                              refused, or fenced, in any state: ──▶ deposed
 ```
 
-It decides nothing: the directory does (docs/internals.md).
+A standby that is to be replaced stays until its successor is in step: for that time there are two lanes.
+The host decides nothing: the directory does (docs/internals.md).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from skyward_dask.shared.copying import PIECE, Append, Begin, Message, Piece, pieces
+from skyward_dask.shared.copying import Message
 from skyward_dask.shared.events import Event
 from skyward_dask.shared.home import Applied, Home
-from skyward_dask.shared.weight import weight
+from skyward_dask.shared.lane import Lane
 
 T = TypeVar("T")
-
-#: Pieces of a copy under way at a time: while they travel, the next is made. Of events, there is one message
-#: under way, for which others gather: a message costs as much time as a hundred events.
-_UNDER_WAY = 4
-#: Bytes that may wait to be sent while a standby is filled, before answers wait, too: a second's worth.
-_BEHIND = 64 * PIECE
 
 
 class Role(Enum):
@@ -53,12 +47,6 @@ class Host(Generic[T]):
     epoch : int
         The epoch in which it became the host.
 
-    Attributes
-    ----------
-    role : Role
-    standby : str
-        Where events are sent; empty if they aren't.
-
     Notes
     -----
     Not thread-safe. Whoever has something to tell asks `holds`, and otherwise leaves it with `hold`.
@@ -66,16 +54,22 @@ class Host(Generic[T]):
 
     def __init__(self, home: Home, epoch: int) -> None:
         self.home, self.epoch = home, epoch
-        self.role, self.standby = Role.ALONE, ""
-        # the numbers of the last event that was applied, and of the last one that both copies have
-        self._index = self._confirmed = 0
+        self._index = 0  # of the last event that was applied
         self._held: deque[tuple[int, T]] = deque()
-        self._outbox: deque[Event] = deque()
-        self._behind = 0
-        self._pieces: Iterator[Piece] | None = None
-        self._under_way: deque[Message] = deque()
-        self._begin: Begin | None = None
-        self._joins_at: int | None = None  # when the standby has this event, too, it is in step
+        # to the standby, and to its successor, if it is to be replaced
+        self._lanes: list[Lane] = []
+        self._parts = self._is_deposed = False
+
+    @property
+    def role(self) -> Role:
+        if self._parts or self._is_deposed:
+            return Role.DEPOSED if self._is_deposed else Role.PARTING
+        if not self._lanes:
+            return Role.ALONE
+        standby = self._lanes[0]
+        if standby.is_complete:
+            return Role.IN_STEP if standby.is_in_step else Role.JOINING
+        return Role.FILLING
 
     # --- events ------------------------------------------------------------------------------------------
 
@@ -83,9 +77,8 @@ class Host(Generic[T]):
         """Apply the next event, and have it sent."""
         applied = self.home.apply(event)
         self._index += 1
-        if self.standby:
-            self._outbox.append(event)
-            self._behind += weight(event)
+        for lane in self._lanes:
+            lane.add(event)
         return applied
 
     def holds(self) -> bool:
@@ -105,107 +98,67 @@ class Host(Generic[T]):
 
     def _told(self) -> int:
         """The last event that may be told."""
-        if self.role is Role.FILLING and self._behind > _BEHIND:
-            return self._index - len(self._outbox)
-        if self.role in (Role.ALONE, Role.FILLING):
-            return self._index
-        return self._confirmed if self.role in (Role.JOINING, Role.IN_STEP) else -1
+        if self._parts or self._is_deposed:
+            return -1
+        return min((lane.told for lane in self._lanes), default=self._index)
 
-    # --- the standby -------------------------------------------------------------------------------------
+    # --- standbys ----------------------------------------------------------------------------------------
 
-    def fill(self, epoch: int, standby: str) -> bool:
+    def fill(self, epoch: int, standby: str, kept: int = 0) -> bool:
         """Go on alone from this epoch; or, unless `standby` is empty, bring that one in step.
 
-        Returns False if the host has heard of a later decision.
+        The standby of the epoch `kept` is in step, and stays until then. Returns False if the host has heard
+        of a later decision.
         """
-        if self.role is Role.DEPOSED or epoch <= self.epoch:
+        if self._is_deposed or epoch <= self.epoch:
             return False
-        self.epoch, self.standby = epoch, standby
-        self._stop_sending()
-        self.role = Role.FILLING if standby else Role.ALONE
+        self.epoch = epoch
+        self._lanes = [lane for lane in self._lanes if lane.epoch == kept]
+        self._parts = bool(kept) and not self._lanes  # it is lost, as the directory is about to hear
         if standby:
-            home, entries = self.home.snapshot()
-            self._begin, self._pieces = Begin(epoch, self._index, home), pieces(epoch, entries)
+            self._lanes.append(Lane(epoch, standby, self._index, self.home))
         return True
+
+    def lane(self, epoch: int) -> Lane | None:
+        """The lane to the standby that was chosen in this epoch, if there is one still."""
+        return next((lane for lane in self._lanes if lane.epoch == epoch), None)
 
     def can_send(self) -> bool:
-        """Whether the standby may get another message now, and not only when it has confirmed one."""
-        most = 1 if self.role in (Role.JOINING, Role.IN_STEP) else _UNDER_WAY
-        return bool(self.standby) and len(self._under_way) < most
+        """Whether a standby may get another message now, and not only when it has confirmed one."""
+        return any(lane.can_send() for lane in self._lanes)
 
-    def next(self) -> Message | None:
-        """The next message to the standby; None if there is none, or enough are under way."""
-        if not self.can_send():
-            return None
-        if (message := self._begin or self._piece() or self._append()) is not None:
-            self._under_way.append(message)
-            self._begin = None
-        return message
-
-    def _piece(self) -> Piece | None:
-        """The next piece of the snapshot, taking turns with events."""
-        is_their_turn = self._outbox and self._under_way and isinstance(self._under_way[-1], Piece)
-        if self._pieces is None or is_their_turn:
-            return None
-        piece = next(self._pieces)
-        self._pieces = None if piece.last else self._pieces
-        return piece
-
-    def _append(self) -> Append | None:
-        if not self._outbox:
-            return None
-        first, events, size = self._index - len(self._outbox) + 1, list[Event](), 0
-        while self._outbox and size < PIECE:
-            event = self._outbox.popleft()
-            events.append(event)
-            size += weight(event)
-        self._behind -= size
-        return Append(self.epoch, first, events)
+    def next(self) -> tuple[str, Message] | None:
+        """The next message to a standby, and where that is; None if none may be sent now."""
+        for lane in self._lanes:
+            if (message := lane.next()) is not None:
+                return lane.standby, message
+        return None
 
     def confirmed(self, epoch: int) -> bool:
-        """The standby has taken the oldest message under way; returns whether it is in step with that."""
-        if epoch != self.epoch or not self._under_way:
-            return False
-        match self._under_way.popleft():
-            case Begin(index=index):
-                self._confirmed = index
-            case Append(first=first, events=events):
-                self._confirmed = first + len(events) - 1
-            case Piece(last=True):  # whatever is told from here on, the standby has
-                self.role, self._joins_at = Role.JOINING, self._index
-        if self._joins_at is None or self._confirmed < self._joins_at:
-            return False
-        self._joins_at = None
-        return True
+        """A standby has taken the oldest message under way; returns whether it is in step with that."""
+        lane = self.lane(epoch)
+        return lane is not None and lane.confirm()
 
     def granted(self, epoch: int) -> None:
-        """The directory knows that the standby is in step."""
-        if epoch == self.epoch and self.role is Role.JOINING:
-            self.role = Role.IN_STEP
+        """The directory knows that this standby is in step, and has let go of the one before."""
+        if epoch == self.epoch and (lane := self.lane(epoch)) is not None and lane.is_complete:
+            self._lanes, self._parts, lane.is_in_step = [lane], False, True
 
-    def part(self) -> None:
-        """The standby is lost: answer nobody until the directory has decided.
+    def part(self, epoch: int) -> bool:
+        """The standby of that epoch is lost: answer nobody until the directory has decided.
 
-        One that was never in step isn't waited for.
+        One that was never in step isn't waited for. Returns whether that is news.
         """
-        was_filling = self.role is Role.FILLING
-        if self.role in (Role.FILLING, Role.JOINING, Role.IN_STEP):
-            self.role = Role.ALONE if was_filling else Role.PARTING
-            self.standby = ""
-            self._stop_sending()
+        if (lane := self.lane(epoch)) is None:
+            return False
+        self._lanes.remove(lane)
+        self._parts = self._parts or lane.is_complete
+        return True
 
     def depose(self) -> list[T]:
         """Another is the host: returns what must not be told any more."""
-        self.role, self.standby = Role.DEPOSED, ""
-        self._stop_sending()
+        self._is_deposed = True
+        self._lanes.clear()
         held = [what for _, what in self._held]
         self._held.clear()
         return held
-
-    def _stop_sending(self) -> None:
-        self._outbox.clear()
-        self._under_way.clear()
-        self._behind, self._begin, self._pieces, self._joins_at = 0, None, None, None
-
-    def statistics(self) -> dict[str, Any]:
-        return {"role": self.role.value, "standby": self.standby, "index": self._index}

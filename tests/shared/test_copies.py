@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyward_dask.shared import copying, host
+from skyward_dask.shared import copying, lane
 from skyward_dask.shared.copying import Begin
 from skyward_dask.shared.events import Answer, Call, Caller, CallId, Deposed, Took
 from skyward_dask.shared.home import Home
@@ -26,56 +26,68 @@ Told = tuple[CallId, Answer]
 
 
 class Pair:
-    """A host and its standby, and what is under way between them."""
+    """A host and its standbys, by the epochs in which they were chosen, and what is under way between them.
+
+    Attributes
+    ----------
+    epoch : int
+        Of the last standby that was chosen.
+    in_step : int
+        The epoch of the one that takes over if the host is lost; 0 if there is none.
+    """
 
     def __init__(self, home: Home) -> None:
         self.host: Host[Told] = Host(home, 1)
-        self.epoch = 1
-        self.standby: Standby | None = None
-        self.wire: deque[bytes] = deque()
-        self.back: deque[bool] = deque()
-        self.in_step = False
+        self.epoch, self.in_step = 1, 0
+        self.standbys: dict[int, Standby] = {}
+        self.wires: defaultdict[int, deque[bytes]] = defaultdict(deque)
+        self.back: deque[tuple[int, bool]] = deque()
 
-    def fill(self) -> None:
-        """The directory has chosen a standby."""
-        self.epoch += 1
-        assert self.host.fill(self.epoch, "standby")
-        self.standby, self.in_step = None, False
-        self.wire.clear()
-        self.back.clear()
+    def fill(self, kept: int = 0) -> None:
+        """The directory has chosen a standby, to replace the one of the epoch `kept`."""
+        self.epoch, self.in_step = self.epoch + 1, kept
+        assert self.host.fill(self.epoch, "standby", kept)
+        for epoch in self.wires.keys() - {kept}:
+            del self.wires[epoch]
+        self.back = deque(each for each in self.back if each[0] == kept)
 
     def send(self) -> None:
-        while (message := self.host.next()) is not None:
-            self.wire.append(pickle.dumps(message))
+        while (found := self.host.next()) is not None:
+            self.wires[found[1].epoch].append(pickle.dumps(found[1]))
 
-    def arrive(self) -> None:
-        """The standby takes a message."""
-        message = pickle.loads(self.wire.popleft())
+    @property
+    def under_way(self) -> list[int]:
+        """The epochs of the standbys to which something is under way."""
+        return [epoch for epoch, wire in self.wires.items() if wire]
+
+    def arrive(self, epoch: int) -> None:
+        """A standby takes a message."""
+        message = pickle.loads(self.wires[epoch].popleft())
         if isinstance(message, Begin):
-            self.standby = Standby(message)
-            self.back.append(True)
+            self.standbys[epoch] = Standby(message)
+            self.back.append((epoch, True))
         else:
-            assert self.standby is not None
-            self.back.append(self.standby.take(message))
+            self.back.append((epoch, self.standbys[epoch].take(message)))
 
     def confirm(self) -> None:
         """The host hears of it."""
-        assert self.back.popleft()
-        if self.host.confirmed(self.epoch):
-            self.in_step = True
-            self.host.granted(self.epoch)
+        epoch, was_taken = self.back.popleft()
+        assert was_taken
+        if self.host.confirmed(epoch) and epoch == self.epoch:
+            self.in_step = epoch
+            self.host.granted(epoch)
 
     def settle(self) -> None:
         """All that is under way arrives."""
-        while self.wire or self.back or self.send() or self.wire:
-            self.arrive() if self.wire else self.confirm()
+        while self.under_way or self.back or self.send() or self.under_way:
+            self.arrive(self.under_way[0]) if self.under_way else self.confirm()
 
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that there are many."""
     monkeypatch.setattr(copying, "PIECE", 50)
-    monkeypatch.setattr(host, "PIECE", 300)
+    monkeypatch.setattr(lane, "PIECE", 300)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -90,13 +102,18 @@ def test_copies_are_equal(kind: str, data: st.DataObject) -> None:
         if not (isinstance(event, Call) and pair.host.home.reads(event.operation)):
             pair.host.apply(event)
         pair.send()
-        while (pair.wire or pair.back) and chance.random() < 0.6:
-            pair.arrive() if (pair.wire and chance.random() < 0.5) or not pair.back else pair.confirm()
+        while (under_way := pair.under_way) or pair.back:
+            if chance.random() < 0.4:
+                break
+            if (under_way and chance.random() < 0.5) or not pair.back:
+                pair.arrive(under_way[0])
+            else:
+                pair.confirm()
     if filled == len(events):
         pair.fill()
     pair.settle()
-    assert pair.host.role is Role.IN_STEP and not pair.host.holds() and pair.standby is not None
-    copied = pair.standby.promote(pair.epoch + 1)
+    assert pair.host.role is Role.IN_STEP and not pair.host.holds() and pair.in_step == pair.epoch
+    copied = pair.standbys[pair.epoch].promote(pair.epoch + 1)
     assert copied is not None and copied.nbytes == pair.host.home.nbytes
     assert plain(without_lists(copied)) == plain(without_lists(pair.host.home))
 
@@ -135,8 +152,9 @@ class Counting:
     def run(self) -> None:
         for _ in range(400):
             self.chance.choices(
-                (self.ask, self.read, self.move, self.lose_host, self.lose_standby, self.come_late),
-                (5, 3, 20, 0.5, 0.5, 1),
+                (self.ask, self.read, self.move, self.come_late)
+                + (self.lose_host, self.lose_standby, self.replace_standby),
+                (5, 3, 20, 1, 0.5, 0.5, 0.5),
             )[0]()
         self.pair.settle()
         self.tell(self.pair.host.released())
@@ -178,8 +196,8 @@ class Counting:
 
     def move(self) -> None:
         self.pair.send()
-        if self.pair.wire and self.chance.random() < 0.5:
-            self.pair.arrive()
+        if (under_way := self.pair.under_way) and self.chance.random() < 0.5:
+            self.pair.arrive(self.chance.choice(under_way))
         elif self.pair.back:
             self.pair.confirm()
             self.tell(self.pair.host.released())
@@ -188,15 +206,15 @@ class Counting:
         """Its standby takes over, if it is in step; otherwise the collection would be lost."""
         if not self.pair.in_step:
             return
-        while self.pair.wire and self.chance.random() < 0.5:
-            self.pair.arrive()  # some of what was sent comes before the news
-        assert self.pair.standby is not None
-        home = self.pair.standby.promote(self.pair.epoch + 1)
+        while self.pair.under_way and self.chance.random() < 0.5:
+            self.pair.arrive(self.pair.under_way[0])  # some of what was sent comes before the news
+        old, standby = self.pair, self.pair.standbys[self.pair.in_step]
+        home = standby.promote(old.epoch + 1)
         assert home is not None
         self.failovers += 1
-        old, self.pair = self.pair, Pair(home)
-        for message in old.wire:  # too late
-            assert old.standby is not None and not old.standby.take(pickle.loads(message))
+        self.pair = Pair(home)
+        for message in old.wires[old.in_step]:  # too late
+            assert not standby.take(pickle.loads(message))
         self.pair.fill()
         for session in self.attempts:
             self.attempts[session] += 1
@@ -204,9 +222,16 @@ class Counting:
             self.send_anew(call)
 
     def lose_standby(self) -> None:
-        self.pair.host.part()
-        self.pair.fill()
+        """The standby that would take over, or its successor: that one is chosen again, the other kept."""
+        lost = self.chance.choice((self.pair.in_step or self.pair.epoch, self.pair.epoch))
+        self.pair.host.part(lost)
+        self.pair.fill(kept=0 if lost == self.pair.in_step else self.pair.in_step)
         self.tell(self.pair.host.released())
+
+    def replace_standby(self) -> None:
+        """Its worker is to leave."""
+        if self.pair.in_step:
+            self.pair.fill(kept=self.pair.in_step)
 
     def come_late(self) -> None:
         """A copy of a call comes though its session has sent the call again since."""
@@ -250,13 +275,13 @@ def test_a_standby_that_is_lost_holds_answers_until_that_is_decided() -> None:
     pair.host.apply(Call(("s", 1), Caller("p"), "increment", (1,)))
     assert pair.host.holds()
     pair.host.hold((("s", 1), (True, 1)))
-    pair.host.part()
+    pair.host.part(pair.epoch)
     assert pair.host.released() == [] and pair.host.role is Role.PARTING
     assert not pair.host.fill(pair.epoch, "") and pair.host.fill(pair.epoch + 1, "")
     assert pair.host.released() == [(("s", 1), (True, 1))] and not pair.host.holds()
     pair.host.fill(pair.epoch + 2, "another")
-    while (message := pair.host.next()) is not None:
-        pair.host.confirmed(message.epoch)
+    while (found := pair.host.next()) is not None:
+        pair.host.confirmed(found[1].epoch)
     pair.host.apply(Call(("s", 2), Caller("p"), "increment", (1,)))
     pair.host.hold((("s", 2), (False, Deposed())))
     assert len(pair.host.depose()) == 1 and not pair.host.fill(pair.epoch + 3, "")
@@ -265,7 +290,7 @@ def test_a_standby_that_is_lost_holds_answers_until_that_is_decided() -> None:
 
 def test_events_faster_than_they_can_be_sent_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a standby comes in step however fast it is."""
-    monkeypatch.setattr(host, "_BEHIND", 1000)
+    monkeypatch.setattr(lane, "_BEHIND", 1000)
     pair = Pair(Home("dict", {}))
     pair.fill()
     for number in range(20):
@@ -275,3 +300,25 @@ def test_events_faster_than_they_can_be_sent_wait(monkeypatch: pytest.MonkeyPatc
     assert pair.host.holds() and told < 20
     pair.settle()
     assert told + len(pair.host.released()) == 20 and pair.host.role is Role.IN_STEP
+
+
+def test_a_standby_stays_until_its_successor_is_in_step() -> None:
+    """What is told meanwhile, the old one has confirmed."""
+    pair = Pair(Home("counter", {}))
+    pair.fill()
+    pair.settle()
+    pair.fill(kept=2)
+    pair.host.apply(Call(("s", 1), Caller("p"), "increment", (1,)))
+    pair.send()
+    while pair.wires[3]:
+        pair.arrive(3)
+    while pair.back:
+        pair.host.confirmed(pair.back.popleft()[0])
+    assert pair.host.holds() and pair.host.role is Role.IN_STEP
+    pair.host.granted(3)
+    assert not pair.host.holds() and pair.host.lane(2) is None
+    pair.fill(kept=3)
+    assert pair.host.part(4) and not pair.host.holds()  # the successor; the standby is in step
+    assert pair.host.part(3) and pair.host.role is Role.PARTING
+    assert pair.host.fill(5, "another", kept=3) and pair.host.role is Role.PARTING  # not known there yet
+    assert pair.host.fill(6, "another") and pair.host.role is Role.FILLING

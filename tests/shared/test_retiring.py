@@ -92,6 +92,27 @@ async def test_both_copies_move_at_a_time(c: Client, s: Scheduler, *workers: Wor
 
 
 @cluster_of_three()
+async def test_a_standby_stays_until_another_is_in_step(c: Client, s: Scheduler, *workers: Worker) -> None:
+    """At no moment is there one copy only, though a worker leaves that has the other."""
+    d = sky.dict("kept", client=c)
+    await d.update_async((number, b"x" * 1000) for number in range(20_000))
+    standby = await in_step(c, "kept")
+    retiring = asyncio.ensure_future(c.retire_workers([standby]))
+    written, seen = 0, set()
+    while not retiring.done():
+        await d.setitem_async(written, b"y")
+        written += 1
+        seen.add((await sky.collections(c))["kept"].in_step)
+    assert set(await retiring) == {standby} and seen == {True}
+    (found,) = set(s.workers) - set((await sky.collections(c))["kept"].hosts)
+    assert await in_step(c, "kept") == found
+    await c.retire_workers((await sky.collections(c))["kept"].hosts)  # what has it now has all
+    assert [await d.getitem_async(number) for number in range(written + 1)] == [b"y"] * written + [
+        b"x" * 1000
+    ]
+
+
+@cluster_of_three()
 async def test_a_host_stays_where_no_other_worker_can_take_it(
     c: Client, s: Scheduler, *workers: Worker
 ) -> None:

@@ -2,7 +2,7 @@
 
 ```
  worker, client ── Open, Destroy, List ──▶ directory ── Found, Fill, End, Know, Report ──▶ a host
- host ── Join, Part ───────────────────▶             ── Lead ──▶ a standby
+ host ── Join, Part ───────────────────▶             ── Lead, Drop ──▶ a standby
                                                      ── Gone, Fence ──▶ all workers that use collections
 ```
 
@@ -56,12 +56,25 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Bring the standby of this home in step on this `worker`; if it is empty, go on alone."""
+    """Bring the standby of this home in step on this `worker`; if it is empty, go on alone.
+
+    The standby that was chosen in the epoch `kept` is in step, and stays until then; 0: none does.
+    """
 
     op: ClassVar[str] = "skyward_fill"
     key: str
     epoch: int
     worker: str
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Your standby of this home isn't needed any more, if it was chosen before this epoch."""
+
+    op: ClassVar[str] = "skyward_drop"
+    key: str
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +89,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The standby of this epoch is lost, says its host, and asks whether it may go on."""
+    """The standby that was chosen in this epoch is lost, says its host, and asks whether it may go on."""
 
     op: ClassVar[str] = "skyward_part"
     key: str
@@ -141,7 +154,9 @@ class Report:
     op: ClassVar[str] = "skyward_homes"
 
 
-Message = Open | Destroy | List | Found | Fill | Join | Part | Fence | Lead | End | Know | Gone | Report
+Message = (
+    Open | Destroy | List | Found | Fill | Drop | Join | Part | Fence | Lead | End | Know | Gone | Report
+)
 
 
 def as_operation(message: Message) -> dict[str, Any]:

@@ -135,12 +135,12 @@ class Homes:
 
     # --- the standbys of these homes, elsewhere ----------------------------------------------------------
 
-    def fill(self, key: str, epoch: int, standby: str) -> bool:
-        """The directory has chosen a standby; none, if it is empty."""
+    def fill(self, key: str, epoch: int, standby: str, kept: int = 0) -> bool:
+        """The directory has chosen a standby; none, if it is empty. That of the epoch `kept` stays."""
         if (place := self._places.get(key)) is None:
             return False
         with place.lock:
-            is_news = place.host.fill(epoch, standby)
+            is_news = place.host.fill(epoch, standby, kept)
             told = place.host.released()
         for reply, answer in told:
             reply(answer)
@@ -152,8 +152,7 @@ class Homes:
         if (place := self._places.get(key)) is None:
             return None
         with place.lock:
-            standby, message = place.host.standby, place.host.next()
-        return None if message is None else (standby, message)
+            return place.host.next()
 
     def confirmed(self, key: str, epoch: int) -> bool:
         """The standby has taken a message; returns whether it is in step with that."""
@@ -171,15 +170,21 @@ class Homes:
         if (place := self._places.get(key)) is not None:
             with place.lock:
                 place.host.granted(epoch)
+                told = place.host.released()
+            for reply, answer in told:
+                reply(answer)
+
+    def sends(self, key: str, epoch: int) -> bool:
+        """Whether the home still has the standby of that epoch."""
+        place = self._places.get(key)
+        return place is not None and place.host.lane(epoch) is not None
 
     def part(self, key: str, epoch: int) -> bool:
         """The standby of that epoch is lost; returns whether that is news."""
         if (place := self._places.get(key)) is None:
             return False
         with place.lock:
-            is_news = place.host.epoch == epoch and bool(place.host.standby)
-            if is_news:
-                place.host.part()
+            is_news = place.host.part(epoch)
             told = place.host.released()
         for reply, answer in told:
             reply(answer)

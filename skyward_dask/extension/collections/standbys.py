@@ -15,6 +15,7 @@ import pickle
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from time import monotonic
 
 from tornado.ioloop import IOLoop
@@ -73,7 +74,7 @@ class Standbys:
         self.homes: Homes
         self.links: Links
         self._standbys: dict[str, Standby] = {}
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[tuple[str, int], _Lane] = {}  # by home and epoch
         self._news: set[str] = set()
         self._proposals: set[asyncio.Task[None]] = set()
 
@@ -96,9 +97,10 @@ class Standbys:
         standby = self._standbys.pop(key, None)
         return None if standby is None else standby.promote(epoch)
 
-    def end(self, key: str) -> None:
-        self._standbys.pop(key, None)
-        self._lanes.pop(key, None)
+    def drop(self, key: str, epoch: float = inf) -> None:
+        """A standby of an epoch before this one isn't needed any more."""
+        if (standby := self._standbys.get(key)) is not None and standby.epoch < epoch:
+            del self._standbys[key]
 
     # --- standbys elsewhere ------------------------------------------------------------------------------
 
@@ -119,14 +121,13 @@ class Standbys:
             self.links.copy(standby, key, data, partial(self._take_reply, key, lane, len(data)))
 
     def _lane(self, key: str, standby: str, epoch: int) -> _Lane:
-        lane = self._lanes.get(key)
-        if lane is None or lane.epoch != epoch:
-            lane = self._lanes[key] = _Lane(standby, epoch)
+        if (lane := self._lanes.get((key, epoch))) is None:
+            lane = self._lanes[key, epoch] = _Lane(standby, epoch)
             self._watch(key, lane)
         return lane
 
     def _take_reply(self, key: str, lane: _Lane, size: int, reply: bytes | None) -> None:
-        if self._lanes.get(key) is not lane:
+        if (key, lane.epoch) not in self._lanes:
             return
         if reply != TAKEN:
             self._lost(key, lane, "refuses" if reply == REFUSED else "can't be reached")
@@ -138,7 +139,8 @@ class Standbys:
 
     def _watch(self, key: str, lane: _Lane) -> None:
         """Look from time to time whether the standby says anything."""
-        if self._lanes.get(key) is not lane:
+        if not self.homes.sends(key, lane.epoch):
+            self._lanes.pop((key, lane.epoch), None)
             return
         now, patience = monotonic(), standby_timeout() + lane.bytes / _SLOWEST
         if now > lane.looked + patience:  # it was this process that stood still
@@ -150,7 +152,7 @@ class Standbys:
         self._loop.call_later(standby_timeout() / 4, self._watch, key, lane)
 
     def _lost(self, key: str, lane: _Lane, why: str) -> None:
-        del self._lanes[key]
+        del self._lanes[key, lane.epoch]
         if self.homes.part(key, lane.epoch):
             logger.info("The standby of %s on %s %s", key, lane.standby, why)
             self._begin_proposal(self._part(key, lane.epoch))

@@ -25,6 +25,7 @@ from distributed.utils import sync
 
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.directory_messages import (
+    Drop,
     End,
     Fence,
     Fill,
@@ -235,7 +236,7 @@ class WorkerCollections(WorkerPlugin):
 
     def _end(self, message: End) -> str:
         for key in message.keys:  # Dask releases the actors later
-            self._standbys.end(key)
+            self._standbys.drop(key)
             self._close(key)
         return "OK"
 
@@ -244,7 +245,10 @@ class WorkerCollections(WorkerPlugin):
         return agreed
 
     def _fill(self, message: Fill) -> bool:
-        return self._homes.fill(message.key, message.epoch, message.worker)
+        return self._homes.fill(message.key, message.epoch, message.worker, message.kept)
+
+    def _drop(self, message: Drop) -> None:
+        self._standbys.drop(message.key, message.epoch)
 
     def _fence(self, message: Fence) -> tuple[str, list[str]]:
         """Answers with this worker's party, and its runs that may hold something there."""
@@ -291,6 +295,7 @@ class WorkerCollections(WorkerPlugin):
 _ANSWERED: dict[type[Message], Callable[[WorkerCollections, Any], object]] = {
     Found: WorkerCollections._found,
     Fill: WorkerCollections._fill,
+    Drop: WorkerCollections._drop,
     Fence: WorkerCollections._fence,
     Lead: WorkerCollections._lead,
     End: WorkerCollections._end,

@@ -141,7 +141,7 @@ class Directory:
                 raise CollectionConflict(f"{spec.name!r} is a {entry.kind}, not a {spec.kind}.")
             del self._entries[spec.name]
             self._seats.remove(entry.seats)
-            workers = {worker for seat in entry.seats for worker in (seat.host, seat.standby)}
+            workers = {each for seat in entry.seats for each in (seat.host, seat.standby, seat.successor)}
             await self._placement.end([seat.key for seat in entry.seats], workers)
             self._placement.release([seat.actor for seat in entry.seats])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any
@@ -16,6 +17,7 @@ from distributed import Scheduler
 
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.directory_messages import (
+    Drop,
     Fence,
     Fill,
     Join,
@@ -56,9 +58,11 @@ class Seat:
         What it is called in messages for people.
     key, actor : str
         Of the home; and of the actor that it is to Dask.
-    host, standby : str
-        Addresses of workers; `standby` is empty if there is none.
+    host, standby, successor : str
+        Addresses of workers; empty if there is none. The successor replaces the standby when it is in step.
     replicas : int
+    epoch, chosen : int
+        Of the last decision, and of the one in which the standby was chosen.
     is_in_step : bool
         Whether the standby has all that anybody was told.
     since : float
@@ -74,6 +78,8 @@ class Seat:
     replicas: int
     epoch: int = 1
     standby: str = ""
+    chosen: int = 0
+    successor: str = ""
     is_in_step: bool = False
     since: float = field(default_factory=time)
     moves: int = 0
@@ -86,7 +92,8 @@ class Seat:
         """Decide something."""
         for name, value in values.items():
             setattr(self, name, value)
-        self.since = time()
+        if "is_in_step" in values:
+            self.since = time()
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
@@ -152,9 +159,13 @@ class Seats:
     def join(self, message: Join) -> bool:
         """Note that a standby is in step; refused if its epoch has passed."""
         seat = self._seats.get(message.key)
-        if seat is None or (seat.host, seat.epoch) != (message.worker, message.epoch) or not seat.standby:
+        if seat is None or (seat.host, seat.epoch) != (message.worker, message.epoch):
             return False
-        seat.change(is_in_step=True)
+        if not (joins := seat.successor or seat.standby):
+            return False
+        if seat.successor:
+            self._drop(seat, seat.standby)
+        seat.change(standby=joins, chosen=seat.epoch, successor="", is_in_step=True)
         self._tell("in-step", seat)
         return True
 
@@ -163,8 +174,10 @@ class Seats:
         seat = self._seats.get(message.key)
         if seat is None or seat.host != message.worker:
             return False
-        if seat.epoch == message.epoch:
+        if seat.standby and seat.chosen == message.epoch:
             self._spawn(self._bring_up(seat, {seat.standby}))
+        elif seat.successor and seat.epoch == message.epoch:
+            self._spawn(self._replace(seat, {seat.successor}))
         return True
 
     # --- standbys ----------------------------------------------------------------------------------------
@@ -176,13 +189,38 @@ class Seats:
         if seat.lost or not (standby or seat.standby):
             return
         epoch = seat.epoch + 1
-        seat.change(epoch=epoch, standby=standby, is_in_step=False)
-        if standby and await self._placement.invite(standby):
-            if seat.epoch == epoch:
-                await self._bring_up(seat, {*without, standby}, needed)
+        for each in {seat.standby, seat.successor} - {standby, ""}:
+            self._drop(seat, each)
+        seat.change(epoch=epoch, standby=standby, chosen=epoch, successor="", is_in_step=False)
+        if await self._fill(seat, standby):
+            await self._bring_up(seat, {*without, standby}, needed)
+
+    async def _replace(self, seat: Seat, without: Collection[str]) -> None:
+        """Have another standby filled, if there is a worker for it; meanwhile the old one stays."""
+        if not seat.is_in_step:
+            await self._bring_up(seat, without)
             return
-        if seat.epoch == epoch:
-            await self._ask(seat.host, Fill(seat.key, epoch, standby))
+        successor = self._placement.standby_for(seat.host, {*without, seat.standby})
+        if seat.lost or not (successor or seat.successor):
+            return
+        if seat.successor not in ("", successor):
+            self._drop(seat, seat.successor)
+        seat.change(epoch=seat.epoch + 1, successor=successor)
+        if await self._fill(seat, successor, seat.chosen):
+            await self._replace(seat, {*without, successor})
+
+    async def _fill(self, seat: Seat, standby: str, kept: int = 0) -> bool:
+        """Have a standby filled as has just been decided; returns whether another has to be chosen."""
+        epoch = seat.epoch
+        refuses = standby and await self._placement.invite(standby)
+        if seat.epoch != epoch or refuses:
+            return seat.epoch == epoch
+        await self._ask(seat.host, Fill(seat.key, epoch, standby, kept))
+        return False
+
+    def _drop(self, seat: Seat, worker: str) -> None:
+        """A worker that isn't the home's standby any more need not keep its copy."""
+        self._spawn(self._ask(worker, Drop(seat.key, seat.epoch + 1)))
 
     async def _complete(self) -> None:
         """Give homes that have no standby one as soon as there is a worker for it."""
@@ -205,13 +243,18 @@ class Seats:
                     lost.append(seat)
             elif seat.standby == worker:
                 self._spawn(self._bring_up(seat, {worker}))
+            elif seat.successor == worker:
+                self._spawn(self._replace(seat, {worker}))
         return lost
 
     def _take_over(self, seat: Seat, why: str) -> Awaitable[None]:
         """Decide now that the standby is the host; returns what makes it so."""
         epoch, actor = seat.epoch + 1, seat.actor
         own = f"{seat.key}-{epoch}"
-        seat.change(epoch=epoch, host=seat.standby, standby="", is_in_step=False, actor=own, is_moving=True)
+        if seat.successor:
+            self._drop(seat, seat.successor)
+        seat.change(epoch=epoch, host=seat.standby, standby="", successor="", actor=own)
+        seat.change(is_in_step=False, is_moving=True)
         self._abandon(seat.key)
         return self._lead(seat, actor, why)
 
@@ -261,27 +304,31 @@ class Seats:
     async def vacate(self, workers: Collection[str]) -> None:
         """Move all copies off these workers, as far as there is room elsewhere."""
         seats = list(self._seats.values())
-        await asyncio.gather(*(self._move(seat, workers) for seat in seats))
+        await asyncio.gather(*(self._move(seat, set(workers)) for seat in seats))
 
-    async def _move(self, seat: Seat, workers: Collection[str]) -> None:
-        while seat.is_moving and not seat.lost:
-            await seat.changed.wait()
-        if seat.standby in workers or (seat.host in workers and not seat.standby):
-            await self._bring_up(seat, workers, needed=seat.host in workers)
-        if not await self._comes_in_step(seat):
-            return
-        if seat.host in workers and seat.standby not in workers:
-            await self._take_over(seat, "move")
-
-    async def _comes_in_step(self, seat: Seat) -> bool:
-        try:
+    async def _move(self, seat: Seat, workers: set[str]) -> None:
+        """Move both copies of a home: first another standby comes in step, then it becomes the host."""
+        tried: set[str] = set()  # each worker is filled once
+        with suppress(TimeoutError):
             async with asyncio.timeout(_MOVE):
-                while not seat.is_in_step:
-                    if seat.lost or not seat.standby:
-                        return False
-                    await seat.changed.wait()
-        except TimeoutError:
-            return False
+                while not seat.lost and workers & {seat.host, seat.standby}:
+                    if not await self._step(seat, workers, tried):
+                        return
+
+    async def _step(self, seat: Seat, workers: set[str], tried: set[str]) -> bool:
+        """Do what comes next, or wait for it; returns False if no other worker can take a copy."""
+        if seat.is_moving or seat.successor or (seat.standby not in {*workers, ""} and not seat.is_in_step):
+            await seat.changed.wait()
+        elif seat.is_in_step and seat.standby not in workers:
+            await self._take_over(seat, "move")
+        else:
+            without = workers | tried
+            if seat.is_in_step:
+                await self._replace(seat, without)
+            else:
+                await self._bring_up(seat, without, needed=seat.host in workers)
+            tried |= {seat.successor, seat.standby} - workers
+            return bool(seat.successor or seat.standby not in {*workers, ""})
         return True
 
     def _tell(self, event: str, seat: Seat) -> None:
