@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from threading import Event, Thread, current_thread, get_ident
@@ -305,6 +305,25 @@ def place_actor(worker: Worker, key: str, actor: object) -> None:
     """Make an object an actor of a worker, without a task that builds it."""
     worker.state.actors[key] = actor  # before the value arrives, so that it is taken for an actor's
     worker.update_data({key: actor})
+
+
+def weigh_actors(worker: Worker, nbytes: Mapping[str, int]) -> None:
+    """Tell a worker how many bytes its actors have: it has looked at them once, when they were new."""
+    for key, size in nbytes.items():
+        task = worker.state.tasks.get(key)
+        if task is not None and task.nbytes is not None and key in worker.state.actors:
+            worker.state.nbytes += size - task.nbytes
+            task.nbytes = size
+
+
+def spare_actors(scheduler: Scheduler) -> None:
+    """Have ``client.rebalance()`` move no actors: it moves their proxies, and ends what they stand for."""
+    find = scheduler._rebalance_find_msgs
+
+    def find_others(*args: Any, **kwargs: Any) -> list[Any]:
+        return [found for found in find(*args, **kwargs) if not found[2].actor]
+
+    scheduler._rebalance_find_msgs = find_others  # type: ignore[method-assign]
 
 
 def know_actor(scheduler: Scheduler, key: str, worker: str, client: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from skyward_dask.shared.copying import Append, Begin, Message, Piece
 from skyward_dask.shared.events import Event
 from skyward_dask.shared.home import Home
+from skyward_dask.shared.weight import weight
 
 
 class Standby:
@@ -31,11 +32,17 @@ class Standby:
         self._index = begin.index
         # events that came before all pieces had: None when they have
         self._later: list[Event] | None = []
+        self._late = 0  # about their bytes
 
     @property
     def is_complete(self) -> bool:
         """Whether it has the whole home."""
         return self._later is None
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes it has, without those that are to come."""
+        return self._home.nbytes + self._late
 
     def take(self, message: Message) -> bool:
         """Take the next message; returns False if it is refused."""
@@ -46,7 +53,7 @@ class Standby:
             return False
         self._home.add_entries(pickle.loads(piece.entries))
         if piece.last:
-            events, self._later = self._later, None
+            events, self._later, self._late = self._later, None, 0
             self._apply(events)
         return True
 
@@ -58,6 +65,7 @@ class Standby:
             self._apply(message.events)
         else:
             self._later += message.events
+            self._late += weight(message.events)
         return True
 
     def _apply(self, events: list[Event]) -> None:

@@ -16,6 +16,12 @@ from tests.clusters import gen_cluster
 
 #: Dask looks every two seconds otherwise whether all has moved.
 QUICK = {"distributed.scheduler.active-memory-manager.interval": "50 ms"}
+#: `rebalance` looks at what Dask manages, and at the smallest difference.
+BALANCED = {
+    "distributed.worker.memory.rebalance.measure": "managed",
+    "distributed.worker.memory.rebalance.sender-min": 0,
+    "distributed.worker.memory.rebalance.sender-recipient-gap": 0,
+}
 cluster_of_three = partial(gen_cluster, client=True, nthreads=[("127.0.0.1", 1)] * 3, config=QUICK)
 
 
@@ -110,6 +116,32 @@ async def test_a_standby_stays_until_another_is_in_step(c: Client, s: Scheduler,
     assert [await d.getitem_async(number) for number in range(written + 1)] == [b"y"] * written + [
         b"x" * 1000
     ]
+
+
+@cluster_of_three(config=QUICK | BALANCED)
+async def test_both_copies_are_managed_memory(c: Client, s: Scheduler, *workers: Worker) -> None:
+    """Answers that are kept, too; and `rebalance` moves none of it."""
+    d, small = sky.dict("kept", client=c), [sky.counter(name, client=c) for name in "abc"]
+    for each in small:
+        await each.increment_async()
+    await d.update_async((number, bytes(1000)) for number in range(10_000))
+    standby = await in_step(c, "kept")
+    while not (found := (await sky.collections(c))["kept"]).nbytes == found.standby_nbytes >= 10e6:
+        await asyncio.sleep(0.01)
+    copies = {*found.hosts, standby}
+    while {worker for worker in s.workers if s.workers[worker].memory.managed >= 10e6} != copies:
+        await asyncio.sleep(0.01)
+    assert {worker.address for worker in workers if worker.state.nbytes >= 10e6} == copies
+    for worker in s.workers:
+        data = await c.scatter([bytes(1_000_000)] * 30, workers=[worker], hash=False)
+        await c.rebalance()
+        del data
+    assert await d.getitem_async(0) == bytes(1000) and (await sky.collections(c))["kept"].in_step
+    assert [await each.increment_async() for each in small] == [2] * 3
+    for each in (d, *small):
+        await each.destroy_async()
+    while any(ws.nbytes or ws.actors for ws in s.workers.values()) or any(w.state.nbytes for w in workers):
+        await asyncio.sleep(0.01)
 
 
 @cluster_of_three()

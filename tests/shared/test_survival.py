@@ -166,6 +166,29 @@ def test_two_deaths_are_a_loss(three: Client, name: str) -> None:
     three.wait_for_workers(3)
 
 
+def test_direct_clients_ask_the_new_host(three: Client, name: str) -> None:
+    """Also those that wait for an answer of the old one, which lives on, outside the cluster."""
+    counter = sky.counter(name)
+    counter.increment()
+    (found,) = in_step(three, name)
+
+    async def lose(dask_scheduler: Any) -> None:
+        await dask_scheduler.remove_worker(found.hosts[0], stimulus_id="lost", close=False)
+
+    with (
+        Client(three.scheduler.address, direct_to_workers=True, set_as_default=False) as direct,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        seen = sky.counter(name, client=direct)
+        assert seen.value == 1
+        pid = harm(three, found.hosts[0], signal.SIGSTOP)
+        reading = threads.submit(lambda: seen.value)
+        three.run_on_scheduler(lose)
+        assert counter.increment() == 2 and seen.value == 2
+        assert reading.result(200) in (1, 2)
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_iteration_goes_on(three: Client, name: str) -> None:
     """Each key that stays comes once, though the host is killed between two pages."""
     d = sky.dict(name)

@@ -41,8 +41,11 @@ class Collection:
         How often a standby has become the host: because the host was lost, or was to leave.
     seconds : float
         How long that took the last time, from when the scheduler knew; operations waited meanwhile.
-    nbytes : int
-        About how many bytes it has, on its hosts; as many on its standbys.
+    records : int
+        The number of answers that are kept until their callers have said that they have come.
+    nbytes, standby_nbytes : int
+        About how many bytes it has, with its records, on its hosts; and on its standbys. Dask counts both as
+        managed memory of the workers.
     """
 
     name: str
@@ -58,7 +61,9 @@ class Collection:
     since: float = 0.0
     moves: int = 0
     seconds: float = 0.0
+    records: int = 0
     nbytes: int = 0
+    standby_nbytes: int = 0
 
 
 def collections(client: Client) -> dict[str, Collection]:

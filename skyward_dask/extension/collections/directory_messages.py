@@ -2,11 +2,13 @@
 
 ```
  worker, client ── Open, Destroy, List ──▶ directory ── Found, Fill, End, Know, Report ──▶ a host
- host ── Join, Part ───────────────────▶             ── Lead, Drop ──▶ a standby
+ host ── Join, Part ───────────────────▶             ── Lead ──▶ a standby
                                                      ── Gone, Fence ──▶ all workers that use collections
+ client that reaches homes itself ── Fenced ──▶ directory ── Fence ──▶ it
 ```
 
-Each is an operation of Dask's: a dict of its `op` and its fields, which are plain values.
+Each is an operation of Dask's: a dict of its `op` and its fields, which are plain values. With each heartbeat
+a worker says how many bytes its copies have.
 """
 
 from __future__ import annotations
@@ -15,19 +17,34 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+#: The name of Dask's extensions, of workers and of the scheduler, whose heartbeats tell sizes.
+SIZES = "skyward-collections"
+_STANDBY = "-standby"
+
+
+def standby_actor(key: str, epoch: int) -> str:
+    """The key of the actor that the standby of a home, chosen in this epoch, is to Dask."""
+    return f"{key}-{epoch}{_STANDBY}"
+
+
+def is_standby(actor: object) -> bool:
+    """Whether an actor's key is that of a standby."""
+    return str(actor).endswith(_STANDBY)
+
 
 @dataclass(frozen=True, slots=True)
 class Open:
     """Find the collection of this pickled `Spec`, or create it; `party` will make the calls.
 
-    `client` is the client's id if the party is a client; empty for a worker. Unless `key` is empty, only the
-    collection that has the home of this key will do.
+    `client` is the client's id if the party is a client, which reaches homes itself if it `is_direct`; empty
+    for a worker. Unless `key` is empty, only the collection that has the home of this key will do.
     """
 
     op: ClassVar[str] = "skyward_open"
     spec: bytes
     party: str
     client: str
+    is_direct: bool
     key: str
 
 
@@ -69,15 +86,6 @@ class Fill:
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
-    """Your standby of this home isn't needed any more, if it was chosen before this epoch."""
-
-    op: ClassVar[str] = "skyward_drop"
-    key: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
 class Join:
     """The standby of this epoch is in step, says its host."""
 
@@ -103,6 +111,16 @@ class Fence:
     that may hold something there."""
 
     op: ClassVar[str] = "skyward_fence"
+    key: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """This client, which reaches homes itself, has obeyed such a `Fence`."""
+
+    op: ClassVar[str] = "skyward_fenced"
+    client: str
     key: str
     epoch: int
 
@@ -149,13 +167,13 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Report the statistics of your homes."""
+    """Report the statistics of your homes and standbys."""
 
     op: ClassVar[str] = "skyward_homes"
 
 
 Message = (
-    Open | Destroy | List | Found | Fill | Drop | Join | Part | Fence | Lead | End | Know | Gone | Report
+    Open | Destroy | List | Found | Fill | Join | Part | Fence | Fenced | Lead | End | Know | Gone | Report
 )
 
 

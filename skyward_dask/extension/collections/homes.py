@@ -125,6 +125,10 @@ class Homes:
             else:
                 self.apply(key, close)
 
+    def nbytes(self) -> dict[str, int]:
+        """About how many bytes each home has, by its key."""
+        return {key: found["nbytes"] for key, found in self.statistics().items()}
+
     def statistics(self) -> dict[str, dict[str, Any]]:
         """The statistics of each home, by its key."""
         found = {}

@@ -79,7 +79,7 @@ class Links:
     via : str
         The address to which all messages go; if empty, each goes to its home's worker.
     is_there : callable
-        Whether the worker at an address may be in the cluster; if not, nobody tries to connect to it.
+        Whether the worker at an address may have the home of a key; if not, nobody asks it.
     on_lost : callable
         Called with the address to which a link has ended.
     on_copy : callable
@@ -97,7 +97,7 @@ class Links:
         pool: ConnectionPool,
         on_loop: OnLoop,
         via: str = "",
-        is_there: Callable[[str], bool] = lambda address: True,
+        is_there: Callable[[str, str], bool] = lambda address, key: True,
         on_lost: Callable[[str], None] = lambda address: None,
         on_copy: Callable[[str, bytes], bytes | None] = lambda key, message: None,
     ) -> None:
@@ -111,7 +111,7 @@ class Links:
 
     def ask(self, worker: str, key: str, event: bytes, on_answer: OnAnswer) -> None:
         """Send an event to a home in another process."""
-        if not self._is_there(worker):
+        if not self._is_there(worker, key):
             on_answer(MOVED)
             return
         self._send(Request(next(self._numbers), worker, key, event), self._via or worker, on_answer)

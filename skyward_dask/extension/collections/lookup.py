@@ -28,7 +28,9 @@ class Unregistered(CollectionLost):
         )
 
 
-async def find_at_scheduler(scheduler: Any, spec: Spec, party: str, client: str = "", key: str = "") -> Route:
+async def find_at_scheduler(
+    scheduler: Any, spec: Spec, party: str, client: str = "", is_direct: bool = False, key: str = ""
+) -> Route:
     """Where a collection lives; it is made if there is none of that name.
 
     Parameters
@@ -39,11 +41,13 @@ async def find_at_scheduler(scheduler: Any, spec: Spec, party: str, client: str 
         The party that will make the calls.
     client : str
         The client's id if the party is a client; empty for a worker.
+    is_direct : bool
+        Whether the client reaches homes itself.
     key : str
         Unless it is empty, only the collection that has this home is looked for, and none is made.
     """
     await introduce(scheduler)
-    found: Route = await answered(scheduler, Open(pickle.dumps(spec), party, client, key))
+    found: Route = await answered(scheduler, Open(pickle.dumps(spec), party, client, is_direct, key))
     return found
 
 

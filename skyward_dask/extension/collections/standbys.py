@@ -15,7 +15,6 @@ import pickle
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf
 from time import monotonic
 
 from tornado.ioloop import IOLoop
@@ -63,14 +62,21 @@ class Standbys:
     loop : tornado.ioloop.IOLoop
     propose : callable
         Sends the directory a message; returns whether it agrees.
+    on_begin : callable
+        Takes the key of a home, and its standby, which is new here.
 
     Notes
     -----
     `news` may be called in any thread, the rest only on the loop.
     """
 
-    def __init__(self, loop: IOLoop, propose: Callable[[Join | Part], Awaitable[bool]]) -> None:
-        self._loop, self._propose = loop, propose
+    def __init__(
+        self,
+        loop: IOLoop,
+        propose: Callable[[Join | Part], Awaitable[bool]],
+        on_begin: Callable[[str, Standby], None],
+    ) -> None:
+        self._loop, self._propose, self._on_begin = loop, propose, on_begin
         self.homes: Homes
         self.links: Links
         self._standbys: dict[str, Standby] = {}
@@ -89,6 +95,7 @@ class Standbys:
             if key in self.homes or (standby is not None and standby.epoch >= message.epoch):
                 return REFUSED
             self._standbys[key] = Standby(message)
+            self._on_begin(key, self._standbys[key])
             return TAKEN
         return TAKEN if standby is not None and standby.take(message) else REFUSED
 
@@ -97,10 +104,14 @@ class Standbys:
         standby = self._standbys.pop(key, None)
         return None if standby is None else standby.promote(epoch)
 
-    def drop(self, key: str, epoch: float = inf) -> None:
-        """A standby of an epoch before this one isn't needed any more."""
-        if (standby := self._standbys.get(key)) is not None and standby.epoch < epoch:
+    def end(self, key: str, epoch: int | None = None) -> None:
+        """This standby isn't needed any more; whichever there is of this home, if no epoch is given."""
+        if (standby := self._standbys.get(key)) is not None and epoch in (None, standby.epoch):
             del self._standbys[key]
+
+    def nbytes(self) -> dict[tuple[str, int], int]:
+        """About how many bytes each standby has, by home and epoch."""
+        return {(key, standby.epoch): standby.nbytes for key, standby in self._standbys.items()}
 
     # --- standbys elsewhere ------------------------------------------------------------------------------
 

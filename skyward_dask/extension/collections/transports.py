@@ -23,6 +23,7 @@ from skyward_dask.errors import ConfigurationError, OperatorError
 from skyward_dask.extension import private
 from skyward_dask.extension.child.task import worker_of_this_process
 from skyward_dask.extension.child.worker_facade import ChildWorker
+from skyward_dask.extension.collections.directory_messages import Fence, Fenced, ask, handler
 from skyward_dask.extension.collections.homes import Homes
 from skyward_dask.extension.collections.links import Links, OnLoop
 from skyward_dask.extension.collections.lookup import Unregistered, destroyed, find_at_scheduler
@@ -96,10 +97,13 @@ class ClientTransport:
         refuse_closed(client)
         scheduler: Any = client.scheduler
         routes = Routes(self._find)
-        via = "" if client.direct_to_workers else scheduler.address
+        self._is_direct = bool(client.direct_to_workers)
+        via = "" if self._is_direct else scheduler.address
         lost = (lambda _: routes.clear()) if via else routes.forget_worker
         links = Links("", Homes(), client.rpc, OnLoop(self._loop), via, on_lost=lost)
         self._switchboard = Switchboard(client.id, self._loop, routes, links, present=self._presented)
+        private.stream_handlers(client)[Fence.op] = handler(Fence, self._fence)
+        self._confirming: set[asyncio.Task[None]] = set()
         reason = "the client closes: calls that have no answer may have taken effect."
         private.at_close(client, "skyward", partial(self._switchboard.close, reason))
 
@@ -139,11 +143,23 @@ class ClientTransport:
         while True:
             scheduler = await reach(self.client)
             try:
-                return await find_at_scheduler(scheduler, spec, self._party(), self.client.id, key)
+                client = self.client.id
+                return await find_at_scheduler(scheduler, spec, self._party(), client, self._is_direct, key)
             except Unregistered:  # the scheduler knows of the loss before the client does
                 if self._loop.time() > deadline:
                     raise
             await asyncio.sleep(_LOOK)
+
+    def _fence(self, message: Fence) -> None:
+        """The directory wants no more answers taken from a home's old host; called by Dask."""
+        task = asyncio.ensure_future(self._confirm(message))
+        self._confirming.add(task)
+        task.add_done_callback(self._confirming.discard)
+
+    async def _confirm(self, message: Fence) -> None:
+        self._switchboard.fence(message.key, message.epoch)
+        with suppress(OSError):  # the connection is lost: the scheduler doesn't wait for this client any more
+            await ask(self.client.scheduler, Fenced(self.client.id, message.key, message.epoch))
 
 
 def find_transport(client: Client | None = None) -> Transport:

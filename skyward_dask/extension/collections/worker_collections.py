@@ -25,7 +25,7 @@ from distributed.utils import sync
 
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.directory_messages import (
-    Drop,
+    SIZES,
     End,
     Fence,
     Fill,
@@ -39,6 +39,7 @@ from skyward_dask.extension.collections.directory_messages import (
     Report,
     ask,
     handler,
+    standby_actor,
 )
 from skyward_dask.extension.collections.homes import Homes
 from skyward_dask.extension.collections.links import Links, OnLoop
@@ -51,6 +52,7 @@ from skyward_dask.extension.task_run import TaskRun, current
 from skyward_dask.shared.asks import Spec
 from skyward_dask.shared.events import Caller, Close, Forget
 from skyward_dask.shared.home import Home
+from skyward_dask.shared.standby import Standby
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ class WorkerCollections(WorkerPlugin):
         }
         self._live = set(self._runs.values())
         self._streams: dict[int, str] = {}  # what the runs of tasks that are streams by now are called
-        self._standbys = Standbys(worker.loop, self._propose)
+        self._standbys = Standbys(worker.loop, self._propose, self._place_standby)
         self._homes = Homes(self._standbys.news)
         self._routes = Routes(lambda spec, key: find_at_scheduler(worker.scheduler, spec, worker.id, key=key))
         self._links = Links(
@@ -97,8 +99,9 @@ class WorkerCollections(WorkerPlugin):
             on_copy=self._standbys.take,
         )
         self._standbys.homes, self._standbys.links = self._homes, self._links
-        # the homes that are actors here, by the actors' keys
+        # the homes that are actors here, and the standbys, with their epochs, by the actors' keys
         self._actors: dict[str, str] = {}
+        self._followers: dict[str, tuple[str, int]] = {}
         self.switchboard = Switchboard(worker.id, worker.loop, self._routes, self._links, self._is_live)
         self._execute_actor = worker.handlers["actor_execute"]
         self._patches = Patches()
@@ -212,6 +215,7 @@ class WorkerCollections(WorkerPlugin):
         elif start == "memory":
             self.switchboard.forget_run(f"actor {key}")
             self._close(self._actors.pop(key, ""))
+            self._standbys.end(*self._followers.pop(key, ("", 0)))
 
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes, and its homes end."""
@@ -233,10 +237,29 @@ class WorkerCollections(WorkerPlugin):
         self._homes.add(key, home, epoch)
         self._actors[actor] = key
         private.place_actor(self._worker, actor, home)
+        self._worker.extensions[SIZES] = self
+
+    def _place_standby(self, key: str, standby: Standby) -> None:
+        actor = standby_actor(key, standby.epoch)
+        self._followers[actor] = key, standby.epoch
+        private.place_actor(self._worker, actor, standby)
+        self._worker.extensions[SIZES] = self
+
+    def heartbeat(self) -> dict[str, int]:
+        """About how many bytes the copies here have, by the actors' keys; called by Dask."""
+        try:
+            homes, standbys = self._homes.nbytes(), self._standbys.nbytes()
+            sizes = {actor: homes.get(key, 0) for actor, key in self._actors.items()}
+            sizes |= {actor: standbys.get(found, 0) for actor, found in self._followers.items()}
+            private.weigh_actors(self._worker, sizes)
+        except Exception:  # otherwise Dask would close the worker, and its results would be lost
+            logger.exception("The sizes of the collections of %s aren't reported", self._worker.address)
+            return {}
+        return sizes
 
     def _end(self, message: End) -> str:
         for key in message.keys:  # Dask releases the actors later
-            self._standbys.drop(key)
+            self._standbys.end(key)
             self._close(key)
         return "OK"
 
@@ -246,9 +269,6 @@ class WorkerCollections(WorkerPlugin):
 
     def _fill(self, message: Fill) -> bool:
         return self._homes.fill(message.key, message.epoch, message.worker, message.kept)
-
-    def _drop(self, message: Drop) -> None:
-        self._standbys.drop(message.key, message.epoch)
 
     def _fence(self, message: Fence) -> tuple[str, list[str]]:
         """Answers with this worker's party, and its runs that may hold something there."""
@@ -288,14 +308,14 @@ class WorkerCollections(WorkerPlugin):
         return self._worker.scheduler
 
     def _report(self, message: Report) -> dict[str, dict[str, int]]:
-        return self._homes.statistics()
+        standbys = {key: {"standby_nbytes": size} for (key, _), size in self._standbys.nbytes().items()}
+        return standbys | self._homes.statistics()
 
 
 #: The messages of the directory that get an answer, and the methods that take them.
 _ANSWERED: dict[type[Message], Callable[[WorkerCollections, Any], object]] = {
     Found: WorkerCollections._found,
     Fill: WorkerCollections._fill,
-    Drop: WorkerCollections._drop,
     Fence: WorkerCollections._fence,
     Lead: WorkerCollections._lead,
     End: WorkerCollections._end,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from weakref import WeakValueDictionary
 from distributed import Scheduler, Status
 
 from skyward_dask.errors import CollectionConflict, CollectionLost
+from skyward_dask.extension import private
 from skyward_dask.extension.collections.directory_messages import (
+    SIZES,
     Destroy,
     Join,
     List,
@@ -29,6 +32,7 @@ from skyward_dask.extension.collections.directory_messages import (
 )
 from skyward_dask.extension.collections.homes import Homes
 from skyward_dask.extension.collections.links import Links, OnLoop
+from skyward_dask.extension.scheduler.direct_clients import DirectClients
 from skyward_dask.extension.scheduler.parties import Parties
 from skyward_dask.extension.scheduler.placement import Placement
 from skyward_dask.extension.scheduler.seats import Seat, Seats
@@ -76,9 +80,14 @@ class Directory:
             Homes(),
             scheduler.rpc,
             OnLoop(scheduler.loop),
-            is_there=self._placement.is_there,
+            is_there=self._is_there,
         )
-        self._seats = Seats(scheduler, self._parties, self._placement, links.abandon, self._lose)
+        self._clients = DirectClients(scheduler)
+        self._seats = Seats(
+            scheduler, self._parties, self._clients, self._placement, links.abandon, self._lose
+        )
+        scheduler.extensions[SIZES] = self._seats
+        private.spare_actors(scheduler)
         scheduler.handlers["skyward_wire"] = links.accept
         for kind, take in _ANSWERED.items():
             scheduler.handlers[kind.op] = handler(kind, partial(take, self))
@@ -91,6 +100,8 @@ class Directory:
     async def _open_for(self, message: Open) -> Route:
         spec: Spec = pickle.loads(message.spec)
         self._parties.register(message.party, message.client)
+        if message.is_direct:
+            self._clients.add(message.client)
         route = (await self._found(spec, message.key)).route
         await self._parties.introduce(message.party, self._parties.hosts([route]))
         return route
@@ -122,6 +133,10 @@ class Directory:
         self._seats.add(seats)
         return _Entry(spec.name, route.kind, route.options, seats)
 
+    def _is_there(self, worker: str, key: str) -> bool:
+        """Whether a call for this home is relayed to that worker."""
+        return self._placement.is_there(worker) and self._seats.is_host(worker, key)
+
     def _join(self, message: Join) -> bool:
         return self._seats.join(message)
 
@@ -143,7 +158,6 @@ class Directory:
             self._seats.remove(entry.seats)
             workers = {each for seat in entry.seats for each in (seat.host, seat.standby, seat.successor)}
             await self._placement.end([seat.key for seat in entry.seats], workers)
-            self._placement.release([seat.actor for seat in entry.seats])
 
     # --- who has left ------------------------------------------------------------------------------------
 
@@ -159,14 +173,13 @@ class Directory:
 
     def _lose(self, seat: Seat) -> None:
         """Both copies of a home are gone, or the only one."""
-        self._seats.remove([seat])
         for entry in self._entries.values():
             if seat in entry.seats and not entry.lost:
                 entry.lost = (
                     f"{seat.name} lived on {seat.host}, which is gone with what the collection held, and "
                     "had no standby in step. destroy() it; then the next operation makes a new one."
                 )
-                self._placement.release([each.actor for each in entry.seats])
+                self._seats.remove(entry.seats)
 
     @asynccontextmanager
     async def vacated(self, workers: Collection[str]) -> AsyncIterator[None]:
@@ -181,6 +194,7 @@ class Directory:
     def remove_client(self, client: str) -> None:
         """A client has left, or lost its connection: if it reconnects, it is another party."""
         self._parties.forget_client(client)
+        self._clients.remove(client)
 
     def clear(self) -> None:
         """The cluster restarts: all collections end, and workers that leave get no new homes."""
@@ -206,10 +220,12 @@ class Directory:
 
     async def _list(self, message: List) -> list[dict[str, Any]]:
         """A description of each collection, in plain values."""
-        hosts = self._parties.hosts(entry.route for entry in self._entries.values())
-        told: dict[str, Any] = {}
-        for answer in await self._seats.ask_all(hosts, Report()):
-            told |= answer
+        seats = [seat for entry in self._entries.values() for seat in entry.seats]
+        workers = self._parties.present() & {each for seat in seats for each in (seat.host, seat.standby)}
+        told: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        for answer in await self._seats.ask_all(workers, Report()):
+            for key, found in answer.items():
+                told[key] |= found
         return [_described(entry, told) for entry in self._entries.values()]
 
 
@@ -221,7 +237,7 @@ async def _answer(coroutine: Coroutine[Any, Any, Any]) -> bytes:
 
 
 #: What is added up over the shards of a collection.
-_SUMS = ("operations", "size", "waiting", "nbytes")
+_SUMS = ("operations", "size", "waiting", "records", "nbytes", "standby_nbytes")
 
 
 def _described(entry: _Entry, told: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from distributed.scheduler import WorkerState
 
 from skyward_dask.errors import NoWorkers
 from skyward_dask.extension import private
-from skyward_dask.extension.collections.directory_messages import End, Found, as_operation
+from skyward_dask.extension.collections.directory_messages import End, Found, as_operation, is_standby
 from skyward_dask.extension.collections.invitation import Invitation
 from skyward_dask.extension.scheduler.answers import failure
 from skyward_dask.extension.scheduler.parties import Parties
@@ -99,8 +99,8 @@ class Placement:
     def standby_for(self, host: str, without: Container[str]) -> str:
         """The worker for the standby of a home on this host; empty if there is none.
 
-        It is on another machine if there is one, and among these the one with the fewest actors and the most
-        free memory.
+        It is on another machine if there is one, and among these the one with the fewest copies and other
+        actors and the most free memory.
         """
         own = self._scheduler.workers.get(host)
         others = [ws for ws in self._running() if ws is not own and ws.address not in without]
@@ -116,7 +116,7 @@ class Placement:
         """
         left = [ws for ws in self._running() if ws.address not in failed]
         hosts = [ws for ws in left if ws.address not in self._refusals] or left
-        hosts.sort(key=lambda ws: (len(ws.actors), _number(ws.name)))
+        hosts.sort(key=lambda ws: (_actors(ws), _number(ws.name)))
         return [hosts[n % len(hosts)].address for n in range(count)] if hosts else []
 
     # --- homes -------------------------------------------------------------------------------------------
@@ -197,6 +197,11 @@ class Placement:
         """Release homes' keys as actors: nobody wants them any more."""
         if CLIENT in self._scheduler.clients:
             self._scheduler.client_releases_keys(actors, CLIENT)
+
+
+def _actors(ws: WorkerState) -> int:
+    """The number of a worker's actors, without those that are standbys."""
+    return sum(not is_standby(task.key) for task in ws.actors)
 
 
 def _free(ws: WorkerState) -> int:

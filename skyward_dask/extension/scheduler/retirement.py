@@ -20,6 +20,8 @@ from skyward_dask.extension.scheduler.directory import Directory
 #: A child of the scheduler's own logger, with the same handlers and level: ``client.get_scheduler_logs()``
 #: shows its records.
 logger = logging.getLogger("distributed.scheduler.skyward")
+#: The options of `retire_workers` besides those of `workers_to_close`.
+_OPTIONS = frozenset({"close_workers", "remove", "stimulus_id"})
 #: Dask's own default.
 _MEMORY_RATIO = 2
 #: The level and the text of each event's log record, for operators.
@@ -74,10 +76,13 @@ class Retirement:
         Collections move first. If no other worker can take one, its host is not retired, and isn't in the
         answer, unless the caller will close it whatever the answer is: then the collection is lost.
         """
-        wanted = workers if names is None else names
-        if wanted is None or None not in (workers, names):
-            retired: dict[str, Any] = await self._retire(workers, names=names, **options)
+        if None not in (workers, names):
+            retired: dict[str, Any] = await self._retire(workers, names=names, **options)  # raises
             return retired
+        wanted = workers if names is None else names
+        if wanted is None:
+            choosing = {name: options.pop(name) for name in options.keys() - _OPTIONS}
+            wanted = self.workers_to_close(**choosing)
         found = self._found(wanted)
         # SpecCluster, which passes names as addresses, ignores the answer; so does a worker that leaves
         by_cluster = names is None and set(found).isdisjoint(wanted)

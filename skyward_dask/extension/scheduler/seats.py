@@ -14,10 +14,10 @@ from time import monotonic, time
 from typing import Any
 
 from distributed import Scheduler
+from distributed.scheduler import WorkerState
 
 from skyward_dask.extension import private
 from skyward_dask.extension.collections.directory_messages import (
-    Drop,
     Fence,
     Fill,
     Join,
@@ -25,8 +25,10 @@ from skyward_dask.extension.collections.directory_messages import (
     Message,
     Part,
     ask,
+    standby_actor,
 )
 from skyward_dask.extension.registration import TOPIC
+from skyward_dask.extension.scheduler.direct_clients import DirectClients
 from skyward_dask.extension.scheduler.parties import Parties
 from skyward_dask.extension.scheduler.placement import CLIENT, Placement
 
@@ -88,6 +90,12 @@ class Seat:
     lost: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def followers(self) -> list[str]:
+        """The actors that the standby and its successor are to Dask."""
+        found = [standby_actor(self.key, self.chosen)] if self.standby else []
+        return [*found, standby_actor(self.key, self.epoch)] if self.successor else found
+
     def change(self, **values: Any) -> None:
         """Decide something."""
         for name, value in values.items():
@@ -105,6 +113,7 @@ class Seats:
     ----------
     scheduler : distributed.Scheduler
     parties : Parties
+    clients : DirectClients
     placement : Placement
     abandon : callable
         Has the scheduler take no more answers from a home, by its key.
@@ -116,11 +125,13 @@ class Seats:
         self,
         scheduler: Scheduler,
         parties: Parties,
+        clients: DirectClients,
         placement: Placement,
         abandon: Callable[[str], None],
         on_lost: Callable[[Seat], None],
     ) -> None:
         self._scheduler, self._parties, self._placement = scheduler, parties, placement
+        self._clients = clients
         self._abandon, self._on_lost = abandon, on_lost
         self._seats: dict[str, Seat] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -138,6 +149,14 @@ class Seats:
         for seat in seats:
             self._seats.pop(seat.key, None)
             seat.change(lost=True)
+            self._placement.release([seat.actor, *seat.followers])
+
+    def heartbeat(self, ws: WorkerState, sizes: dict[str, int]) -> None:
+        """A worker says how many bytes its copies have, by the actors' keys; called by Dask."""
+        for actor, size in sizes.items():
+            task = self._scheduler.tasks.get(actor)
+            if task is not None and task in ws.actors:
+                task.set_nbytes(size)
 
     def close(self) -> None:
         """The scheduler ends: decide nothing any more."""
@@ -154,6 +173,11 @@ class Seats:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("A collection's standby couldn't be arranged", exc_info=error)
 
+    def is_host(self, worker: str, key: str) -> bool:
+        """Whether a home is at this worker, as far as has been decided."""
+        seat = self._seats.get(key)
+        return seat is not None and seat.host == worker
+
     # --- what hosts propose ------------------------------------------------------------------------------
 
     def join(self, message: Join) -> bool:
@@ -163,9 +187,9 @@ class Seats:
             return False
         if not (joins := seat.successor or seat.standby):
             return False
-        if seat.successor:
-            self._drop(seat, seat.standby)
+        before = seat.followers
         seat.change(standby=joins, chosen=seat.epoch, successor="", is_in_step=True)
+        self._placement.release([actor for actor in before if actor not in seat.followers])
         self._tell("in-step", seat)
         return True
 
@@ -188,10 +212,9 @@ class Seats:
         standby = self._placement.standby_for(seat.host, without) if wanted else ""
         if seat.lost or not (standby or seat.standby):
             return
-        epoch = seat.epoch + 1
-        for each in {seat.standby, seat.successor} - {standby, ""}:
-            self._drop(seat, each)
+        before, epoch = seat.followers, seat.epoch + 1
         seat.change(epoch=epoch, standby=standby, chosen=epoch, successor="", is_in_step=False)
+        self._placement.release(before)
         if await self._fill(seat, standby):
             await self._bring_up(seat, {*without, standby}, needed)
 
@@ -203,24 +226,22 @@ class Seats:
         successor = self._placement.standby_for(seat.host, {*without, seat.standby})
         if seat.lost or not (successor or seat.successor):
             return
-        if seat.successor not in ("", successor):
-            self._drop(seat, seat.successor)
+        before = seat.followers[1:]
         seat.change(epoch=seat.epoch + 1, successor=successor)
+        self._placement.release(before)
         if await self._fill(seat, successor, seat.chosen):
             await self._replace(seat, {*without, successor})
 
     async def _fill(self, seat: Seat, standby: str, kept: int = 0) -> bool:
         """Have a standby filled as has just been decided; returns whether another has to be chosen."""
         epoch = seat.epoch
+        if standby:
+            private.know_actor(self._scheduler, standby_actor(seat.key, epoch), standby, CLIENT)
         refuses = standby and await self._placement.invite(standby)
         if seat.epoch != epoch or refuses:
             return seat.epoch == epoch
         await self._ask(seat.host, Fill(seat.key, epoch, standby, kept))
         return False
-
-    def _drop(self, seat: Seat, worker: str) -> None:
-        """A worker that isn't the home's standby any more need not keep its copy."""
-        self._spawn(self._ask(worker, Drop(seat.key, seat.epoch + 1)))
 
     async def _complete(self) -> None:
         """Give homes that have no standby one as soon as there is a worker for it."""
@@ -249,19 +270,18 @@ class Seats:
 
     def _take_over(self, seat: Seat, why: str) -> Awaitable[None]:
         """Decide now that the standby is the host; returns what makes it so."""
-        epoch, actor = seat.epoch + 1, seat.actor
+        epoch, old = seat.epoch + 1, [seat.actor, *seat.followers]
         own = f"{seat.key}-{epoch}"
-        if seat.successor:
-            self._drop(seat, seat.successor)
         seat.change(epoch=epoch, host=seat.standby, standby="", successor="", actor=own)
         seat.change(is_in_step=False, is_moving=True)
         self._abandon(seat.key)
-        return self._lead(seat, actor, why)
+        return self._lead(seat, old, why)
 
-    async def _lead(self, seat: Seat, old: str, why: str) -> None:
+    async def _lead(self, seat: Seat, old: list[str], why: str) -> None:
         begun, epoch = monotonic(), seat.epoch
         runs = await self._fence(seat)
         if seat.lost:  # it was destroyed meanwhile, or its new host was lost, too
+            self._placement.release(old)
             return
         answer = None
         if seat.host in self._scheduler.workers:
@@ -269,7 +289,7 @@ class Seats:
             parties = self._parties.all()
             answer = await self._ask(seat.host, Lead(seat.key, epoch, seat.actor, parties, runs))
             self._parties.tell_of_gone(parties)  # it may have heard of those who have left before this
-        self._placement.release([old])
+        self._placement.release(old)
         if answer != "OK":
             self._on_lost(seat)
             return
@@ -278,8 +298,12 @@ class Seats:
         await self._bring_up(seat)
 
     async def _fence(self, seat: Seat) -> dict[str, list[str]]:
-        """Have no worker read at the old host any more; returns the live runs of each party that answers."""
-        return dict(await self.ask_all(self._parties.present(), Fence(seat.key, seat.epoch)))
+        """Have nobody read at the old host any more; returns the live runs of each worker that answers."""
+        fence = Fence(seat.key, seat.epoch)
+        workers, _ = await asyncio.gather(
+            self.ask_all(self._parties.present(), fence), self._clients.fence(fence, _ANSWER)
+        )
+        return dict(workers)
 
     async def ask_all(self, workers: Iterable[str], message: Message) -> list[Any]:
         """The answers of those of the workers that give one in time."""
@@ -305,6 +329,9 @@ class Seats:
         """Move all copies off these workers, as far as there is room elsewhere."""
         seats = list(self._seats.values())
         await asyncio.gather(*(self._move(seat, set(workers)) for seat in seats))
+        # where there is no other worker, hosts go on alone: Dask retires no worker that has an actor
+        left = [seat for seat in seats if not {seat.standby, seat.successor}.isdisjoint(workers)]
+        await asyncio.gather(*(self._bring_up(seat, workers) for seat in left))
 
     async def _move(self, seat: Seat, workers: set[str]) -> None:
         """Move both copies of a home: first another standby comes in step, then it becomes the host."""
