@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -369,3 +372,52 @@ def test_slots_end_with_a_killed_worker(launch: Launch, address: str) -> None:
         _, alive = psutil.wait_procs(children, timeout=200)
         assert children and not alive
         del busy
+
+
+def test_collections_move_before_their_workers_leave(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """By ``--lifetime``, over HTTP and after a SIGTERM, while they are used: nobody notices."""
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES", '["distributed.http.scheduler.api"]')
+    address = request.getfixturevalue("address")
+    options = {
+        "brief": ["--lifetime", "6s", "--lifetime-restart"],
+        "retired": ["--no-nanny"],
+        "ended": [],
+        "last": ["--no-nanny"],
+    }
+    workers = {
+        name: launch(*DASK, "worker", address, "--nthreads", "1", "--no-dashboard", "--name", name, *more)
+        for name, more in options.items()
+    }
+    with Client(address) as client, ThreadPoolExecutor(4) as threads:
+        client.wait_for_workers(4, timeout=200)
+        counters, over = [sky.counter(f"c-{n}", client=client) for n in range(4)], threading.Event()
+
+        def use(counter: Any) -> list[int]:
+            numbers = [counter.increment()]
+            while not over.is_set():
+                numbers.append(counter.increment())
+            return numbers
+
+        def found() -> dict[str, str]:
+            return {told["name"]: where for where, told in client.scheduler_info(-1)["workers"].items()}
+
+        using = [threads.submit(use, counter) for counter in counters]
+        first = found()
+        while found().get("brief", first["brief"]) == first["brief"]:
+            time.sleep(0.05)
+        port = client.scheduler_info()["services"]["dashboard"]
+        retire = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/v1/retire_workers",
+            json.dumps({"workers": [first["retired"]]}).encode(),
+        )
+        with urllib.request.urlopen(retire) as answer:
+            assert set(json.load(answer)) == {first["retired"]}
+        workers["ended"].terminate()
+        workers["ended"].communicate(timeout=200)
+        over.set()
+        for counter, numbers in zip(counters, using, strict=True):
+            assert numbers.result() == list(range(1, counter.value + 1))
+        actions = [event["action"] for _, event in client.get_events("skyward") if "collection" in str(event)]
+        assert actions.count("move") >= 3 and set(actions) <= {"in-step", "move"}, actions

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from time import sleep
 from typing import Any
 
 import pytest
@@ -193,6 +196,37 @@ def test_scaling_down_loses_nothing() -> None:
         for name in names:
             while not sky.collections(client)[name].in_step:
                 pass
+
+
+def test_adapting_keeps_collections() -> None:
+    """While the load goes up and down, and they are used."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        counter, over = sky.counter("kept"), threading.Event()
+
+        def use() -> list[int]:
+            numbers = [counter.increment()]
+            while not over.is_set():
+                numbers.append(counter.increment())
+            return numbers
+
+        using = threads.submit(use)
+        cluster.adapt(minimum=1, maximum=3, interval="50ms", wait_count=2, target_duration="1s")
+        for _ in range(2):
+            load = client.map(sleep, [0.2] * 40, pure=False)
+            wait_for(client, 3)
+            while not sky.collections(client)["kept"].in_step:
+                pass
+            client.gather(load)
+            wait_for(client, 1)
+        over.set()
+        numbers = using.result()
+        assert numbers == list(range(1, counter.value + 1))
+        actions = {event["action"] for _, event in client.get_events("skyward")}
+        assert actions <= {"in-step", "move", "spare-host"}
 
 
 def wait_for(client: Client, workers: int) -> None:

@@ -2,7 +2,7 @@
 
 ```
  worker, client ── Open, Destroy, List ──▶ directory ── Found, Fill, End, Know, Report ──▶ a host
- host ── Join, Part ───────────────────▶             ── Lead ──▶ a standby
+ host ── Join, Part, Leave ────────────▶             ── Lead ──▶ a standby
                                                      ── Gone, Fence ──▶ all workers that use collections
  client that reaches homes itself ── Fenced ──▶ directory ── Fence ──▶ it
 ```
@@ -106,6 +106,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """This worker is closing: move its copies, if there is another worker for them."""
+
+    op: ClassVar[str] = "skyward_leave"
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fence:
     """Take no more answers from this home until the directory says where it is, and name the runs of yours
     that may hold something there."""
@@ -172,9 +180,8 @@ class Report:
     op: ClassVar[str] = "skyward_homes"
 
 
-Message = (
-    Open | Destroy | List | Found | Fill | Join | Part | Fence | Fenced | Lead | End | Know | Gone | Report
-)
+ToDirectory = Open | Destroy | List | Join | Part | Leave | Fenced
+Message = ToDirectory | Found | Fill | Fence | Lead | End | Know | Gone | Report
 
 
 def as_operation(message: Message) -> dict[str, Any]:

@@ -9,10 +9,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from itertools import count
@@ -34,6 +36,7 @@ from skyward_dask.extension.collections.directory_messages import (
     Join,
     Know,
     Lead,
+    Leave,
     Message,
     Part,
     Report,
@@ -58,6 +61,8 @@ logger = logging.getLogger(__name__)
 
 #: The plugin's name in `worker.plugins`, where the state machine finds it and calls `transition`.
 NAME = "skyward-collections"
+#: Seconds for copies to move from a worker that closes: a nanny gives it four, or eight after a signal.
+_LEAVE = 3.0
 _RUNNING = ("executing", "long-running")
 #: The actor whose ``async def`` method runs in this context.
 _acting: ContextVar[Any] = ContextVar("skyward_actor", default=None)
@@ -219,6 +224,7 @@ class WorkerCollections(WorkerPlugin):
 
     async def teardown(self, worker: DaskWorker) -> None:
         """The worker closes, and its homes end."""
+        await self._move_away()
         self._patches.undo()
         reason = (
             f"the worker at {worker.address} is closing: the collections on it end, and its tasks can't "
@@ -227,6 +233,15 @@ class WorkerCollections(WorkerPlugin):
         self._homes.end_all(Close(reason, time()))
         self.switchboard.close(reason)
         self._links.close()
+
+    async def _move_away(self) -> None:
+        """Have the copies here moved, if the worker closes by itself: a signal, its nanny."""
+        stream = self._worker.batched_stream
+        if not (self._actors or self._followers) or stream is None or stream.closed():
+            return  # it has been retired, or the scheduler has ended
+        with suppress(Exception):  # then a standby takes over as for a worker that is lost
+            async with asyncio.timeout(_LEAVE):
+                await ask(self._worker.scheduler, Leave(self._worker.address))
 
     def _found(self, message: Found) -> str:
         for key, kind, options in message.homes:

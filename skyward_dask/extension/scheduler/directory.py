@@ -23,6 +23,7 @@ from skyward_dask.extension.collections.directory_messages import (
     SIZES,
     Destroy,
     Join,
+    Leave,
     List,
     Message,
     Open,
@@ -142,6 +143,11 @@ class Directory:
 
     def _part(self, message: Part) -> bool:
         return self._seats.part(message)
+
+    async def _leave(self, message: Leave) -> None:
+        if self._scheduler.status == Status.running and self._placement.is_there(message.worker):
+            async with self.vacated([message.worker]):
+                pass
 
     async def _destroy(self, message: Destroy) -> bytes:
         return await _answer(self._end(pickle.loads(message.spec)))
@@ -263,5 +269,6 @@ _ANSWERED: dict[type[Message], Callable[[Directory, Any], Any]] = {
     Destroy: Directory._destroy,
     List: Directory._list,
     Join: Directory._join,
+    Leave: Directory._leave,
     Part: Directory._part,
 }
