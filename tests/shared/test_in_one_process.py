@@ -8,12 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster, Worker
+from distributed import Client, LocalCluster, Status, Worker
 from distributed.comm import connect
 
 import skyward_dask as sky
 from skyward_dask.extension.collections.call_messages import Request, pickled, read, written
-from skyward_dask.extension.collections.directory_messages import Gone
+from skyward_dask.extension.collections.directory_messages import (
+    SIZES,
+    Fence,
+    Fill,
+    Gone,
+    Lead,
+    as_operation,
+    ask,
+)
 from skyward_dask.extension.collections.worker_collections import WorkerCollections
 from skyward_dask.shared.asks import Ask, Spec
 from skyward_dask.shared.events import Call, Caller, Moved
@@ -119,6 +127,33 @@ async def test_after_the_end_of_the_scheduler(c: Any, s: Any, a: Any) -> None:
                 await sky.collections(other)
             await asyncio.sleep(0.01)  # let the client go on closing: what is refused at once doesn't
         assert "connecting" in seen
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
+async def test_a_fault_of_ours_ends_no_worker(c: Any, s: Any, a: Any, b: Any) -> None:
+    """Whatever raises as a message or a heartbeat is handled, results and collections stay."""
+    result = c.submit(lambda: 1, workers=[a.address])
+    await result
+    await sky.counter("c").increment_async()
+    while not (await sky.collections(c))["c"].in_step:
+        await asyncio.sleep(0.01)
+    for worker in (a, b):
+        worker.stream_handlers[Gone.op](party=None, worker=[])  # no party, and no address
+        await worker.heartbeat()
+        comm = await connect(worker.address)
+        await comm.write({"op": "skyward_wire", "reply": False})
+        await comm.write([("copy", 1, worker.address, "nowhere", b"no pickle"), ("unknown",)])
+        with pytest.raises(OSError):
+            await comm.read()
+        for message in (Fill("nowhere", 9, "", 0), Fence("nowhere", 9), Lead("nowhere", 9, "", [], {})):
+            await ask(s.rpc(worker.address), message)
+        s.extensions[SIZES].heartbeat(s.workers[worker.address], None)
+    async with Client(s.address, asynchronous=True, set_as_default=False, direct_to_workers=True) as direct:
+        assert await sky.counter("c", client=direct).increment_async() == 2
+        s.client_send(direct.id, as_operation(Fence("nowhere", 9)))
+        assert await sky.counter("c", client=direct).increment_async() == 3
+    assert a.status == b.status == Status.running and await result == 1
+    assert (await sky.collections(c))["c"].in_step and await sky.counter("c").increment_async() == 4
 
 
 async def say_late(s: Any, host: Any, party: str, *asked: tuple[Any, str]) -> list[Any]:

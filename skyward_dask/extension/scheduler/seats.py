@@ -153,10 +153,13 @@ class Seats:
 
     def heartbeat(self, ws: WorkerState, sizes: dict[str, int]) -> None:
         """A worker says how many bytes its copies have, by the actors' keys; called by Dask."""
-        for actor, size in sizes.items():
-            task = self._scheduler.tasks.get(actor)
-            if task is not None and task in ws.actors:
-                task.set_nbytes(size)
+        try:
+            for actor, size in sizes.items():
+                task = self._scheduler.tasks.get(actor)
+                if task is not None and task in ws.actors:
+                    task.set_nbytes(size)
+        except Exception:  # otherwise the worker would get it, and close
+            logger.exception("The sizes of the collections on %s can't be noted", ws.address)
 
     def close(self) -> None:
         """The scheduler ends: decide nothing any more."""
