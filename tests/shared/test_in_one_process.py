@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster, Status, Worker
-from distributed.comm import connect
+from distributed.comm import CommClosedError, connect
 
 import skyward_dask as sky
 from skyward_dask.extension.collections.call_messages import Request, pickled, read, written
@@ -143,7 +143,7 @@ async def test_a_fault_of_ours_ends_no_worker(c: Any, s: Any, a: Any, b: Any) ->
         comm = await connect(worker.address)
         await comm.write({"op": "skyward_wire", "reply": False})
         await comm.write([("copy", 1, worker.address, "nowhere", b"no pickle"), ("unknown",)])
-        with pytest.raises(OSError):
+        with pytest.raises(CommClosedError):
             await comm.read()
         for message in (Fill("nowhere", 9, "", 0), Fence("nowhere", 9), Lead("nowhere", 9, "", [], {})):
             await ask(s.rpc(worker.address), message)
