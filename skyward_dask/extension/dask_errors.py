@@ -7,11 +7,13 @@ client that raises it on its event loop waits for ever.
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import TypeVar
 
+from distributed import Status, get_worker
 from distributed.protocol.pickle import dumps, loads
 
 from skyward_dask.errors import SkywardError
@@ -87,6 +89,8 @@ async def awaited(key: object, coroutine: Awaitable[T]) -> T:
         if failure is error:
             raise
     except BaseException as error:
+        if isinstance(error, CancelledError) and get_worker().status == Status.closing:
+            raise  # the worker cancels coroutines when it closes, and Dask has such tasks run elsewhere
         failure = not_an_exception(error, key)
     raise failure
 
