@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
@@ -22,6 +24,23 @@ EXECUTORS = ("thread", "process")
 def quiet_logs() -> None:
     """Expected errors of tasks fill pages otherwise."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> str:
+    """A fifo: a task opens it to say that it runs."""
+    name = str(tmp_path / "started")
+    os.mkfifo(name)
+    return name
+
+
+@pytest.fixture
+def fifos(tmp_path: Path) -> tuple[str, str]:
+    """Two fifos: a task says by the first that it runs, and waits for the other end of the second."""
+    names = str(tmp_path / "started"), str(tmp_path / "release")
+    for name in names:
+        os.mkfifo(name)
+    return names
 
 
 @pytest.fixture(scope="module", params=EXECUTORS)

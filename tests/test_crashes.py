@@ -41,14 +41,6 @@ def block(started: str, release: str) -> int:
     return os.getpid()
 
 
-@pytest.fixture
-def fifos(tmp_path: Path) -> tuple[str, str]:
-    names = str(tmp_path / "started"), str(tmp_path / "release")
-    for name in names:
-        os.mkfifo(name)
-    return names
-
-
 @pytest.mark.parametrize("how", ["exit", "sys.exit", "segfault", "interrupt", "killed from outside"])
 def test_nothing_else_is_touched(
     shared_client: Client, fifos: tuple[str, str], tmp_path: Path, how: str

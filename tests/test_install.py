@@ -47,14 +47,6 @@ def block(started: str, release: str) -> int:
     return os.getpid()
 
 
-@pytest.fixture
-def fifos(tmp_path: Path) -> tuple[str, str]:
-    names = str(tmp_path / "started"), str(tmp_path / "release")
-    for name in names:
-        os.mkfifo(name)
-    return names
-
-
 def books(scheduler: Scheduler) -> tuple[int, int, int]:
     """The scheduler's three sums of slots, which must agree."""
     return (

@@ -32,14 +32,6 @@ def executor() -> Iterator[str]:
         yield "process"
 
 
-@pytest.fixture
-def started(tmp_path: Path) -> str:
-    """A fifo: a task opens it to say that it runs."""
-    name = str(tmp_path / "started")
-    os.mkfifo(name)
-    return name
-
-
 def spin(started: str) -> None:
     Path(started).write_text(str(os.getpid()))
     while True:

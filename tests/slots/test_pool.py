@@ -54,14 +54,6 @@ def block(started: str, release: str) -> int:
     return os.getpid()
 
 
-@pytest.fixture
-def fifos(tmp_path: Path) -> tuple[str, str]:
-    names = str(tmp_path / "started"), str(tmp_path / "release")
-    for name in names:
-        os.mkfifo(name)
-    return names
-
-
 def until_there(path: str) -> None:
     while not os.path.exists(path):
         time.sleep(0.001)

@@ -45,14 +45,6 @@ def pool() -> Iterator[SlotPool]:
         yield pool
 
 
-@pytest.fixture
-def started(tmp_path: Path) -> str:
-    """A fifo: a task opens it to say that it runs."""
-    name = str(tmp_path / "started")
-    os.mkfifo(name)
-    return name
-
-
 def say(started: str) -> None:
     Path(started).write_text(str(os.getpid()))
 
