@@ -24,7 +24,7 @@ from distributed.core import Status
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin
 from distributed.spill import SpillBuffer
 
-from skyward_dask.extension import private
+from skyward_dask.extension import private, private_clients
 from skyward_dask.extension.child.secede import ChildExecutor
 from skyward_dask.extension.patches import Patches
 from tests.clusters import gen_cluster
@@ -55,9 +55,9 @@ async def test_what_execute_hands_to_an_executor(c: Client, s: Scheduler, a: Wor
 async def test_a_client_says_first_that_it_closes(c: Client, s: Scheduler) -> None:
     """In both of its ways, while it still has its connections."""
     seen: list[bool] = []
-    private.at_close(c, "seeing", lambda: seen.append(c.rpc.status == Status.running))
+    private_clients.at_close(c, "seeing", lambda: seen.append(c.rpc.status == Status.running))
     async with Client(s.address, asynchronous=True) as other:
-        private.at_close(other, "seeing", lambda: seen.append(other.rpc.status == Status.running))
+        private_clients.at_close(other, "seeing", lambda: seen.append(other.rpc.status == Status.running))
     assert seen and all(seen)
     await c.close()
     assert len(seen) > 1 and all(seen)
@@ -138,8 +138,8 @@ async def test_a_thread_outside_its_pool(s: Scheduler, a: Worker) -> None:
 async def test_clients_that_hold_a_key(c: Client, s: Scheduler, a: Worker) -> None:
     """As long as they have a future of it."""
     future = c.submit(int, 3)
-    assert private.client_with(future.key) is c
-    assert private.client_with("unknown") is None
+    assert private_clients.client_with(future.key) is c
+    assert private_clients.client_with("unknown") is None
 
 
 @gen_cluster(nthreads=[("127.0.0.1", 1)])
@@ -232,7 +232,7 @@ async def test_a_client_that_is_disowned(s: Scheduler) -> None:
     """It is no longer the default, and refuses what would wait for its loop."""
     client = await Client(s.address, asynchronous=True)
     assert default_client() is client
-    private.disown(client, lambda *args, **kwargs: "refused")
+    private_clients.disown(client, lambda *args, **kwargs: "refused")
     assert client.nthreads() == client.has_what() == "refused"
     with pytest.raises(ValueError, match="No clients"):
         default_client()
@@ -256,7 +256,7 @@ async def test_futures_find_a_client(c: Client, s: Scheduler, a: Worker, monkeyp
         monkeypatch.setattr(Future, name, getattr(Future, name))
     made = c.submit(int, 7)
     await made
-    private.bind_futures(lambda: c)
+    private_clients.bind_futures(lambda: c)
     future: Future[int] = Future(made.key)
     assert future._client is None
     assert await future == 7 and future.client is c
@@ -374,14 +374,16 @@ async def test_an_actor_that_no_task_has_built(c: Client, s: Scheduler, a: Worke
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
 async def test_a_client_has_room_for_ours(c: Client, s: Scheduler, a: Worker) -> None:
     """It is made once."""
-    assert private.client_extension(c, "x", lambda _: [1]) is private.client_extension(c, "x", lambda _: [2])
+    assert private_clients.client_extension(c, "x", lambda _: [1]) is private_clients.client_extension(
+        c, "x", lambda _: [2]
+    )
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])
 async def test_a_client_takes_messages_of_ours(c: Client, s: Scheduler, a: Worker) -> None:
     """From the scheduler, by their `op`, in its own loop."""
     taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    private.stream_handlers(c)["x"] = lambda number: taken.set_result(number)
+    private_clients.stream_handlers(c)["x"] = lambda number: taken.set_result(number)
     s.client_comms[c.id].send({"op": "x", "number": 7})
     assert await taken == 7
 
@@ -396,7 +398,7 @@ async def test_coroutines_and_clients_tell_whose_they_are(c: Client, s: Schedule
     for key in ("a", ("b", 1)):
         assert await c.submit(task, key=key) == key
     assert private.key_of_this_coroutine(["a"]) is None
-    assert private.has_workers() and not private.is_of_a_worker(c)
+    assert private.has_workers() and not private_clients.is_of_a_worker(c)
     async with Client(s.address, asynchronous=True, set_as_default=False) as own:
         Worker._initialized_clients.add(own)
-        assert private.is_of_a_worker(own)
+        assert private_clients.is_of_a_worker(own)

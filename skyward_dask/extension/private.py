@@ -1,4 +1,7 @@
-"""Every private name of distributed that the package uses, each with its reason and a canary test."""
+"""Every private name of distributed that the package uses, each with its reason and a canary test.
+
+Those of clients and futures are in `private_clients`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from typing import Any
 from dask._task_spec import Alias as Alias
 from dask._task_spec import DataNode as DataNode
 from dask._task_spec import GraphNode as GraphNode
-from distributed import Client, Future, Scheduler, Status, Worker
+from distributed import Scheduler, Status, Worker
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin, _InstallWorkerPlugin
 from distributed.metrics import time
 from distributed.protocol.pickle import dumps
@@ -267,40 +270,6 @@ def count_memory(patches: Patches, worker: Worker, slots: Callable[[], int]) -> 
     patches.attribute(worker.monitor, "get_process_memory", lambda: own() + slots())
 
 
-def send_to_scheduler(client: Client, message: dict[str, Any]) -> None:
-    """Put a message into a client's stream to the scheduler, behind those that are in it; from any thread."""
-    client._send_to_scheduler(message)
-
-
-def disown(client: Client, refuse: Callable[..., Any]) -> None:
-    """In a fork: have a client no longer be the default, and refuse calls that would wait for its loop."""
-    client.status = "closed"
-    client.sync = refuse  # type: ignore[method-assign]
-
-
-def bind_futures(find: Callable[[], Client | None]) -> None:
-    """From now on, in this process, have each future without a client look for one when it is first used.
-
-    It doesn't look when it is created: specs of tasks carry futures as mere references. When it has found a
-    client, the scheduler must be told that this client wants the key.
-    """
-    release = Future.release
-
-    def client(self: Future[Any]) -> Client | None:
-        if self._client is None and (found := find()) is not None:
-            self._client = found
-            send_to_scheduler(found, {"op": "client-desires-keys", "keys": [self.key]})
-        self._bind_late()
-        return self._client
-
-    def release_if_bound(self: Future[Any]) -> None:
-        if self._client is not None:
-            release(self)  # type: ignore[no-untyped-call]
-
-    Future.client = property(client)  # type: ignore[assignment]
-    Future.release = release_if_bound  # type: ignore[method-assign]
-
-
 def place_actor(worker: Worker, key: str, actor: object) -> None:
     """Make an object an actor of a worker, without a task that builds it."""
     worker.state.actors[key] = actor  # before the value arrives, so that it is taken for an actor's
@@ -334,11 +303,6 @@ def know_actor(scheduler: Scheduler, key: str, worker: str, client: str) -> None
     scheduler.workers[worker].actors.add(task)
 
 
-def client_with(key: Any) -> Client | None:
-    """A client of this process that holds a future of this key."""
-    return next((client for client in list(Client._instances) if key in client.futures), None)
-
-
 def actor_in_this_thread(worker: Worker) -> Any:
     """The key of the actor whose method runs in this thread; None if none does."""
     if not getattr(thread_state, "actor", False):
@@ -350,31 +314,6 @@ def actor_in_this_thread(worker: Worker) -> Any:
     return next((key for key, found in worker.state.actors.items() if found is actor), None)
 
 
-def client_extension(client: Client, name: str, make: Callable[[Client], object]) -> object:
-    """An object of ours that lives as long as a client, created on first use."""
-    return client.extensions.get(name) or client.extensions.setdefault(name, make(client))
-
-
-def stream_handlers(client: Client) -> dict[str, Callable[..., Any]]:
-    """What a client does with the scheduler's messages, by their `op`."""
-    return client._stream_handlers  # type: ignore[return-value]  # it is invariant in our functions' type
-
-
-class _AtClose:
-    """Looks like one of a client's periodic callbacks, which the client stops first of all when it closes."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self.stop = function
-
-    def start(self) -> None:
-        """Do nothing: there is nothing to start."""
-
-
-def at_close(client: Client, name: str, function: Callable[[], object]) -> None:
-    """Have a function called, in any thread and maybe more than once, as a client begins to close."""
-    client._periodic_callbacks[name] = _AtClose(function)  # type: ignore[assignment]
-
-
 def key_of_this_coroutine(keys: Iterable[Any]) -> Any:
     """The one of a worker's keys that this coroutine computes, by its asyncio task's name; None if none."""
     try:
@@ -383,11 +322,6 @@ def key_of_this_coroutine(keys: Iterable[Any]) -> Any:
         return None
     name = "" if task is None else task.get_name()
     return next((key for key in keys if name == f"execute({key!r})"), None)
-
-
-def is_of_a_worker(client: Client) -> bool:
-    """Whether a worker has made the client, for all its tasks."""
-    return client in Worker._initialized_clients
 
 
 def has_workers() -> bool:

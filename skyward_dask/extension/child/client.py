@@ -18,7 +18,7 @@ from distributed.security import Security
 from distributed.utils import LoopRunner, in_async_call, sync
 
 from skyward_dask.errors import ConfigurationError, WorkerUnreachable
-from skyward_dask.extension import private
+from skyward_dask.extension import private_clients
 
 #: Number of attempts to connect, if the scheduler's greeting doesn't come alone: arbitrary.
 _GREETINGS = 5
@@ -52,7 +52,7 @@ class ChildClient:
     def _disown(self) -> None:
         """Disable the client in a process that a task has forked: no thread runs its loop there."""
         if self._client is not None:
-            private.disown(self._client, _refuse)
+            private_clients.disown(self._client, _refuse)
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:

@@ -12,7 +12,7 @@ from typing import Any
 
 from distributed.client import futures_of
 
-from skyward_dask.extension import private
+from skyward_dask.extension import private_clients
 from skyward_dask.extension.child.worker_facade import ChildWorker
 from skyward_dask.slots.child.link import Link
 
@@ -25,7 +25,7 @@ def bind_to_a_client(worker: ChildWorker) -> None:
             return worker.client
         return worker.present_client  # connecting from the client's own loop would wait for itself
 
-    private.bind_futures(find)
+    private_clients.bind_futures(find)
 
 
 def lend_futures(result: Any, worker: ChildWorker, link: Link) -> bool:
@@ -40,5 +40,7 @@ def lend_futures(result: Any, worker: ChildWorker, link: Link) -> bool:
     if keys:
         # in the same stream as our own release, which comes later: the scheduler sees them in this order
         holder = link.call("hold", keys)
-        private.send_to_scheduler(client, {"op": "client-desires-keys", "keys": keys, "client": holder})
+        private_clients.send_to_scheduler(
+            client, {"op": "client-desires-keys", "keys": keys, "client": holder}
+        )
     return bool(keys)

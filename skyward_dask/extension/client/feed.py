@@ -23,7 +23,7 @@ from distributed.comm.core import Comm, connect
 from tornado.ioloop import IOLoop
 
 from skyward_dask.errors import ConfigurationError
-from skyward_dask.extension import private
+from skyward_dask.extension import private_clients
 from skyward_dask.extension.connection import checked, refuse_closed
 from skyward_dask.extension.streams.hosts import Hosted, Hosts, Producer
 from skyward_dask.extension.streams.names import FEEDS, MEETS
@@ -91,13 +91,13 @@ class Feeds:
         self._tasks = Tasks()
         self._comm: Comm | None = None
         self._listening: asyncio.Task[None] | None = None
-        private.at_close(client, FEEDS, self._close)
+        private_clients.at_close(client, FEEDS, self._close)
 
     @classmethod
     def of(cls, client: Client) -> Feeds:
         """The client's own; raises `ConfigurationError` if it is closed."""
         refuse_closed(client)
-        found = private.client_extension(client, FEEDS, cls)
+        found = private_clients.client_extension(client, FEEDS, cls)
         assert isinstance(found, cls)
         return found
 

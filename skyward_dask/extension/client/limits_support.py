@@ -10,7 +10,7 @@ from distributed import Client
 from distributed.worker import get_worker
 
 from skyward_dask.errors import ConfigurationError
-from skyward_dask.extension import private
+from skyward_dask.extension import private_clients
 from skyward_dask.extension.connection import connected
 
 _TEXT = (
@@ -37,7 +37,7 @@ def require_slots() -> None:
     client = _current_client()
     if client is None:
         return
-    seen = private.client_extension(client, "skyward-slots-there", lambda _: _Seen())
+    seen = private_clients.client_extension(client, "skyward-slots-there", lambda _: _Seen())
     assert isinstance(seen, _Seen)
     if seen.has_slots or seen.warned:
         return

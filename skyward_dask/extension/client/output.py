@@ -14,7 +14,7 @@ from distributed import Client
 
 from skyward_dask.arguments import takes_only
 from skyward_dask.errors import ConfigurationError
-from skyward_dask.extension import private
+from skyward_dask.extension import private_clients
 from skyward_dask.extension.connection import checked, connected, reach
 from skyward_dask.extension.line_rate import MOST
 from skyward_dask.extension.printing import places_of_this_process
@@ -138,14 +138,14 @@ class Output:
                 "call install first."
             )
         self._ended, self._failure = asyncio.Event(), None
-        private.stream_handlers(self._client)[self._name] = self._take
+        private_clients.stream_handlers(self._client)[self._name] = self._take
         await scheduler.skyward_watch(watch=self._name, client=self._client.id, places=self._places)
 
     async def _close(self) -> None:
         with suppress(OSError, TimeoutError):  # the scheduler is gone, and all output with it
             await (await reach(self._client)).skyward_unwatch(watch=self._name)
             await asyncio.wait_for(self._ended.wait(), _PATIENCE)
-        del private.stream_handlers(self._client)[self._name]
+        del private_clients.stream_handlers(self._client)[self._name]
 
     def _take(self, worker: str, lines: list[tuple[str, str, str]], left_out: int, is_last: bool) -> None:
         found = [OutputLine(*line, worker) for line in lines]

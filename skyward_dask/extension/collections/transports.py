@@ -20,7 +20,7 @@ from distributed.comm.addressing import resolve_address
 from tornado.ioloop import IOLoop
 
 from skyward_dask.errors import ConfigurationError, OperatorError
-from skyward_dask.extension import private
+from skyward_dask.extension import private, private_clients
 from skyward_dask.extension.child.task import worker_of_this_process
 from skyward_dask.extension.child.worker_facade import ChildWorker
 from skyward_dask.extension.collections.directory_messages import Fence, Fenced, ask, handler
@@ -102,14 +102,14 @@ class ClientTransport:
         lost = (lambda _: routes.clear()) if via else routes.forget_worker
         links = Links("", Homes(), client.rpc, OnLoop(self._loop), via, on_lost=lost)
         self._switchboard = Switchboard(client.id, self._loop, routes, links, present=self._presented)
-        private.stream_handlers(client)[Fence.op] = handler(Fence, self._fence)
+        private_clients.stream_handlers(client)[Fence.op] = handler(Fence, self._fence)
         self._confirming: set[asyncio.Task[None]] = set()
         reason = "the client closes: calls that have no answer may have taken effect."
-        private.at_close(client, "skyward", partial(self._switchboard.close, reason))
+        private_clients.at_close(client, "skyward", partial(self._switchboard.close, reason))
 
     def begin(self, spec: Spec, ask: Ask) -> Pending:
         refuse_closed(self.client)  # a loop that has ended accepts calls, but never answers
-        if private.is_of_a_worker(self.client):
+        if private_clients.is_of_a_worker(self.client):
             _refuse_without_owner(spec, ask)
         return self._switchboard.begin(spec, ask, Caller(self.client.id, place=self.client.id))
 
@@ -214,7 +214,7 @@ def _of_client(client: Client) -> ClientTransport:
     """The client's transport: one for each client, because it has a connection."""
     if not isinstance(client, Client):
         raise ConfigurationError(f"client must be a dask.distributed.Client, not {client!r}.")
-    found = private.client_extension(client, "skyward", ClientTransport)
+    found = private_clients.client_extension(client, "skyward", ClientTransport)
     assert isinstance(found, ClientTransport)
     return found
 

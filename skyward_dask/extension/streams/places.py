@@ -13,7 +13,7 @@ from distributed.comm.core import connect
 from tornado.ioloop import IOLoop
 
 from skyward_dask.errors import ConfigurationError
-from skyward_dask.extension import private
+from skyward_dask.extension import private_clients
 from skyward_dask.extension.connection import refuse_closed
 from skyward_dask.extension.streams.names import NAME
 from skyward_dask.extension.streams.reading import LoopReading, OnEnd, OnMessage
@@ -118,13 +118,13 @@ class ClientStreams:
     _readings: weakref.WeakSet[LoopReading] = field(default_factory=weakref.WeakSet)
 
     def __post_init__(self) -> None:
-        private.at_close(self.client, NAME, self._end)
+        private_clients.at_close(self.client, NAME, self._end)
 
     @classmethod
     def of(cls, client: Client) -> ClientStreams:
         """The client's own; raises `ConfigurationError` if it is closed."""
         refuse_closed(client)
-        found = private.client_extension(client, NAME, cls)
+        found = private_clients.client_extension(client, NAME, cls)
         assert isinstance(found, cls)
         return found
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from distributed import Future
 
 from skyward_dask.errors import SerializationError, StreamBroken, StreamTaken
-from skyward_dask.extension import private
+from skyward_dask.extension import private_clients
 from skyward_dask.extension.dask_errors import not_an_exception
 from skyward_dask.extension.streams.places import Reading, Ticket, place_here
 from skyward_dask.slots.exceptions import load_exception
@@ -176,7 +176,7 @@ class Stream(Generic[T]):
 def arrived(ticket: Ticket) -> Stream[Any]:
     """A stream that has come from another process, or is handed to another reader in this one."""
     stream: Stream[Any] = Stream(ticket)
-    if ticket.key is not None and (client := private.client_with(ticket.key)) is not None:
+    if ticket.key is not None and (client := private_clients.client_with(ticket.key)) is not None:
         stream._held = Future(ticket.key, client)  # the key lives as long as the stream: the future may not
     return stream
 
