@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import Client, Future, Worker
+
+T = TypeVar("T")
 
 
 def send_to_scheduler(client: Client, message: dict[str, Any]) -> None:
@@ -47,9 +49,10 @@ def client_with(key: Any) -> Client | None:
     return next((client for client in list(Client._instances) if key in client.futures), None)
 
 
-def client_extension(client: Client, name: str, make: Callable[[Client], object]) -> object:
+def client_extension(client: Client, name: str, make: Callable[[Client], T]) -> T:
     """An object of ours that lives as long as a client, created on first use."""
-    return client.extensions.get(name) or client.extensions.setdefault(name, make(client))
+    found: T = client.extensions.get(name) or client.extensions.setdefault(name, make(client))
+    return found
 
 
 def stream_handlers(client: Client) -> dict[str, Callable[..., Any]]:

@@ -97,9 +97,7 @@ class Feeds:
     def of(cls, client: Client) -> Feeds:
         """The client's own; raises `ConfigurationError` if it is closed."""
         refuse_closed(client)
-        found = private_clients.client_extension(client, FEEDS, cls)
-        assert isinstance(found, cls)
-        return found
+        return private_clients.client_extension(client, FEEDS, cls)
 
     def add(self, iterable: Iterable[Any] | AsyncIterable[Any]) -> Stream[Any]:
         """From any thread, and from the client's loop."""

@@ -38,7 +38,6 @@ def require_slots() -> None:
     if client is None:
         return
     seen = private_clients.client_extension(client, "skyward-slots-there", lambda _: _Seen())
-    assert isinstance(seen, _Seen)
     if seen.has_slots or seen.warned:
         return
     if client.asynchronous or _is_its_loop(client):

@@ -214,9 +214,7 @@ def _of_client(client: Client) -> ClientTransport:
     """The client's transport: one for each client, because it has a connection."""
     if not isinstance(client, Client):
         raise ConfigurationError(f"client must be a dask.distributed.Client, not {client!r}.")
-    found = private_clients.client_extension(client, "skyward", ClientTransport)
-    assert isinstance(found, ClientTransport)
-    return found
+    return private_clients.client_extension(client, "skyward", ClientTransport)
 
 
 def _refuse_without_owner(spec: Spec, ask: Ask) -> None:

@@ -124,9 +124,7 @@ class ClientStreams:
     def of(cls, client: Client) -> ClientStreams:
         """The client's own; raises `ConfigurationError` if it is closed."""
         refuse_closed(client)
-        found = private_clients.client_extension(client, NAME, cls)
-        assert isinstance(found, cls)
-        return found
+        return private_clients.client_extension(client, NAME, cls)
 
     def read(self, ticket: Ticket) -> LoopReading:
         lost = f"the connection to {ticket.host} has ended, and its process may have died."
