@@ -73,6 +73,8 @@ class ChildProcess:
         Why it couldn't be started.
     orphaned : bool
         Its template is lost: that is no fault of the run that the child had.
+    retries : bool
+        It starts again after others failed to start.
     death : Death or None
         Known once the child is buried.
     """
@@ -92,7 +94,7 @@ class ChildProcess:
         self.answering = Lender(segments)  # over another socket, whose frames may arrive before or after
         self.failure: SlotStartFailed | None = None
         self.state = State.STARTING
-        self.last = self.orphaned = self.doomed = False
+        self.last = self.orphaned = self.doomed = self.retries = False
         self.is_healthy = True
         self.run: Run | None = None
         self.runs_done = self.pid = 0

@@ -112,7 +112,7 @@ class Slots:
     def buried(self, child: ChildProcess) -> SlotStartFailed | None:
         """A child is dead, with all that it started, or couldn't be started.
 
-        Returns why no run can get a child, if there is none and none is starting.
+        Returns why no run can get a child, if there is none, and only ones are starting that try again.
         """
         before = child.state
         self._children.discard(child)
@@ -124,8 +124,10 @@ class Slots:
         return self._failure_if_hopeless(child) if before is State.STARTING else None
 
     def _failure_if_hopeless(self, child: ChildProcess) -> SlotStartFailed | None:
-        children = (child for slot in self._slots[: self._size] for child in (slot.child, slot.successor))
-        if any(child is not None and child.state not in AWAY for child in children):
+        found = (child for slot in self._slots[: self._size] for child in (slot.child, slot.successor))
+        children = (child for child in found if child is not None and child.state not in AWAY)
+        # there is always one that tries again if several runs wait: they would wait for ever
+        if not all(child.state is State.STARTING and child.retries for child in children):
             return None
         failure = child.start_failure()
         self._end_waits(lambda waiting: waiting.set_exception(failure))
@@ -191,10 +193,11 @@ class Slots:
                 self.apply(child, Event.RETIRE)
 
     def _start_child(self, slot: Slot) -> None:
-        child = self._new_child(slot.index)
+        child, delay = self._new_child(slot.index), self._backoff.delay
+        child.retries = delay > 0
         slot.take(child)
         self._children.add(child)
-        self._nursery.start(child, self._backoff.delay)
+        self._nursery.start(child, delay)
 
     # --- changes -------------------------------------------------------------------------------------
 

@@ -481,8 +481,9 @@ def test_a_pool_that_cannot_start_says_why(bad: dict[str, Any]) -> None:
     with SlotPool(2, **bad) as pool:
         with pytest.raises(SlotStartFailed, match="no_such_module_of_ours"):
             pool.wait_ready()
-        with pytest.raises(SlotStartFailed, match="no_such_module_of_ours"):
-            pool.submit(abs, 1).result()
+        for future in [pool.submit(abs, 1) for _ in range(5)]:
+            with pytest.raises(SlotStartFailed, match="no_such_module_of_ours"):
+                future.result()
 
 
 def test_failed_starts_leave_nothing() -> None:
