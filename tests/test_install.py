@@ -16,6 +16,7 @@ import dask
 import pytest
 from distributed import Client, LocalCluster, Nanny, Scheduler, Security, Status, Worker, get_client
 from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.scheduler import WorkerStatusPlugin
 from distributed.utils_test import captured_logger
 
 import skyward_dask as sky
@@ -108,6 +109,23 @@ async def test_register_plugin(c: Client, s: Scheduler, a: Worker) -> None:
     await c.unregister_worker_plugin("skyward")
     while a.state.nthreads != 1 or books(s) != (1, 1, 1):
         await asyncio.sleep(0.01)
+
+
+def test_the_cluster_object_shows_the_slots() -> None:
+    """From the return of each function, though Dask tells it of workers in batches."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        for plugin in cluster.scheduler.plugins.values():
+            if isinstance(plugin, WorkerStatusPlugin):
+                plugin.bcomm.interval = 0.2
+        sky.install(client, sky.Worker(concurrency=2))
+        assert "threads=4" in repr(cluster)
+        sky.resize(client, 3)
+        assert "threads=6" in repr(cluster)
+        sky.uninstall(client)
+        assert "threads=2" in repr(cluster)
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)])

@@ -151,6 +151,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
         done = {a: scheduler.workers[a] for a in chosen if a in scheduler.workers and a not in failures}
         if done:
             self.overrides.remember(scheduler, slots, done if workers or failures else None)
+        await self._slots.wait_told()
         return failures
 
     def _address(self, worker: str) -> str:
@@ -191,6 +192,7 @@ class SkywardSchedulerPlugin(SchedulerPlugin):
     async def _add(self, plugin: bytes) -> dict[str, str]:
         message = {"op": "plugin-add", "plugin": plugin, "name": NAME}
         answers = await self._broadcast(list(self.scheduler.workers), message)
+        await self._slots.wait_told()
         return {worker: text for worker, answer in answers.items() if (text := failure(answer))}
 
     async def has_slots(self) -> bool | None:

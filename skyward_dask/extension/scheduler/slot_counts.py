@@ -6,6 +6,7 @@ reports how many of its streams do.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from distributed import Scheduler
@@ -13,6 +14,9 @@ from distributed.metrics import time
 from distributed.scheduler import WorkerState, WorkerStatusPlugin
 
 from skyward_dask.extension.streams.names import HELD
+
+#: Seconds between two looks at messages that leave within 5 ms.
+_LOOK = 0.001
 
 
 class SlotCounts:
@@ -41,9 +45,18 @@ class SlotCounts:
         self._correct(ws)
         self._scheduler.total_nthreads_history.append((time(), self._scheduler.total_nthreads))
         # by itself, the cluster object learns a worker's identity only when the worker joins
-        for plugin in self._scheduler.plugins.values():
-            if isinstance(plugin, WorkerStatusPlugin):
-                plugin.add_worker(self._scheduler, ws.address)
+        for observer in self._observers():
+            observer.add_worker(self._scheduler, ws.address)
+
+    async def wait_told(self) -> None:
+        """Wait until cluster objects have been sent these counts."""
+        for observer in self._observers():
+            while observer.bcomm.buffer and not observer.bcomm.closed():
+                await asyncio.sleep(_LOOK)
+
+    def _observers(self) -> list[WorkerStatusPlugin]:
+        plugins = self._scheduler.plugins.values()
+        return [plugin for plugin in plugins if isinstance(plugin, WorkerStatusPlugin)]
 
     def hold(self, held: int, worker: str, **_: Any) -> None:
         """Streams of a worker compute in that many of its slots; called with a message of the worker."""
