@@ -334,8 +334,9 @@ def test_nodes_come_and_go(shared_client: Client, tmp_path: Path) -> None:
         assert len(lines) == len({line.key for line in lines}) == 20 + 3
         compute.resize(2)
         assert len(node_of(1) @ compute) == 2
-        with pytest.raises(sky.OperatorError, match=r"there are 2 nodes now.*no nodes\[7\]"):
+        with pytest.raises(IndexError, match=r"there are 2 nodes now.*no nodes\[7\]"):
             compute.nodes[7]
+        assert "another" not in list(reversed(compute.nodes)) and compute.nodes.count("another") == 0
     with (
         sky.Compute(cluster=shared_client.scheduler_info()["address"]) as compute,
         pytest.raises(sky.OperatorError, match="has the address of a cluster"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skyward_dask.api.handles import Handle, Steps, both, checked_timeout, one
+from skyward_dask.api.handles import Handle, Steps, both, checked_timeout, one, refuse_on_loop
 from skyward_dask.errors import ConfigurationError
 from skyward_dask.shared.asks import Ask
 from skyward_dask.shared.events import Withdrawn
@@ -112,6 +112,7 @@ class Lock(Handle):
         return self._get_fence()
 
     def __enter__(self) -> Lock:
+        refuse_on_loop(self, "with", "async with")
         self.acquire()
         return self
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 from skyward_dask.api.targets import SessionTarget
-from skyward_dask.errors import OperatorError
 from skyward_dask.extension.client.session import Session
 
 
@@ -53,7 +52,7 @@ class Nodes(Sequence[Node]):
         try:
             return self._nodes[index]
         except IndexError:
-            raise OperatorError(
+            raise IndexError(
                 f"there are {len(self)} nodes now, the first of them nodes[0]: there is no nodes[{index}]."
             ) from None
 

@@ -199,6 +199,8 @@ def test_blocking_forms_name_their_twins(shared_client: Client, name: str) -> No
             for blocking in (sky.lock(name).acquire, lambda: list(sky.dict(name)), sky.dict(name).destroy):
                 with pytest.raises(sky.OperatorError, match="async"):
                     blocking()
+            with pytest.raises(sky.OperatorError, match="async with"), sky.lock(name):
+                raise AssertionError
 
     asyncio.run(client())
 
