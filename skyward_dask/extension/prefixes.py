@@ -29,8 +29,8 @@ class PrefixStatistics:
     wall : float
         Their elapsed seconds, from when the worker had the task to when it had the result.
     peak_memory : int
-        The most bytes of its own memory that one of them used, without inputs that it only read; 0 in thread
-        slots, where this is unknown.
+        The most bytes of its own memory that the process of one of them used, without inputs that it only
+        read, and with about 45 MB for Python and its imports; 0 in thread slots, where this is unknown.
     memory_limit_hits, timeouts, crashes : int
         How many were ended by their `memory_limit`, by their `timeout`, or with their process.
     """
