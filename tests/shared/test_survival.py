@@ -10,9 +10,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dask
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 
@@ -166,11 +168,16 @@ def test_two_deaths_are_a_loss(three: Client, name: str) -> None:
     three.wait_for_workers(3)
 
 
-def test_direct_clients_ask_the_new_host(three: Client, name: str) -> None:
-    """Also those that wait for an answer of the old one, which lives on, outside the cluster."""
-    counter = sky.counter(name)
+def test_a_host_that_comes_to_again_tells_nothing(three: Client, name: str, tmp_path: Path) -> None:
+    """It was stopped, and lost to the cluster: its own tasks and those who ask it directly go elsewhere."""
+    counter, told = sky.counter(name), tmp_path / "told"
     counter.increment()
     (found,) = in_step(three, name)
+
+    def count() -> None:
+        with told.open("a") as lines:
+            while not sky.cancelled():
+                print(sky.counter(name).increment(), file=lines, flush=True)
 
     async def lose(dask_scheduler: Any) -> None:
         await dask_scheduler.remove_worker(found.hosts[0], stimulus_id="lost", close=False)
@@ -179,14 +186,37 @@ def test_direct_clients_ask_the_new_host(three: Client, name: str) -> None:
         Client(three.scheduler.address, direct_to_workers=True, set_as_default=False) as direct,
         ThreadPoolExecutor(1) as threads,
     ):
-        seen = sky.counter(name, client=direct)
-        assert seen.value == 1
+        seen, counting = sky.counter(name, client=direct), three.submit(count, workers=list(found.hosts))
+        while seen.value < 10:
+            time.sleep(0.01)
         pid = harm(three, found.hosts[0], signal.SIGSTOP)
-        reading = threads.submit(lambda: seen.value)
-        three.run_on_scheduler(lose)
-        assert counter.increment() == 2 and seen.value == 2
-        assert reading.result(200) in (1, 2)
+        try:
+            reading = threads.submit(lambda: seen.value)
+            three.run_on_scheduler(lose)
+            numbers = [counter.increment() for _ in range(10)]
+            assert numbers[-1] <= seen.value and reading.result(60) >= 10
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        while psutil.pid_exists(pid):  # it has heard that the scheduler has given it up
+            assert numbers[-1] <= seen.value
+        counting.cancel()
+        numbers += map(int, told.read_text().split())
+        assert len(numbers) == len(set(numbers)) and max(numbers) <= counter.value
+
+
+def test_a_host_that_dies_while_its_collection_is_destroyed(three: Client, name: str) -> None:
+    """Is no loss: the collection ends, and the next one is empty."""
+    sky.dict(name)["a"] = 1
+    (found,) = in_step(three, name)
+    pid = harm(three, found.hosts[0], signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as threads:
+        destroying = threads.submit(sky.dict(name).destroy)
+        while name in sky.collections(three):
+            pass
         os.kill(pid, signal.SIGKILL)
+        assert destroying.result(200) is None
+    assert sky.dict(name) == {} and not sky.collections(three)[name].lost
+    sky.dict(name).destroy()
 
 
 def test_iteration_goes_on(three: Client, name: str) -> None:
