@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster, Status, Worker
-from distributed.comm import CommClosedError, connect
+from distributed.comm import connect
+from tornado.iostream import StreamClosedError
 
 import skyward_dask as sky
 from skyward_dask.extension.collections.call_messages import Request, pickled, read, written
@@ -23,6 +24,7 @@ from skyward_dask.extension.collections.directory_messages import (
     ask,
     is_standby,
 )
+from skyward_dask.extension.collections.frames import frames_over
 from skyward_dask.extension.collections.worker_collections import WorkerCollections
 from skyward_dask.shared.asks import Ask, Spec
 from skyward_dask.shared.events import Call, Caller, Moved
@@ -143,9 +145,10 @@ async def test_a_fault_of_ours_ends_no_worker(c: Any, s: Any, a: Any, b: Any) ->
         await worker.heartbeat()
         comm = await connect(worker.address)
         await comm.write({"op": "skyward_wire", "reply": False})
-        await comm.write([("copy", 1, worker.address, "nowhere", b"no pickle"), ("unknown",)])
-        with pytest.raises(CommClosedError):
-            await comm.read()
+        frames = frames_over(comm)
+        frames.write([("copy", 1, worker.address, "nowhere", b"no pickle"), ("unknown",)])
+        with pytest.raises(StreamClosedError):
+            await frames.read()
         for message in (Fill("nowhere", 9, "", 0), Fence("nowhere", 9), Lead("nowhere", 9, "", [], {})):
             await ask(s.rpc(worker.address), message)
         s.extensions[SIZES].heartbeat(s.workers[worker.address], None)
@@ -168,10 +171,11 @@ async def say_late(s: Any, host: Any, party: str, *asked: tuple[Any, str]) -> li
         caller = Caller(party, "run#1", "task", place="tcp://late")
         call = pickled(Call(("session", number), caller, operation, LATE[operation]))
         calls.append(written(Request(number, host.address, home, call)))
-    await comm.write(calls)
+    frames = frames_over(comm)
+    frames.write(calls)
     answers: list[Any] = []
     while len(answers) < len(calls):
-        answers += [pickle.loads(read(reply).answer) for reply in await comm.read()]  # type: ignore
+        answers += [pickle.loads(read(reply).answer) for reply in await frames.read()]  # type: ignore
     comm.abort()
     return answers
 

@@ -158,16 +158,13 @@ class Homes:
         with place.lock:
             return place.host.next()
 
-    def confirmed(self, key: str, epoch: int) -> bool:
-        """The standby has taken a message; returns whether it is in step with that."""
+    def confirmed(self, key: str, epoch: int) -> tuple[bool, list[Told]]:
+        """The standby has taken a message; returns whether it is in step with that, and whom to tell what."""
         if (place := self._places.get(key)) is None:
-            return False
+            return False, []
         with place.lock:
             is_in_step = place.host.confirmed(epoch)
-            told = place.host.released()
-        for reply, answer in told:
-            reply(answer)
-        return is_in_step
+            return is_in_step, place.host.released()
 
     def granted(self, key: str, epoch: int) -> None:
         """The directory knows that the standby is in step."""

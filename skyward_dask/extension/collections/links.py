@@ -117,13 +117,14 @@ class Links:
         self._send(Request(next(self._numbers), worker, key, event), self._via or worker, on_answer)
 
     def copy(self, worker: str, key: str, message: bytes, on_answer: OnAnswer) -> None:
-        """Send a message to a standby in another process."""
-        self._send(Copy(next(self._numbers), worker, key, message), worker, on_answer)
+        """Send a message to a standby in another process, at once."""
+        self._send(Copy(next(self._numbers), worker, key, message), worker, on_answer).flush()
 
-    def _send(self, message: Request | Copy, address: str, on_answer: OnAnswer) -> None:
+    def _send(self, message: Request | Copy, address: str, on_answer: OnAnswer) -> Wire:
         wire = self._wire(address)
         self._under_way[message.number] = _Asked(wire, message.key, on_answer)
         wire.send(message)
+        return wire
 
     def abandon(self, key: str) -> None:
         """Take no more answers from a home: those that are under way are lost."""

@@ -144,9 +144,12 @@ class Standbys:
             self._lost(key, lane, "refuses" if reply == REFUSED else "can't be reached")
             return
         lane.messages, lane.bytes, lane.heard = lane.messages - 1, lane.bytes - size, monotonic()
-        if self.homes.confirmed(key, lane.epoch):
+        is_in_step, told = self.homes.confirmed(key, lane.epoch)
+        if is_in_step:
             self._begin_proposal(self._join(key, lane.epoch))
-        self._send(key)
+        self._send(key)  # while callers are told, the standby takes the next message
+        for tell, answer in told:
+            tell(answer)
 
     def _watch(self, key: str, lane: _Lane) -> None:
         """Look from time to time whether the standby says anything."""

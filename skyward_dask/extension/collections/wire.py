@@ -1,17 +1,18 @@
 """A wire: messages between two processes of a cluster, in order, over one connection of Dask's.
 
-Messages sent while a batch is being written go with the next batch. So a large number of messages costs few
-writes, and a single message doesn't wait.
+Messages that are sent in the same turn of the loop are one frame.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from distributed.comm.core import Comm
 
 from skyward_dask.extension.collections.call_messages import Message, read, written
+from skyward_dask.extension.collections.frames import Frames, frames_over
 
 
 class Wire:
@@ -36,14 +37,28 @@ class Wire:
     ) -> None:
         self._on_message = on_message
         self._on_end = on_end
-        self._comm: Comm | None = None
+        self._frames: Frames | None = None
         self._outbox: list[Message] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._will_flush = False
 
     def send(self, message: Message) -> None:
+        """Send a message, with what else is sent until the loop's next turn."""
         self._outbox.append(message)
-        if self._comm is not None and self._writing is None:
-            self._writing = asyncio.ensure_future(self._write())
+        if not self._will_flush:
+            self._will_flush = True
+            asyncio.get_running_loop().call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._will_flush = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Write at once what was sent."""
+        if self._frames is None or not self._outbox:
+            return
+        batch, self._outbox = self._outbox, []
+        with suppress(OSError):  # the reader notices the end, and reports it
+            self._frames.write([written(message) for message in batch])
 
     async def connect(self, connect: Callable[[], Awaitable[Comm]]) -> None:
         """Make the connection, and read until it ends."""
@@ -60,28 +75,17 @@ class Wire:
 
     async def run(self, comm: Comm) -> None:
         """Read until the connection ends."""
-        self._comm = comm
-        if self._outbox:
-            self._writing = asyncio.ensure_future(self._write())
+        self._frames = frames = frames_over(comm)
         try:
             while True:
-                for message in await comm.read():
+                self.flush()  # answers to what came together go together
+                for message in await frames.read():
                     self._on_message(self, read(message))
         except (OSError, asyncio.CancelledError):
             pass  # the other end is gone, or this process is closing
         finally:
             comm.abort()
             self._end()
-
-    async def _write(self) -> None:
-        assert self._comm is not None
-        try:
-            while self._outbox:
-                batch, self._outbox = self._outbox, []
-                await self._comm.write([written(message) for message in batch])
-        except OSError:  # the reader notices the end, and reports it
-            return
-        self._writing = None
 
     def _end(self) -> None:
         unsent, self._outbox = self._outbox, []
