@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import queue
 import random
 import signal
 import threading
@@ -19,6 +21,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import skyward_dask as sky
+from tests.sizes import size, sized
 
 pytestmark = pytest.mark.crash
 
@@ -248,12 +251,15 @@ def test_a_silent_standby_is_replaced(name: str) -> None:
         assert counter.increment() == 12
 
 
+@sized
 def test_a_big_collection_is_copied_while_it_is_written(name: str) -> None:
-    """Values of 1 MiB; what is written meanwhile is in the copy."""
+    """Values of 1 MiB, and one larger than all that may wait; what is written meanwhile is in the copy."""
+    large = b"large" * (size(20, 210) << 20)
     with cluster_of(1) as (cluster, client), ThreadPoolExecutor(1) as threads:
         d, over = sky.dict(name), threading.Event()
         for number in range(100):
             d[number] = bytes([number]) * (1 << 20)
+        d["large"] = large
 
         def write() -> int:
             count = 0
@@ -267,8 +273,59 @@ def test_a_big_collection_is_copied_while_it_is_written(name: str) -> None:
         (host,) = client.nthreads()
         cluster.scale(2)
         in_step(client, name)
+        written = d["count"]
+        d["larger"] = large + b"r"
+        assert d["count"] > written
         over.set()
         count = writing.result(200)
         harm(client, host)
-        assert d["count"] == count and len(d) == 101
+        assert d["count"] == count and len(d) == 103
+        assert d.pop("large") == large and d.pop("larger") == large + b"r"
         assert all(len(set(value)) == 1 for key, value in d.items() if key != "count")
+
+
+@sized
+def test_waiters_keep_their_order(three: Client, name: str) -> None:
+    """Of hundreds at a queue, a lock and a barrier; whoever has waited long enough is in nobody's way."""
+    waiters, names = size(200, 2000), [f"{name}-q", f"{name}-lock", f"{name}-b"]
+
+    async def wait() -> None:
+        async with Client(three.scheduler.address, asynchronous=True, set_as_default=False) as client:
+            q, lock = sky.queue(names[0], client=client), sky.lock(names[1], client=client)
+            barrier, granted = sky.barrier(names[2], waiters + 1, client=client), list[int]()
+
+            async def acquire(number: int) -> None:
+                async with lock:
+                    granted.append(number)
+
+            assert await q.empty_async() and await lock.acquire_async()
+            assert not await barrier.n_waiting_async()
+            brief = asyncio.ensure_future(q.get_async(timeout=3))
+            getting = [asyncio.ensure_future(q.get_async(timeout=200)) for _ in range(waiters)]
+            acquiring = [asyncio.ensure_future(acquire(number)) for number in range(waiters)]
+            meeting = [asyncio.ensure_future(barrier.wait_async(timeout=200)) for _ in range(waiters)]
+            await asyncio.to_thread(lose_each_host, three, names, waiters)
+            with pytest.raises(queue.Empty):
+                await brief
+            await q.put_many_async(range(waiters))
+            assert await asyncio.gather(*getting) == list(range(waiters))
+            await lock.release_async()
+            await asyncio.gather(*acquiring)
+            assert granted == list(range(waiters))
+            assert await barrier.wait_async() == waiters
+            assert await asyncio.gather(*meeting) == list(range(waiters))
+
+    asyncio.run(wait())
+
+
+def lose_each_host(client: Client, names: list[str], waiters: int) -> None:
+    """When so many wait at each, kill the hosts that they have."""
+    while min(sky.collections(client)[each].waiting for each in names) < waiters:
+        time.sleep(0.01)
+    hosts = {each: found.hosts for each, found in zip(names, in_step(client, *names), strict=True)}
+    for each in names:
+        (found,) = in_step(client, each)
+        if found.hosts == hosts[each]:
+            harm(client, found.hosts[0])
+            while sky.collections(client)[each].hosts == found.hosts:
+                time.sleep(0.01)
