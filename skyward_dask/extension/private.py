@@ -256,11 +256,15 @@ def set_executor(executor: object) -> None:
     executor_state.executor = executor
 
 
-def secede(worker: Worker, key: Any, begun: float) -> None:
-    """Tell the state machine that a task continues outside its slot, as Dask's own secede does."""
+def secede(worker: Worker, key: Any, begun: float | None) -> None:
+    """Tell the state machine that a task continues outside its slot, as Dask's own secede does.
+
+    Without the time at which it has begun, the scheduler learns nothing about how long such tasks take.
+    """
     now = time()
+    duration: Any = None if begun is None else now - begun
     worker.handle_stimulus(
-        SecedeEvent(key=key, compute_duration=now - begun, stimulus_id=f"worker-secede-{now}")
+        SecedeEvent(key=key, compute_duration=duration, stimulus_id=f"worker-secede-{now}")
     )
 
 

@@ -119,6 +119,25 @@ def test_feed_takes_iterables_of_a_client(shared_client: Client) -> None:
         shared_client.submit(lambda: sky.feed([1]), pure=False).result(PATIENCE)
 
 
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_what_is_fed_may_come_from_tasks_of_the_same_slot(shared_client: Client, executor: str) -> None:
+    """A task that waits for an item holds no slot, for Dask neither: the task that makes the item begins."""
+    client = shared_client
+    one, _ = client.nthreads()
+
+    def computed() -> Iterator[int]:
+        for n in range(5):
+            yield client.submit(abs, -n, workers=[one], pure=False).result(PATIENCE)
+
+    sky.resize(client, 1, workers=[one])
+    try:
+        with sky.options(executor=executor):
+            fed = sky.feed(computed(), client=client)
+            assert client.submit(total, fed, workers=[one], pure=False).result(PATIENCE) == 10
+    finally:
+        sky.resize(client, 2)
+
+
 # --- both ways -----------------------------------------------------------------------------------------
 
 

@@ -114,7 +114,7 @@ def shared_item(pages: Segments, value: bytes) -> list[bytes | memoryview]:
 
 @pytest.mark.skipif(not is_supported(), reason="shared memory needs Linux")
 def test_references_are_kept_until_they_are_granted() -> None:
-    """Bytes are sent until the reader has opened the memory; then references, used until they are granted."""
+    """Bytes are sent until the reader has opened the memory; then references, in use until granted."""
     pages, told = Segments(share_from=4096), list[Message]()
     references, neighbour = References(told.append), Neighbour()
     references.tell(Items([shared_item(pages, b"a")]))

@@ -7,6 +7,7 @@ import contextvars
 import gc
 import os
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -23,6 +24,7 @@ from distributed.client import Future
 
 import skyward_dask as sky
 from skyward_dask.slots.memory.segments import is_supported
+from tests.sizes import size, sized
 from tests.streams.places import PATIENCE, Place, note, notes, until
 
 
@@ -97,6 +99,17 @@ def test_an_item_larger_than_the_window_passes_alone(place: Place) -> None:
     """The window has 8 MiB."""
     sizes = [len(item) for item in place.open(larger_and_larger, 32 << 20)]
     assert sizes == [*(1 << n for n in range(20, 26)), 4]
+
+
+def around_a_large_one(size: int) -> Iterator[bytes]:
+    yield b"first"
+    yield bytes(size)
+    yield b"last"
+
+
+def test_an_item_of_a_hundred_megabytes(place: Place) -> None:
+    """A dozen windows at once, between two small ones."""
+    assert [len(item) for item in place.open(around_a_large_one, 100_000_000)] == [5, 100_000_000, 4]
 
 
 def first_then_slow(path: str) -> Iterator[str]:
@@ -317,6 +330,34 @@ def test_bytes_stop_it_too(place: Place, tmp_path: Path) -> None:
         next(stream)
         assert len(notes(path)) <= taken + 9
     stream.close()
+
+
+def blocks(count: int) -> Iterator[tuple[int, int]]:
+    """Numbers, and how many blocks of memory the process has."""
+    for n in range(count):
+        yield n, sys.getallocatedblocks()
+
+
+@sized
+def test_memory_stays_flat(place: Place) -> None:
+    """While many items pass, none of the processes keeps anything of them."""
+    count = size(20_000, 1_000_000)
+
+    def held(of_generator: int) -> dict[str, int]:
+        gc.collect()
+        workers = place.client.run(lambda: (gc.collect(), sys.getallocatedblocks())[1])
+        return {**workers, "reader": sys.getallocatedblocks(), "generator": of_generator}
+
+    stream = place.open(blocks, count)
+    before: dict[str, int] = {}
+    for expected, (n, of_generator) in enumerate(stream):
+        assert n == expected
+        if n == count // 4:
+            before = held(of_generator)
+        if n == count - 1000:
+            after = held(of_generator)
+    assert n == count - 1
+    assert {who: after[who] - before[who] for who in after if after[who] > before[who] + count // 4} == {}
 
 
 # --- closing --------------------------------------------------------------------------------------------
@@ -660,6 +701,32 @@ def test_a_stream_that_waits_holds_no_slot(shared_client: Client, executor: str,
                 assert shared_client.submit(abs, -n, workers=[one], pure=False).result(PATIENCE) == n
             assert [next(stream) for _ in range(200)] == list(range(1, 201))
             stream.close()
+    finally:
+        sky.resize(shared_client, 2)
+    assert_idle(shared_client)
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+@sized
+def test_a_reader_that_stands_still(shared_client: Client, executor: str, tmp_path: Path) -> None:
+    """For a minute, at full size: the producer stops at its window; the only slot serves others meanwhile."""
+    one, _ = shared_client.nthreads()
+    path = tmp_path / "notes"
+    sky.resize(shared_client, 1, workers=[one])
+    try:
+        stream = Place(shared_client, executor).open(counted, str(path), workers=[one])
+        assert next(stream) == 0
+        until(lambda: len(notes(path)) == 256)
+        end = time.monotonic() + size(0, 60)
+        served = 0
+        while served < 20 or time.monotonic() < end:
+            with sky.options(executor=executor):
+                assert (
+                    shared_client.submit(abs, -served, workers=[one], pure=False).result(PATIENCE) == served
+                )
+            served += 1
+        assert len(notes(path)) == 256
+        assert list(stream) == list(range(1, 1000))
     finally:
         sky.resize(shared_client, 2)
     assert_idle(shared_client)

@@ -118,7 +118,12 @@ class Requests:
     def stream_read(self, number: int, ticket: Ticket, may_rest: bool) -> Any:
         """The task waits for another stream's items."""
         assert self._run.pool is not None and self._run.run is not None
-        return self._readings.read(self._run.pool, self._run.run, number, ticket, may_rest)
+        answer = self._readings.read(self._run.pool, self._run.run, number, ticket, may_rest)
+        if may_rest and not self._run.is_stream and not answer.done():
+            slots, key = WorkerStreams.of(self._worker).slots, self._run.key
+            slots.wait(key)
+            answer.add_done_callback(lambda _: slots.go_on(key))
+        return answer
 
     def stream_close(self, number: int, ticket: Ticket | None) -> None:
         self._readings.close(number, ticket)

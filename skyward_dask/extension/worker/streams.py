@@ -52,6 +52,7 @@ class WorkerStreams:
     ----------
     runs : dict of TaskRun
         The runs that have streams, by key.
+    slots : StreamSlots
     """
 
     def __init__(self, worker: DaskWorker) -> None:
@@ -59,7 +60,7 @@ class WorkerStreams:
         self.hosts = Hosts()
         self.runs: dict[Any, TaskRun] = {}
         self._ids: dict[Any, str] = {}
-        self._slots = StreamSlots(worker, self.runs)
+        self.slots = StreamSlots(worker, self.runs)
         # these stay as long as the worker lives: streams outlive an uninstall
         worker.handlers[NAME] = self.hosts.accept
         worker.stream_handlers[GONE] = self._gone
@@ -82,7 +83,7 @@ class WorkerStreams:
         self._close(run.key, "its task was computed again.")
         self.hosts.add(ticket.id, hosted)
         self._ids[run.key], self.runs[run.key] = ticket.id, run
-        self._slots.watch()
+        self.slots.watch()
         run.when_stopped.append(partial(self._stopped, ticket))
         if run.stopped:
             self._stopped(ticket)
@@ -163,11 +164,24 @@ class WorkerStreams:
         """Begin to read in a thread, or in a coroutine, of a task; from any thread."""
         run = current.get()
         connect, loop = self.connect(ticket), self._worker.loop
-        reading = LoopReading(loop, stream_window(), connect, private.outside_pool, self.lost(ticket))
+        resting = private.outside_pool if run is None or run.is_stream else partial(self._resting, run.key)
+        reading = LoopReading(loop, stream_window(), connect, resting, self.lost(ticket))
         if run is not None:
             run.reads.append(reading)
             run.when_stopped.append(partial(reading.abandon, "its reader was cancelled."))
         return reading
+
+    @contextmanager
+    def _resting(self, key: Any) -> Iterator[None]:
+        """In the block, a task waits for an item, and its slot is free for others."""
+        loop = self._worker.loop
+        with private.outside_pool() as is_outside:
+            if is_outside:
+                loop.add_callback(self.slots.wait, key)
+            try:
+                yield
+            finally:
+                loop.add_callback(self.slots.go_on, key)
 
     def close_unread(self, ticket: Ticket) -> None:
         """Close a stream that nobody has read; from any thread."""
