@@ -246,9 +246,13 @@ def test_a_silent_standby_is_replaced(name: str) -> None:
         assert [counter.increment() for _ in range(10)] == list(range(2, 12))
         (other,) = in_step(client, name)
         assert other.standby != found.standby and other.hosts == found.hosts
-        os.kill(pid, signal.SIGCONT)
+        silent = [pid, harm(client, other.standby[0], signal.SIGSTOP)]
+        assert counter.increment() == 12  # the next to be asked says nothing, either
+        for pid in silent:
+            os.kill(pid, signal.SIGCONT)
+        in_step(client, name)
         harm(client, other.hosts[0])
-        assert counter.increment() == 12
+        assert counter.increment() == 13
 
 
 @sized

@@ -166,10 +166,11 @@ class Seats:
         for task in self._tasks:
             task.cancel()
 
-    def _spawn(self, coroutine: Awaitable[Any]) -> None:
+    def _spawn(self, coroutine: Awaitable[Any]) -> asyncio.Task[Any]:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -240,7 +241,7 @@ class Seats:
         epoch = seat.epoch
         if standby:
             private.know_actor(self._scheduler, standby_actor(seat.key, epoch), standby, CLIENT)
-        refuses = standby and await self._placement.invite(standby)
+        refuses = bool(standby) and await self._refuses(standby)
         if seat.epoch != epoch or refuses:
             return seat.epoch == epoch
         await self._ask(seat.host, Fill(seat.key, epoch, standby, kept))
@@ -253,6 +254,14 @@ class Seats:
             for seat in list(self._seats.values()):
                 if seat.replicas and not (seat.standby or seat.is_moving or seat.lost):
                     await self._bring_up(seat)
+
+    async def _refuses(self, standby: str) -> bool:
+        """Whether a worker can't be a standby, or doesn't say so in time: a host may wait for one."""
+        try:
+            async with asyncio.timeout(_ANSWER):
+                return bool(await self._placement.invite(standby))
+        except TimeoutError:
+            return True
 
     # --- hosts -------------------------------------------------------------------------------------------
 
@@ -350,7 +359,7 @@ class Seats:
         if seat.is_moving or seat.successor or (seat.standby not in {*workers, ""} and not seat.is_in_step):
             await seat.changed.wait()
         elif seat.is_in_step and seat.standby not in workers:
-            await self._take_over(seat, "move")
+            await asyncio.shield(self._spawn(self._take_over(seat, "move")))  # it can't be left half done
         else:
             without = workers | tried
             if seat.is_in_step:
