@@ -25,8 +25,9 @@ from skyward_dask.extension.collections.directory_messages import (
     is_standby,
 )
 from skyward_dask.extension.collections.frames import frames_over
+from skyward_dask.extension.collections.routes import Routes
 from skyward_dask.extension.collections.worker_collections import WorkerCollections
-from skyward_dask.shared.asks import Ask, Spec
+from skyward_dask.shared.asks import Ask, Route, Spec
 from skyward_dask.shared.events import Call, Caller, Moved
 from tests.clusters import gen_cluster
 
@@ -158,6 +159,31 @@ async def test_a_fault_of_ours_ends_no_worker(c: Any, s: Any, a: Any, b: Any) ->
         assert await sky.counter("c", client=direct).increment_async() == 3
     assert a.status == b.status == Status.running and await result == 1
     assert (await sky.collections(c))["c"].in_step and await sky.counter("c").increment_async() == 4
+
+
+def test_a_question_that_has_just_been_answered_is_asked_again() -> None:
+    """By whoever comes for another home before the answer is handed out: waiting would block the loop."""
+
+    async def main() -> list[str]:
+        asked, may_answer = list[str](), asyncio.get_running_loop().create_future()
+
+        async def answer(spec: Spec, key: str) -> Route:
+            asked.append(key)
+            await may_answer
+            return Route("set", {}, (("worker", key or "new"),), (1,))
+
+        routes, spec = Routes(answer), Spec("set", "s")
+        first = asyncio.ensure_future(routes.find(spec))
+        while not asked:
+            await asyncio.sleep(0)
+        may_answer.set_result(None)
+        second = asyncio.ensure_future(
+            routes.find(spec, "old")
+        )  # begins right after the question's last step
+        assert [(await each).homes[0][1] for each in (first, second)] == ["new", "old"]
+        return asked
+
+    assert asyncio.run(main()) == ["", "old"]
 
 
 async def say_late(s: Any, host: Any, party: str, *asked: tuple[Any, str]) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from skyward_dask.shared.asks import Route, Spec
@@ -42,6 +43,8 @@ class Routes:
         """Open a collection; simultaneous callers share one question to the directory, and stay in line."""
         while True:
             asked, task = self._opening.get(spec) or self._ask(spec, key)
+            if task.done():  # it is about to be dropped: waiting for it wouldn't let that happen
+                asked, task = self._ask(spec, key)
             if asked != key:
                 with suppress(Exception):  # whoever has asked gets it
                     await asyncio.shield(task)
@@ -54,8 +57,12 @@ class Routes:
     def _ask(self, spec: Spec, key: str) -> tuple[str, asyncio.Task[Route]]:
         task = asyncio.ensure_future(self._open(spec, key))
         self._opening[spec] = key, task
-        task.add_done_callback(lambda _: self._opening.pop(spec))
+        task.add_done_callback(partial(self._drop, spec))
         return key, task
+
+    def _drop(self, spec: Spec, task: asyncio.Task[Route]) -> None:
+        if (found := self._opening.get(spec)) is not None and found[1] is task:
+            del self._opening[spec]
 
     def _is_old(self, route: Route) -> bool:
         """Whether the directory has said since that another worker may be the host."""
