@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from distributed import Client, get_worker
+from distributed import Client, get_worker, worker_client
 
 import skyward_dask as sky
 from skyward_dask.api.streaming import is_fed, streamed
@@ -136,6 +136,19 @@ def test_what_is_fed_may_come_from_tasks_of_the_same_slot(shared_client: Client,
             assert client.submit(total, fed, workers=[one], pure=False).result(PATIENCE) == 10
     finally:
         sky.resize(client, 2)
+
+
+def feeds(count: int) -> int:
+    with worker_client() as client:
+        found: int = client.submit(total, sky.feed(range(count), client=client), pure=False).result()
+    return found
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_a_task_feeds_by_its_workers_client(shared_client: Client, executor: str) -> None:
+    """It may be read in the task's own slot."""
+    with sky.options(executor=executor):
+        assert shared_client.submit(feeds, 300, pure=False).result(PATIENCE) == sum(range(300))
 
 
 # --- both ways -----------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def _refuse_in_task() -> None:
         return
     raise ConfigurationError(
         "feed is for clients, and was called in a task: have the task yield, and pass its future to those "
-        "that read."
+        "that read, or pass feed the client of a `with worker_client() as client` block."
     )
 
 
