@@ -172,11 +172,11 @@ def rounds(folder: Path, seed: int, seconds: float) -> Iterator[tuple[Round, lis
                 this = Round(client, place, seed, came)
                 yield this, this.run()
                 seed += 1
-                if not _all_are_back(client):
+                if not all_are_back(client):
                     break
 
 
-def _all_are_back(client: Client) -> bool:
+def all_are_back(client: Client) -> bool:
     """Whether all workers have come back."""
     try:
         client.wait_for_workers(_WORKERS, timeout=_SETTLE)
