@@ -79,7 +79,7 @@ class Wire:
         try:
             while True:
                 self.flush()  # answers to what came together go together
-                await asyncio.sleep(0)  # what has come meanwhile is read without a wait: others have their turn
+                await asyncio.sleep(0)  # others have their turn: reading what has come wouldn't wait
                 for message in await frames.read():
                     self._on_message(self, read(message))
         except (OSError, asyncio.CancelledError):
