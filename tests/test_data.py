@@ -25,6 +25,20 @@ def increment(x: Any) -> Any:
     return x
 
 
+class Small:
+    """A user's object with an array."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __iadd__(self, other: int) -> Small:
+        self.array += other
+        return self
+
+    def __eq__(self, other: object) -> Any:
+        return self.array == other
+
+
 def records(count: int) -> list[dict[str, Any]]:
     return [{"id": n, "name": f"name {n}", "tags": ("a", n)} for n in range(count)]
 
@@ -153,6 +167,27 @@ def test_a_bag_with_arrays_arrives_whole(shared_client: Client, request: pytest.
         assert is_all(written.result(), 2)
     back = shared_client.submit(lambda given: given, made, pure=False).result()
     assert back[:200_000] == mixed[:200_000] and is_all(back[-2], 1) and back[-1]["last"].shape == (5,)
+
+
+def test_a_bag_of_small_arrays_stays_closed(shared_client: Client) -> None:
+    """So does one of a user's objects; and everybody has their own, to write to."""
+
+    def stored(key: str, dask_worker: Any) -> str:
+        return repr(dask_worker.data.get(key))
+
+    def more(given: list[Any]) -> list[Any]:
+        return [increment(each) for each in given]
+
+    for make in (
+        lambda: [np.ones(10) for _ in range(1000)],
+        lambda: [Small(np.ones(10)) for _ in range(1000)],
+    ):
+        made = shared_client.submit(make, pure=False)
+        with dask.annotate(executor="thread"):
+            written = shared_client.submit(more, made, pure=False)
+        assert all(is_all(each, 2) for each in written.result())
+        assert any(each.startswith("<closed list") for each in shared_client.run(stored, made.key).values())
+        assert made.type is list and all(is_all(each, 1) for each in made.result())
 
 
 def test_a_container_in_itself_is_a_result(shared_client: Client) -> None:

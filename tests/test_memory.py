@@ -33,8 +33,9 @@ def records(count: int) -> list[dict[str, Any]]:
     return [{"id": n, "name": f"name {n}", "tags": ("a", n)} for n in range(count)]
 
 
-def floats(count: int) -> list[float]:
-    return list(map(float, range(count)))
+def small_arrays(count: int) -> list[Any]:
+    """As many numbers, but in arrays of 512 bytes, and some that are none."""
+    return [*(np.ones(64) for _ in range(count // 64)), *map(float, range(64))]
 
 
 @gen_cluster(client=True, nthreads=[("", 1)], worker_kwargs=PROCESSES)
@@ -140,7 +141,7 @@ def test_spilling_gives_shared_memory_back() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("executor", "make", "count"),
-    [("thread", np.ones, 4000), ("process", np.ones, 4000), ("process", floats, 1000)],
+    [("thread", np.ones, 4000), ("process", np.ones, 4000), ("process", small_arrays, 1000)],
 )
 def test_dropped_results_give_their_memory_back(
     executor: Any, make: Callable[[int], Any], count: int

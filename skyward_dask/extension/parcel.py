@@ -23,11 +23,13 @@ from distributed.sizeof import safe_sizeof
 
 from skyward_dask.errors import SerializationError
 from skyward_dask.slots.framing import Part
-from skyward_dask.slots.pickling import as_buffer, dumps, loads, unloadable
+from skyward_dask.slots.pickling import as_buffer, dumps_whole, loads, unloadable
 
 #: Size in bytes from which a result stays closed: unpickling it costs more than all else about it. And the
 #: objects of thousands of small ones, dropped together, leave holes that Python doesn't give back.
 SEAL_FROM = 16 * 1024
+#: Bytes of an array up to which it is one of many objects: as cheap to copy as to view.
+_SMALL = 4096
 
 
 class _ParcelType(type):
@@ -182,12 +184,18 @@ def _received(content: str, nbytes: int, *parts: Part) -> Parcel:
 
 
 def seal(value: Any) -> Any:
-    """Close a large value of many objects; anything else stays as it is."""
-    if type(value) not in _CLASSES or may_have_buffers(value) or safe_sizeof(value) < SEAL_FROM:
+    """Close a large value of many objects; anything else stays as it is.
+
+    Large buffers would be shared by all that open it; in an ordinary value, everybody gets their own.
+    """
+    if type(value) not in _CLASSES or safe_sizeof(value) < SEAL_FROM:
         return value
-    parts = dumps(value)
-    # buffers would be shared by all that open it; as an ordinary value, everybody gets their own
-    return Sealed(value, parts) if len(parts) == 1 else value
+    try:
+        return Sealed(value, [dumps_whole(value, _SMALL)])
+    except KeyboardInterrupt:  # the task is being cancelled
+        raise
+    except BaseException:  # a large buffer; or it can't be pickled, which is found again, and said
+        return value
 
 
 #: Builtin types whose instances pickle into the stream: there is nothing in them to share.

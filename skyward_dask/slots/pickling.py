@@ -6,7 +6,7 @@ import ctypes
 import io
 import pickle
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import cloudpickle
@@ -25,15 +25,41 @@ def dumps(value: object) -> list[Part]:
     that is another module: such a value is pickled again by cloudpickle, by value.
     """
     buffers: list[pickle.PickleBuffer] = []
+    stream = _stream(value, buffers.append, buffers.clear)
+    return [stream, *(buffer.raw() for buffer in buffers)]
+
+
+class LargeBuffer(BaseException):
+    """A value has a buffer that isn't to be copied. Not an `Exception`, which calls for another pickler."""
+
+
+def dumps_whole(value: object, largest: int) -> bytes:
+    """Pickle a value into a stream, buffers of up to that many bytes included.
+
+    Raises
+    ------
+    LargeBuffer
+        It has a larger one.
+    """
+
+    def copy(buffer: pickle.PickleBuffer) -> bool:
+        if buffer.raw().nbytes > largest:
+            raise LargeBuffer
+        return True
+
+    return _stream(value, copy, lambda: None)
+
+
+def _stream(value: object, take: Callable[[pickle.PickleBuffer], Any], restart: Callable[[], None]) -> bytes:
     try:
-        stream = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        stream = pickle.dumps(value, protocol=5, buffer_callback=take)
         if b"__main__" not in stream:
-            return [stream, *(buffer.raw() for buffer in buffers)]
+            return stream
     except Exception:
         pass  # cloudpickle has the last word: lambdas, closures and local classes get here
-    buffers.clear()
-    stream = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    return [stream, *(buffer.raw() for buffer in buffers)]
+    restart()
+    pickled: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=take)
+    return pickled
 
 
 def loads(parts: Sequence[Part]) -> Any:
