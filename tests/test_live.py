@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client, Event, Nanny, Scheduler, Worker
+from distributed import Client, Event, Nanny, Scheduler, Worker, get_worker
 
 import skyward_dask as sky
 from skyward_dask.extension.worker.node import Node
@@ -155,3 +155,24 @@ def test_an_adaptive_compute() -> None:
             return os.getppid()
 
         assert len(set(client.gather(client.map(meet, range(2), pure=False)))) == 2
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
+async def test_a_coroutine_runs_elsewhere_when_its_worker_closes(
+    c: Client, s: Scheduler, a: Worker, b: Worker
+) -> None:
+    """As in Dask: the worker cancels it, which is no error of the task's."""
+    await sky.install(c, sky.Worker(executor="thread"))
+
+    async def place(begun: Event) -> str:
+        if not await begun.is_set():
+            await begun.set()
+            await asyncio.Event().wait()
+        return get_worker().address
+
+    begun = Event()
+    future = c.submit(place, begun)
+    await begun.wait()
+    first, other = (a, b) if a.state.executing_count else (b, a)
+    await first.close()
+    assert await future == other.address

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,10 +17,7 @@ from distributed import (
     Client,
     Event,
     LocalCluster,
-    Scheduler,
-    Worker,
     get_client,
-    get_worker,
     performance_report,
     secede,
     wait,
@@ -29,7 +25,6 @@ from distributed import (
 )
 
 import skyward_dask as sky
-from tests.clusters import gen_cluster
 
 #: Seconds that a test waits for something that takes well under one; generous for a loaded machine.
 PATIENCE = 200
@@ -191,24 +186,3 @@ def test_streams_over_tls(shared_client: Client) -> None:
     fed = shared_client.submit(doubled, sky.feed(range(100), client=shared_client), workers=[one], pure=False)
     stream = shared_client.submit(doubled, fed, workers=[other], pure=False).result(PATIENCE)
     assert list(stream) == [4 * n for n in range(100)]
-
-
-@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
-async def test_a_coroutine_runs_elsewhere_when_its_worker_closes(
-    c: Client, s: Scheduler, a: Worker, b: Worker
-) -> None:
-    """As in Dask: the worker cancels it, which is no error of the task's."""
-    await sky.install(c, sky.Worker(executor="thread"))
-
-    async def place(begun: Event) -> str:
-        if not await begun.is_set():
-            await begun.set()
-            await asyncio.Event().wait()
-        return get_worker().address
-
-    begun = Event()
-    future = c.submit(place, begun)
-    await begun.wait()
-    first, other = (a, b) if a.state.executing_count else (b, a)
-    await first.close()
-    assert await future == other.address
