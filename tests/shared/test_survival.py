@@ -327,8 +327,8 @@ def lose_each_host(client: Client, names: list[str], waiters: int) -> None:
     while min(sky.collections(client)[each].waiting for each in names) < waiters:
         time.sleep(0.01)
     hosts = {each: found.hosts for each, found in zip(names, in_step(client, *names), strict=True)}
-    for each in names:
-        (found,) = in_step(client, each)
+    for number, each in enumerate(names):
+        found = in_step(client, *names)[number]  # of the others too: it may have taken their hosts' place
         if found.hosts == hosts[each]:
             harm(client, found.hosts[0])
             while sky.collections(client)[each].hosts == found.hosts:
