@@ -133,14 +133,19 @@ class Round:
         """Copies that aren't equal though nobody calls."""
         if not all_are_back(self.client, 2):
             return []  # nannies have given up: there is one copy
-        deadline, keys = time.monotonic() + _SETTLE, ["?"]
-        while keys and time.monotonic() < deadline:
-            copies: dict[str, list[str]] = {}
-            for told in self.client.run(digests, on_error="ignore").values():
+        deadline, wrong = time.monotonic() + _SETTLE, {"?": {"": ""}}
+        while wrong and time.monotonic() < deadline:
+            copies: dict[str, dict[str, str]] = {}
+            for worker, told in self.client.run(digests, on_error="ignore").items():
                 for key, digest in told.items():
-                    copies.setdefault(key, []).append(digest)
-            keys = [key for key, found in copies.items() if len(found) != 2 or len(set(found)) != 1]
-        return [f"{key} has copies that differ, or only one" for key in keys]
+                    copies.setdefault(key, {})[worker] = digest
+            wrong = {
+                key: found
+                for key, found in copies.items()
+                if len(found) != 2 or len(set(found.values())) != 1
+            }
+        told = [f"{key} has other copies than two equal ones: {found}" for key, found in wrong.items()]
+        return told and [*told, f"workers {[*self.client.nthreads()]}, {sky.collections(self.client)}"]
 
 
 def digests(dask_worker: Any) -> dict[str, str]:
