@@ -253,7 +253,7 @@ class Seats:
             await asyncio.sleep(_LOOK)
             for seat in list(self._seats.values()):
                 if seat.replicas and not (seat.standby or seat.is_moving or seat.lost):
-                    await self._bring_up(seat)
+                    self._spawn(self._bring_up(seat))  # the others don't wait for it
 
     async def _refuses(self, standby: str) -> bool:
         """Whether a worker can't be a standby, or doesn't say so in time: a host may wait for one."""
