@@ -17,6 +17,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from importlib import import_module
+from typing import Any
 
 from skyward_dask.errors import SlotStartFailed
 from skyward_dask.slots.aside import Tasks
@@ -46,6 +48,13 @@ from skyward_dask.slots.yielded_items import take_item, take_items, take_unsent
 _REPEATS = 5
 #: Verdicts that end a run by its child's death.
 _LIMITS = (Verdict.TIMED_OUT, Verdict.OUT_OF_MEMORY)
+
+
+def __getattr__(name: str) -> Any:
+    """`SlotPool` used to be in this module; scripts that use the pool alone import it from here."""
+    if name != "SlotPool":
+        raise AttributeError(name)
+    return import_module("skyward_dask.slots.executor").SlotPool
 
 
 class Pool:

@@ -26,6 +26,7 @@ import psutil
 import pytest
 
 from skyward_dask.errors import SerializationError, SlotCrashed, SlotStartFailed
+from skyward_dask.slots import pool as pool_module
 from skyward_dask.slots.aside import HELPERS
 from skyward_dask.slots.executor import SlotPool
 from skyward_dask.slots.runs import Request
@@ -896,3 +897,8 @@ sys.stdin.read()
         worker.kill()
         _, alive = psutil.wait_procs(children, timeout=200)
     assert len(children) == 2 and not [child for child in alive if child.is_running()]
+
+
+def test_scripts_find_the_pool_where_it_was() -> None:
+    assert pool_module.SlotPool is SlotPool  # type: ignore[attr-defined]  # it is looked up
+    assert not hasattr(pool_module, "Pools")
