@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from distributed import Client, LocalCluster, Status, Worker
 from distributed.comm import connect
+from distributed.core import ConnectionPool
+from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 
 import skyward_dask as sky
@@ -25,6 +27,8 @@ from skyward_dask.extension.collections.directory_messages import (
     is_standby,
 )
 from skyward_dask.extension.collections.frames import frames_over
+from skyward_dask.extension.collections.homes import Homes
+from skyward_dask.extension.collections.links import MOVED, Links, OnLoop
 from skyward_dask.extension.collections.routes import Routes
 from skyward_dask.extension.collections.worker_collections import WorkerCollections
 from skyward_dask.shared.asks import Ask, Route, Spec
@@ -320,3 +324,22 @@ async def test_a_worker_that_leaves_answers_its_calls(c: Any, s: Any, a: Any, b:
     assert [type(pending.exception(timeout=0)) for pending in asked] == [sky.CollectionLost] * len(asked)
     with pytest.raises(sky.CollectionLost):
         begin("there")
+
+
+def test_who_asks_a_worker_that_leaves_in_the_same_turn_is_told() -> None:
+    """Its connection is given up before anybody has begun to make it."""
+
+    async def ask_and_cut() -> bytes | None:
+        pool, gone = ConnectionPool(), "tcp://127.0.0.1:1"
+        answer = asyncio.get_running_loop().create_future()
+        await pool.start()
+        links = Links("tcp://127.0.0.1:2", Homes(), pool, OnLoop(IOLoop.current()))
+        links.ask(gone, "key", b"", answer.set_result)
+        links.cut(gone)
+        try:
+            found: bytes | None = await asyncio.wait_for(answer, 60)
+        finally:
+            await pool.close()
+        return found
+
+    assert asyncio.run(ask_and_cut()) == MOVED

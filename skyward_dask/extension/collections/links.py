@@ -133,8 +133,10 @@ class Links:
 
     def cut(self, worker: str) -> None:
         """A worker has left the cluster: don't go on trying to connect to it."""
-        for task in [task for task, address in self._connecting.items() if address == worker]:
-            task.cancel()
+        for task, address in self._connecting.items():
+            if address == worker:
+                # a task that is cancelled before it has begun ends without a word: its wire would never end
+                asyncio.get_running_loop().call_soon(task.cancel)
 
     def _wire(self, address: str) -> Wire:
         if (wire := self._wires.get(address)) is None:
