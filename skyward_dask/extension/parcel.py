@@ -14,7 +14,6 @@ from __future__ import annotations
 import builtins
 import copyreg
 from collections.abc import Mapping
-from itertools import islice
 from types import MappingProxyType
 from typing import Any, ClassVar, SupportsIndex, cast
 
@@ -196,28 +195,3 @@ def seal(value: Any) -> Any:
         raise
     except BaseException:  # a large buffer; or it can't be pickled, which is found again, and said
         return value
-
-
-#: Builtin types whose instances pickle into the stream: there is nothing in them to share.
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), bytearray)
-#: Number of a container's elements that are checked for buffers, and of all elements in it.
-_LOOKS, _ALL_LOOKS = 100, 10_000
-
-
-def may_have_buffers(value: object) -> bool:
-    """Whether a value may hold arrays: False for plain data, judging by its first elements.
-
-    A container may hold itself, or the same one many times: so the number of looks is limited.
-    """
-    left = [value]
-    for _ in range(_ALL_LOOKS):
-        if not left:
-            return False
-        value = left.pop()
-        if isinstance(value, dict):
-            left += islice(value.values(), _LOOKS)
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            left += islice(value, _LOOKS)
-        elif not isinstance(value, _PLAIN):
-            return True
-    return False

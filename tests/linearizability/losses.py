@@ -144,8 +144,11 @@ class Round:
                 for key, found in copies.items()
                 if len(found) != 2 or len(set(found.values())) != 1
             }
-        told = [f"{key} has other copies than two equal ones: {found}" for key, found in wrong.items()]
-        return told and [*told, f"workers {[*self.client.nthreads()]}, {sky.collections(self.client)}"]
+        complaints = [f"{key} has other copies than two equal ones: {found}" for key, found in wrong.items()]
+        return complaints and [
+            *complaints,
+            f"workers {[*self.client.nthreads()]}, {sky.collections(self.client)}",
+        ]
 
 
 def digests(dask_worker: Any) -> dict[str, str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from distributed import Worker as DaskWorker
@@ -19,7 +20,7 @@ from distributed.comm.core import Comm
 from distributed.protocol.serialize import to_serialize
 
 from skyward_dask.errors import SerializationError, SkywardError
-from skyward_dask.extension.parcel import Foreign, Parcel, may_have_buffers
+from skyward_dask.extension.parcel import Foreign, Parcel
 from skyward_dask.extension.streams.stream import Stream
 from skyward_dask.extension.worker.routing import Place, Reason, Route
 from skyward_dask.extension.worker.shared_memory import SharedMemory
@@ -28,6 +29,10 @@ from skyward_dask.slots.pickling import unpicklable
 
 #: Why tasks run that pass a value on unchanged.
 _PASSING = frozenset({Reason.ALIAS, Reason.DATA})
+#: Builtin types whose instances pickle into the stream: there is nothing in them to share.
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), bytearray)
+#: Number of a container's elements that are checked for buffers, and of all elements in it.
+_LOOKS, _ALL_LOOKS = 100, 10_000
 
 
 class Values:
@@ -113,7 +118,7 @@ class Values:
             return given
         shelf = self._memory.shelf
         form = shelf.kept(key, value)
-        if form is None and shares and self._memory.is_large(key) and may_have_buffers(value):
+        if form is None and shares and self._memory.is_large(key) and _may_have_buffers(value):
             with suppress(SkywardError):  # it can't be pickled: then no other slot computes with it
                 form = self._form(key, value)
         return value if form is None or len(form.parts) == 1 else self._memory.own_view(form)
@@ -183,3 +188,22 @@ def _open_if_possible(parcel: Parcel) -> Any:
     with suppress(SerializationError):  # it can't be opened here; whoever fetches it sees the error
         return parcel.open()
     return parcel
+
+
+def _may_have_buffers(value: object) -> bool:
+    """Whether a value may hold arrays: False for plain data, judging by its first elements.
+
+    A container may hold itself, or the same one many times: so the number of looks is limited.
+    """
+    left = [value]
+    for _ in range(_ALL_LOOKS):
+        if not left:
+            return False
+        value = left.pop()
+        if isinstance(value, dict):
+            left += islice(value.values(), _LOOKS)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            left += islice(value, _LOOKS)
+        elif not isinstance(value, _PLAIN):
+            return True
+    return False
