@@ -141,13 +141,7 @@ class Homes:
 
     def fill(self, key: str, epoch: int, standby: str, kept: int = 0) -> bool:
         """The directory has chosen a standby; none, if it is empty. That of the epoch `kept` stays."""
-        if (place := self._places.get(key)) is None:
-            return False
-        with place.lock:
-            is_news = place.host.fill(epoch, standby, kept)
-            told = place.host.released()
-        for reply, answer in told:
-            reply(answer)
+        is_news = self._decide(key, lambda host: host.fill(epoch, standby, kept))
         self._on_news(key)
         return is_news
 
@@ -168,12 +162,7 @@ class Homes:
 
     def granted(self, key: str, epoch: int) -> None:
         """The directory knows that the standby is in step."""
-        if (place := self._places.get(key)) is not None:
-            with place.lock:
-                place.host.granted(epoch)
-                told = place.host.released()
-            for reply, answer in told:
-                reply(answer)
+        self._decide(key, lambda host: host.granted(epoch))
 
     def sends(self, key: str, epoch: int) -> bool:
         """Whether the home still has the standby of that epoch."""
@@ -182,14 +171,18 @@ class Homes:
 
     def part(self, key: str, epoch: int) -> bool:
         """The standby of that epoch is lost; returns whether that is news."""
+        return self._decide(key, lambda host: host.part(epoch))
+
+    def _decide(self, key: str, change: Callable[[Host[Told]], bool | None]) -> bool:
+        """Change a home's host, and answer whom that releases; returns what `change` does, if it is here."""
         if (place := self._places.get(key)) is None:
             return False
         with place.lock:
-            is_news = place.host.part(epoch)
+            is_news = change(place.host)
             told = place.host.released()
         for reply, answer in told:
             reply(answer)
-        return is_news
+        return bool(is_news)
 
     def depose(self, key: str, epoch: float = inf) -> bool:
         """Another home takes over in this epoch: who waits is told to ask there.
