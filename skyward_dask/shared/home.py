@@ -227,6 +227,7 @@ class Home:
     def _close(self, event: Close) -> None:
         self._end = event.reason
         for call in self._waiting.values():
+            self._state.withdraw(call, False)  # what others give back doesn't go to it any more
             self._state.fail(call, CollectionLost(event.reason))
 
     def _strike_off(self, call_id: CallId) -> None:

@@ -114,3 +114,23 @@ def test_a_history_replayed_is_the_same_home(kind: str, data: st.DataObject) -> 
         applied = other.apply(pickle.loads(pickle.dumps(event)))
         assert plain(applied) == plain(played.history[-1][1])
         assert plain(other) == plain(played.home)
+
+
+@pytest.mark.parametrize(
+    ("kind", "begun"),
+    [
+        ("lock", [("acquire", ()), ("acquire", ())]),
+        ("dict", [("claim", ("a",)), ("claim", ("a",))]),
+        ("queue", [("get", (1,)), ("put", ([b"x"],)), ("get", (1,))]),
+    ],
+)
+def test_an_ended_home_gives_nothing_to_who_has_waited(kind: str, begun: list[tuple[str, Any]]) -> None:
+    """What is given back after the end would have gone to the next, who has been told of the end."""
+    played = Played(kind, {})
+    for number, (operation, arguments) in enumerate(begun):
+        caller = Caller("p", str(number))
+        played.apply(Call(("session", number), caller, operation, arguments, at=number))
+    assert len(played.home.waiting()) == 1
+    played.apply(Close("ended", at=8))
+    for event in (Withdraw(("session", 0), at=9), Forget("p", "0", at=10), Forget("p", at=11)):
+        played.apply(event)
