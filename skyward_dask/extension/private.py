@@ -275,9 +275,13 @@ def count_memory(patches: Patches, worker: Worker, slots: Callable[[], int]) -> 
 
 
 def place_actor(worker: Worker, key: str, actor: object) -> None:
-    """Make an object an actor of a worker, without a task that builds it."""
+    """Make an object an actor of a worker, without a task that builds it.
+
+    A scheduler that has released the key meanwhile has the worker drop it.
+    """
     worker.state.actors[key] = actor  # before the value arrives, so that it is taken for an actor's
     worker.update_data({key: actor})
+    worker.batched_send({"op": "add-keys", "keys": [key], "stimulus_id": f"place-actor-{key}"})
 
 
 def weigh_actors(worker: Worker, nbytes: Mapping[str, int]) -> None:

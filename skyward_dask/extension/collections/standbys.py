@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: Bytes per second that even a slow connection carries.
 _SLOWEST = 20e6
+#: Seconds after which the directory is asked again, if the connection broke.
+_AGAIN = 0.2
 TAKEN, REFUSED = b"1", b"0"
 
 
@@ -109,6 +111,11 @@ class Standbys:
         if (standby := self._standbys.get(key)) is not None and epoch in (None, standby.epoch):
             del self._standbys[key]
 
+    def close(self) -> None:
+        """The worker closes: propose nothing any more."""
+        for task in self._proposals:
+            task.cancel()
+
     def nbytes(self) -> dict[tuple[str, int], int]:
         """About how many bytes each standby has, by home and epoch."""
         return {(key, standby.epoch): standby.nbytes for key, standby in self._standbys.items()}
@@ -177,15 +184,19 @@ class Standbys:
         task.add_done_callback(self._proposals.discard)
 
     async def _join(self, key: str, epoch: int) -> None:
-        try:
-            if await self._propose(Join(key, epoch, self.links.address)):
-                self.homes.granted(key, epoch)
-        except Exception:  # a later decision of the directory says what is
-            logger.debug("The directory doesn't answer", exc_info=True)
+        if await self._agrees(Join(key, epoch, self.links.address)):
+            self.homes.granted(key, epoch)
 
     async def _part(self, key: str, epoch: int) -> None:
-        try:
-            if not await self._propose(Part(key, epoch, self.links.address)):
-                self.homes.depose(key)
-        except Exception:  # without a scheduler, this worker closes
-            logger.debug("The directory doesn't answer", exc_info=True)
+        if not await self._agrees(Part(key, epoch, self.links.address)):
+            self.homes.depose(key)
+
+    async def _agrees(self, proposal: Join | Part) -> bool:
+        """Whether the directory agrees; it is asked until it answers, or the home isn't here any more."""
+        while proposal.key in self.homes:
+            try:
+                return await self._propose(proposal)
+            except Exception:  # the connection broke, or the scheduler has ended: then this worker closes
+                logger.debug("The directory doesn't answer", exc_info=True)
+                await asyncio.sleep(_AGAIN)
+        return False

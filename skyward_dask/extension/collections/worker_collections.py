@@ -231,6 +231,7 @@ class WorkerCollections(WorkerPlugin):
             "reach others any more."
         )
         self._homes.end_all(Close(reason, time()))
+        self._standbys.close()
         self.switchboard.close(reason)
         self._links.close()
 
@@ -292,6 +293,8 @@ class WorkerCollections(WorkerPlugin):
         return self._worker.id, self.switchboard.fence(message.key, message.epoch)
 
     def _lead(self, message: Lead) -> str:
+        if message.actor in self._actors:
+            return "OK"  # the answer was lost
         home = self._standbys.promote(message.key, message.epoch)
         if home is None:
             return "its standby isn't in step"

@@ -41,7 +41,7 @@ class DirectClients:
         if asked:
             await asyncio.wait(asked.values(), timeout=patience)
         for client in asked.keys() & self._clients.keys():
-            del self._clients[client][about]
+            self._clients[client].pop(about, None)  # it may have left and come back
 
     def _fenced(self, message: Fenced) -> None:
         asked = self._clients.get(message.client, {}).get((message.key, message.epoch))

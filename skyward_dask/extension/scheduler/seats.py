@@ -244,7 +244,7 @@ class Seats:
         refuses = bool(standby) and await self._refuses(standby)
         if seat.epoch != epoch or refuses:
             return seat.epoch == epoch
-        await self._ask(seat.host, Fill(seat.key, epoch, standby, kept))
+        await self._insist(seat.host, Fill(seat.key, epoch, standby, kept))
         return False
 
     async def _complete(self) -> None:
@@ -299,7 +299,7 @@ class Seats:
         if seat.host in self._scheduler.workers:
             private.know_actor(self._scheduler, seat.actor, seat.host, CLIENT)
             parties = self._parties.all()
-            answer = await self._ask(seat.host, Lead(seat.key, epoch, seat.actor, parties, runs))
+            answer = await self._insist(seat.host, Lead(seat.key, epoch, seat.actor, parties, runs))
             self._parties.tell_of_gone(parties)  # it may have heard of those who have left before this
         self._placement.release(old)
         if answer != "OK":
@@ -328,12 +328,24 @@ class Seats:
         return [answer for task in done if (answer := task.result()) is not None]
 
     async def _ask(self, worker: str, message: Message) -> Any:
-        """Ask a worker; None if it doesn't answer: then it leaves the cluster, which is dealt with there."""
+        """Ask a worker; None if it doesn't answer."""
         try:
             return await ask(self._scheduler.rpc(worker), message)
         except Exception:
             logger.debug("%s doesn't answer %s", worker, message, exc_info=True)
             return None
+
+    async def _insist(self, worker: str, message: Message) -> Any:
+        """Ask a worker until it answers; None if it leaves the cluster, which is dealt with there."""
+        while worker in self._scheduler.workers:
+            try:
+                return await ask(self._scheduler.rpc(worker), message)
+            except OSError:  # the connection broke, or couldn't be made; the worker may be there all the same
+                await asyncio.sleep(_LOOK)
+            except Exception:
+                logger.exception("%s can't obey %s", worker, message)
+                break
+        return None
 
     # --- workers that leave ------------------------------------------------------------------------------
 
