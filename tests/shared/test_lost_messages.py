@@ -74,3 +74,15 @@ async def test_a_standby_that_is_told_to_begin_too_late_goes(
     while at_standby._standbys.nbytes():
         await asyncio.sleep(0.01)
     assert not at_standby._followers and await in_step(c, "kept") != standby
+
+
+@cluster_of_three()
+async def test_a_broken_connection_is_no_refusal(c: Client, s: Scheduler, *workers: Worker) -> None:
+    """Workers that couldn't be invited once are invited again when a collection needs them."""
+    await sky.counter("alone", client=c, replicas=0).increment_async()
+    others = {*s.workers} - {*(await sky.collections(c))["alone"].hosts}
+    for worker in workers:
+        if worker.address in others:
+            worker.handlers["plugin-add"] = losing_the_first(worker.handlers["plugin-add"], False)
+    await host_of(c, "kept")
+    await asyncio.wait_for(in_step(c, "kept"), 20)

@@ -183,7 +183,8 @@ class Placement:
 
     async def _tell(self, worker: str, message: dict[str, Any]) -> str:
         answers = await self._scheduler.broadcast(msg=message, workers=[worker], on_error="return")
-        if (reason := failure(answers[worker])) and self._refusals.setdefault(worker, reason) is reason:
+        reason, refuses = failure(answers[worker]), not isinstance(answers[worker], OSError)
+        if reason and refuses and self._refusals.setdefault(worker, reason) is reason:
             logger.warning("%s can't host collections: %s", worker, reason)
         return reason
 
