@@ -40,13 +40,15 @@ _SETTLE = 30.0
 @contextmanager
 def cluster() -> Iterator[Client]:
     """Workers that come back when they are killed, and a client."""
-    with (
-        LocalCluster(
-            n_workers=_WORKERS, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
-        ) as local,
-        Client(local) as client,
-    ):
-        yield client
+    local = LocalCluster(
+        n_workers=_WORKERS, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+    )
+    try:
+        with Client(local) as client:
+            yield client
+    finally:
+        with suppress(KeyError):  # it can't close if a worker was killed before it had been told of it
+            local.close()
 
 
 @dataclass
