@@ -12,19 +12,19 @@ import functools
 import inspect
 import reprlib
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, ParamSpec, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, TypeVar, TypeVarTuple, overload
 
+from skyward_dask.api.mistakes import Uncalled, Unrun, not_joined, unrun_in
 from skyward_dask.api.streaming import is_fed, streamed
 from skyward_dask.api.targets import Destination, described, target_of, waiting_target
 from skyward_dask.arguments import takes_only
 from skyward_dask.config import parse_timeout
 from skyward_dask.errors import OperatorError
 from skyward_dask.extension.tracebacks import shortened
-from skyward_dask.extension.unrun import NotRun
 
 if TYPE_CHECKING:
     from skyward_dask.extension.streams.stream import Stream
@@ -40,12 +40,13 @@ Ts = TypeVarTuple("Ts")
 TOGETHER = "asyncio.gather(*[asyncio.wrap_future(call > compute) for call in calls])"
 
 
-class Function(Generic[P, T]):
+class Function(Uncalled, Generic[P, T]):
     """A function whose calls are values: see `function`."""
 
     def __init__(self, inner: Callable[P, T], timeout: float | None = None) -> None:
         self._inner, self._timeout = inner, timeout
         functools.update_wrapper(self, inner)
+        self.name: str = getattr(inner, "__name__", type(inner).__name__)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
         self._check(args, kwargs)
@@ -67,7 +68,7 @@ class Function(Generic[P, T]):
             except TypeError as error:
                 raise OperatorError(f"{self.name}{self._signature}: {error}.") from None
         for value in (*args, *kwargs.values()):
-            if (unrun := _unrun_in(value)) is not None:
+            if (unrun := unrun_in(value)) is not None:
                 raise OperatorError(
                     f"{unrun!r} is an argument of {self.name}, and hasn't run. Run it first, as in "
                     f"`x = g(...) >> compute`, and pass the result; or call g.local(...) inside {self.name}."
@@ -80,11 +81,6 @@ class Function(Generic[P, T]):
             return inspect.signature(self._inner, follow_wrapped=False)
         except (TypeError, ValueError):  # some builtins have none
             return None
-
-    @property
-    def name(self) -> str:
-        """The function's own name."""
-        return getattr(self._inner, "__name__", type(self._inner).__name__)
 
     @property
     def inner(self) -> Callable[P, T]:
@@ -109,20 +105,6 @@ class Function(Generic[P, T]):
 
     def __repr__(self) -> str:
         return f"<sky.function {self.name}>"
-
-    if not TYPE_CHECKING:  # there, they are errors already
-
-        def _refuse(self, other: object) -> NoReturn:
-            raise _uncalled(self)
-
-        __rshift__ = __gt__ = __matmul__ = __and__ = _refuse
-        __rrshift__ = __lt__ = __rmatmul__ = __rand__ = _refuse
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise AttributeError(
-                f"a function of skyward_dask has no {name!r}: write `f(x) >> compute` to run it, "
-                "`f(x) > compute` for a future, `gather(*[f(x) for x in items]) >> compute` to map it."
-            )
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         # by reference, like any function of a module: its name there refers to this object, not to the inner
@@ -178,74 +160,6 @@ def function(inner: Any = None, *, timeout: float | str | None = None) -> Any:
     if not callable(inner):
         raise OperatorError(f"skyward_dask.function takes a function, not {described(inner)}.")
     return Function(inner, seconds)
-
-
-def _uncalled(function: Function[..., Any]) -> OperatorError:
-    name = function.name
-    return OperatorError(f"{name} is a function, and operators take its calls: write {name}(...).")
-
-
-class Unrun(NotRun):
-    """A call, or several: mistakes with operators are reported here."""
-
-    __slots__ = ()
-
-    if not TYPE_CHECKING:  # there, they are errors already
-
-        def __bool__(self) -> NoReturn:
-            raise OperatorError(
-                f"{self!r} hasn't run, so it is neither true nor false: test its result, `f(x) >> compute`."
-            )
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise AttributeError(
-                f"a call has no {name!r}, as it hasn't run: write `f(x) >> compute` for its result, "
-                "`f(x) > compute` for a future."
-            )
-
-        def __await__(self) -> NoReturn:
-            raise OperatorError("a call can't be awaited: write `await asyncio.wrap_future(f(x) > compute)`.")
-
-        def _reversed(self, other: object) -> NoReturn:
-            raise OperatorError(f"the call goes on the left: write `{self!r} >> compute`.")
-
-        __rrshift__ = __lt__ = __rmatmul__ = _reversed
-
-        def __matmul__(self, other: object) -> NoReturn:
-            raise OperatorError(
-                "@ sends a single call to every node: write `[call @ compute for call in c]`."
-            )
-
-        def __gt__(self, other: object) -> NoReturn:
-            raise OperatorError("> starts a single call: write `[call > compute for call in calls]`.")
-
-        def __and__(self, other: object) -> NoReturn:
-            raise _not_joined(self, other)
-
-        def __rand__(self, other: object) -> NoReturn:
-            raise _not_joined(other, self)
-
-
-def _not_joined(left: object, right: object) -> OperatorError:
-    for side in (left, right):
-        if isinstance(side, Function):
-            return _uncalled(side)
-    return OperatorError(
-        f"& joins calls, not {described(left)} and {described(right)}. >> and > bind differently: write "
-        "`(f(x) & g(y)) >> compute`, with the parentheses."
-    )
-
-
-def _unrun_in(value: object) -> Unrun | None:
-    """This value if it is a call, or a call in it, if it is a list, a tuple, a set or a dict."""
-    if isinstance(value, Unrun):
-        return value
-    values: Iterable[object] = ()
-    if isinstance(value, dict):
-        values = value.values()
-    elif isinstance(value, list | tuple | set):
-        values = value
-    return next((each for each in values if isinstance(each, Unrun)), None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -350,7 +264,7 @@ class Group(Unrun, Generic[*Ts]):
             return Group((*self.calls, other))
         if isinstance(other, Group):
             return Group(self.calls + other.calls)
-        raise _not_joined(self.calls[0], other)
+        raise not_joined(self.calls[0], other)
 
     def __rshift__(self, compute: Destination) -> tuple[*Ts]:
         with shortened():

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from skyward_dask.api.calls import TOGETHER, Call, Function, Group, Unrun
+from skyward_dask.api.calls import TOGETHER, Call, Function, Group
+from skyward_dask.api.mistakes import Unrun
 from skyward_dask.api.targets import Destination, described, waiting_target
 from skyward_dask.arguments import takes_only
 from skyward_dask.errors import OperatorError
