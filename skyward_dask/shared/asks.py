@@ -61,6 +61,10 @@ class Route:
     def is_eventual(self) -> bool:
         return self.options.get("consistency") == "eventual"
 
+    def home(self, ask: Ask) -> tuple[str, str]:
+        """The worker and the key of the home that a question goes to."""
+        return self.homes[ask.place % len(self.homes)]
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 
 from skyward_dask.errors import CollectionLost
 from skyward_dask.extension.collections.call_messages import Word
@@ -61,6 +62,12 @@ class Begun:
     def is_kept(self) -> bool:
         """Whether the home keeps its answer."""
         return self.word is None and self.ask.operation not in KINDS[self.spec.kind].state.reads
+
+    def came_back(self) -> float:
+        """It has come back without an answer; returns for how many seconds it has done so."""
+        self.since = self.since if self.tries else monotonic()
+        self.tries += 1
+        return monotonic() - self.since
 
     def succeed(self, value: object) -> None:
         with suppress(InvalidStateError):  # it was withdrawn before it was sent, or the process has left

@@ -15,14 +15,13 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from time import monotonic, time
+from time import time
 from uuid import uuid4
 
 from tornado.ioloop import IOLoop
@@ -30,6 +29,7 @@ from tornado.ioloop import IOLoop
 from skyward_dask.errors import FORKED, CollectionLost, SkywardError, WorkerUnreachable
 from skyward_dask.extension.collections.begun import Begun, destroyed, lost, unreachable
 from skyward_dask.extension.collections.call_messages import Word, pickled
+from skyward_dask.extension.collections.deliveries import Deliveries
 from skyward_dask.extension.collections.links import MOVED, Links
 from skyward_dask.extension.collections.read_cache import Recent
 from skyward_dask.extension.collections.routes import Routes
@@ -97,9 +97,7 @@ class Switchboard:
         self._begun: set[Begun] = set()
         # the homes at which a run may hold something, by their keys
         self._bound: dict[str, dict[str, Pending]] = {}
-        # by home: how often its answers were lost, and calls whose answers it need no longer keep
-        self._attempts: dict[str, int] = {}
-        self._done: dict[str, deque[int]] = {}
+        self._deliveries = Deliveries()
         self._recent = Recent(staleness())
         self._finding: set[asyncio.Task[None]] = set()
         self._closed = ""
@@ -159,14 +157,14 @@ class Switchboard:
         ask, caller = Ask(place=place), Caller(self._party)
         begun = Begun(spec, ask, caller, told, self._recent.asked(), word, is_doubtful=True)
         route = self._routes.get(spec)
-        if route is None or _home(route, ask)[1] != about.home[1] or not self._ask_here(begun, route):
+        if route is None or route.home(ask)[1] != about.home[1] or not self._ask_here(begun, route):
             self._start_on_loop(begun)
 
     # --- from the question to the home -------------------------------------------------------------------
 
     def _ask_here(self, begun: Begun, route: Route) -> bool:
         """Ask the home, if it is in this process; returns False if it isn't."""
-        home = _home(route, begun.ask)
+        home = route.home(begun.ask)
         if home[1] not in self._homes:
             return False
         if not self._binds(begun, home):
@@ -182,19 +180,11 @@ class Switchboard:
         begun.pending.home, begun.sent_as = home, caller.party
         if begun.word is not None:
             return replace(begun.word, at=time())
-        begun.attempt = self._attempts.get(home[1], 0)
+        begun.attempt = self._deliveries.attempt(home[1])
         if begun.is_kept and not begun.done:
-            begun.done = self._done_at(home[1])
+            begun.done = self._deliveries.take(home[1])
         ask = begun.ask
         return Call(begun.pending.id, caller, ask.operation, ask.arguments, time(), begun.attempt, begun.done)
-
-    def _done_at(self, key: str) -> tuple[int, ...]:
-        """Take the numbers of calls whose answers have come from this home."""
-        found, done = self._done.get(key), list[int]()
-        while found:
-            with suppress(IndexError):  # another thread took the last
-                done.append(found.popleft())
-        return tuple(done)
 
     def _start_on_loop(self, begun: Begun) -> None:
         self._begun.add(begun)
@@ -228,7 +218,7 @@ class Switchboard:
     def _send(self, begun: Begun, route: Route) -> None:
         if begun.pending.done():  # given up meanwhile
             return
-        if begun.key not in ("", _home(route, begun.ask)[1]):
+        if begun.key not in ("", route.home(begun.ask)[1]):
             begun.fail(destroyed(begun.spec))
         elif not self._ask_here(begun, route):
             self._ask_elsewhere(begun, route)
@@ -236,7 +226,7 @@ class Switchboard:
             self.withdraw(begun.pending, expired=True)
 
     def _ask_elsewhere(self, begun: Begun, route: Route) -> None:
-        worker, key = home = _home(route, begun.ask)
+        worker, key = home = route.home(begun.ask)
         if not self._binds(begun, home):
             return
         try:
@@ -263,12 +253,11 @@ class Switchboard:
 
     def _take_back(self, begun: Begun, route: Route, why: Exception) -> None:
         """The call was not carried out, or its answer is lost: send it again."""
-        pending, key = begun.pending, begun.home_key
+        pending = begun.pending
         self._routes.forget(begun.spec, route)
         if isinstance(why, Deposed):
             begun.is_doubtful = True
-            if self._attempts.get(key, 0) == begun.attempt:
-                self._attempts[key] = begun.attempt + 1
+            self._deliveries.note_lost(begun.home_key, begun.attempt)
         elif isinstance(why, Forgotten):  # it had no effect
             begun.is_doubtful, begun.tries = False, 0
         if not begun.is_doubtful:
@@ -281,9 +270,7 @@ class Switchboard:
             self._try_again(begun, why)
 
     def _try_again(self, begun: Begun, why: Exception) -> None:
-        begun.since = begun.since if begun.tries else monotonic()
-        begun.tries += 1
-        if monotonic() > begun.since + _PATIENCE:
+        if begun.came_back() > _PATIENCE:
             begun.fail(unreachable(begun, why))
         elif begun.tries == 1:
             self._start_on_loop(begun)
@@ -297,7 +284,7 @@ class Switchboard:
             if is_large:
                 self._tell(pending, Took(pending.id))
             else:
-                self._done.setdefault(begun.home_key, deque()).append(pending.id[1])
+                self._deliveries.note(begun.home_key, pending.id[1])
         if not went_well:
             begun.fail(value)
             return
@@ -360,7 +347,3 @@ def _give_up(pending: Pending) -> None:
     if pending.home is None:
         with suppress(InvalidStateError):
             pending.set_exception(Withdrawn())
-
-
-def _home(route: Route, ask: Ask) -> tuple[str, str]:
-    return route.homes[ask.place % len(route.homes)]
