@@ -122,8 +122,9 @@ def test_destroying_ends_waits(shared_client: Client, name: str) -> None:
         waiter.result()
 
 
-def test_a_new_collection_waits_for_a_worker(name: str) -> None:
+def test_a_new_collection_waits_for_a_worker(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a stated time, and then says what is missing: nothing was lost."""
+    monkeypatch.setattr("skyward_dask.extension.collections.switchboard._LATE", 0.1)
     with LocalCluster(n_workers=0, dashboard_address=None) as cluster, Client(cluster):
         with pytest.raises(queue.Empty):
             sky.queue(name).get(timeout=0.01)  # a time-out that is given counts

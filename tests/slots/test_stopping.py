@@ -45,6 +45,12 @@ def pool() -> Iterator[SlotPool]:
         yield pool
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a silent template up after two seconds, instead of five."""
+    monkeypatch.setattr("skyward_dask.slots.templates.PATIENCE", 2.0)
+
+
 def say(started: str) -> None:
     Path(started).write_text(str(os.getpid()))
 
@@ -511,6 +517,7 @@ def test_a_call_that_keeps_killing_its_template_fails() -> None:
         assert pool.submit(pow, 2, 3).result() == 8
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_stopped_template_is_replaced(started: str) -> None:
     """A child that dies is buried, and one is started, though the template does nothing any more."""
     with SlotPool(1) as pool:
@@ -535,6 +542,7 @@ if not Path(__file__ + ".seen").exists():
 
 @needs_fork
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+@pytest.mark.usefixtures("impatient")
 def test_a_template_that_is_harmed_while_it_prepares_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -627,6 +635,7 @@ def test_what_a_task_has_started_ends_with_it(tmp_path: Path, started: str, how:
 
 
 @needs_subreaper
+@pytest.mark.usefixtures("impatient")
 def test_what_a_dead_child_has_left_ends_with_a_stopped_template(tmp_path: Path, started: str) -> None:
     """It has come to a template that can't end it, and would be nobody's after that."""
     with SlotPool(1) as pool:
