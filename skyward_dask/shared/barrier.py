@@ -10,12 +10,7 @@ from skyward_dask.shared.state import WAITS, State, Waits
 
 
 class BarrierState(State):
-    """A barrier for a fixed number of parties.
-
-    Parameters
-    ----------
-    parties : int
-    """
+    """A barrier for a fixed number of parties."""
 
     reads = frozenset({"n_waiting", "parties", "broken"})
 

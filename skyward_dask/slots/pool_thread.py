@@ -20,13 +20,7 @@ _LOOK = 1.0
 
 
 class PoolThread:
-    """A pool, and the thread that runs its loop. Doesn't refer to the `SlotPool`, which may be dropped.
-
-    Attributes
-    ----------
-    pool : Pool
-    helpers : concurrent.futures.Executor
-    """
+    """A pool, and the thread that runs its loop. Doesn't refer to the `SlotPool`, which may be dropped."""
 
     def __init__(
         self, make: Callable[[], Pool], helpers: ThreadPoolExecutor, segments: Segments | None

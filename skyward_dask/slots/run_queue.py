@@ -29,10 +29,6 @@ class RunQueue:
         Takes a run that won't get a child, and the error.
     changed : callable
         Called when a run has started to wait.
-
-    Attributes
-    ----------
-    size : int
     """
 
     def __init__(

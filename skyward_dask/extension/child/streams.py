@@ -119,10 +119,6 @@ class Outbox:
     Those that wait for others are in the page that this process shares with its worker: so they arrive even
     if the generator's next step ends the process.
 
-    Parameters
-    ----------
-    link : Link
-
     Notes
     -----
     `put` is for the main thread. A thread sends what would otherwise wait for the generator's next step.

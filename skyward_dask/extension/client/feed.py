@@ -77,12 +77,7 @@ def _refuse_in_task() -> None:
 
 
 class Feeds:
-    """The streams that one client feeds.
-
-    Parameters
-    ----------
-    client : distributed.Client
-    """
+    """The streams that one client feeds."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

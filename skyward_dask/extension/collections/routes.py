@@ -18,10 +18,6 @@ Opener = Callable[[Spec, str], Coroutine[Any, Any, Route]]
 class Routes:
     """The routes that one process knows.
 
-    Parameters
-    ----------
-    opener : callable
-
     Notes
     -----
     `get` and `forget` may be called in any thread, the rest only on the loop.

@@ -73,10 +73,6 @@ _executing: ContextVar[tuple[object, Any, str]] = ContextVar("skyward_executing"
 class WorkerCollections(WorkerPlugin):
     """What one worker does for collections.
 
-    Parameters
-    ----------
-    worker : distributed.Worker
-
     Notes
     -----
     Created when a task of the worker first uses a collection, or when a collection is placed there.

@@ -10,12 +10,7 @@ from skyward_dask.extension.collections.directory_messages import Fence, Fenced,
 
 
 class DirectClients:
-    """Has these clients take no more answers from hosts that have been replaced.
-
-    Parameters
-    ----------
-    scheduler : distributed.Scheduler
-    """
+    """Has these clients take no more answers from hosts that have been replaced."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler

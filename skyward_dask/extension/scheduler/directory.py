@@ -60,10 +60,6 @@ class _Entry:
 class Directory:
     """The collections of a cluster.
 
-    Parameters
-    ----------
-    scheduler : distributed.Scheduler
-
     Notes
     -----
     Used on the scheduler's loop only.

@@ -14,12 +14,7 @@ from skyward_dask.shared.asks import Route
 
 
 class Parties:
-    """Every party in the cluster that uses collections or has homes.
-
-    Parameters
-    ----------
-    scheduler : distributed.Scheduler
-    """
+    """Every party in the cluster that uses collections or has homes."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler

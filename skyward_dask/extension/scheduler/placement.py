@@ -38,13 +38,7 @@ _LOOK = 0.02
 
 
 class Placement:
-    """Creates homes on workers, and ends them.
-
-    Parameters
-    ----------
-    scheduler : distributed.Scheduler
-    parties : Parties
-    """
+    """Creates homes on workers, and ends them."""
 
     def __init__(self, scheduler: Scheduler, parties: Parties) -> None:
         self._scheduler = scheduler

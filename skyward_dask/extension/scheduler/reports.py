@@ -19,10 +19,6 @@ _Report = dict[str, Any]
 class Reports:
     """The scheduler's extension, in Dask's sense, that receives the heartbeats of nodes.
 
-    Parameters
-    ----------
-    scheduler : distributed.Scheduler
-
     Attributes
     ----------
     latest : dict of dict

@@ -20,12 +20,7 @@ _LOOK = 0.001
 
 
 class SlotCounts:
-    """The slots of each worker, and how many of them streams hold.
-
-    Parameters
-    ----------
-    scheduler : distributed.Scheduler
-    """
+    """The slots of each worker, and how many of them streams hold."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler

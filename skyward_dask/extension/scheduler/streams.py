@@ -35,12 +35,7 @@ _CALL = 30.0
 
 
 class SchedulerStreams:
-    """Relays streams, and watches keys whose workers have dropped them.
-
-    Parameters
-    ----------
-    scheduler : distributed.Scheduler
-    """
+    """Relays streams, and watches keys whose workers have dropped them."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler

@@ -162,12 +162,7 @@ class Hosted:
 
 
 class Hosts:
-    """The streams of one process, by their ids. Used on its loop only.
-
-    Attributes
-    ----------
-    traffic : Traffic
-    """
+    """The streams of one process, by their ids. Used on its loop only."""
 
     def __init__(self) -> None:
         self.traffic = Traffic()

@@ -37,12 +37,7 @@ _LARGE = 16 * 1024
 
 
 class ChildReadings:
-    """What one run reads, by number. Used on the worker's loop only.
-
-    Parameters
-    ----------
-    streams : WorkerStreams
-    """
+    """What one run reads, by number. Used on the worker's loop only."""
 
     def __init__(self, streams: WorkerStreams) -> None:
         self._streams = streams

@@ -23,11 +23,6 @@ _COUNTED = ("tasks_done", "crashes", "kills")
 class Counts:
     """The counts of one worker.
 
-    Attributes
-    ----------
-    threads : ThreadSlots
-    prefixes : PrefixCounts
-
     Notes
     -----
     Thread-safe.

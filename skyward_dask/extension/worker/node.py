@@ -57,12 +57,7 @@ NAME = "skyward-node"
 
 
 class Node(WorkerPlugin):
-    """Turns a worker into a node and back again; owns all other parts of the node.
-
-    Parameters
-    ----------
-    worker : distributed.Worker
-    """
+    """Turns a worker into a node and back again; owns all other parts of the node."""
 
     name = NAME
 

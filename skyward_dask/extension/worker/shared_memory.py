@@ -31,10 +31,6 @@ _HOLDS = 0.02
 class SharedMemory:
     """What a node shares with its slots' processes.
 
-    Parameters
-    ----------
-    worker : distributed.Worker
-
     Notes
     -----
     `pages` is None where the platform has no shared memory, or the configuration disables it.

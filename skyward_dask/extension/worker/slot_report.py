@@ -22,15 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class SlotReport:
-    """A worker's extension, in Dask's sense: `Worker.heartbeat` sends what this `heartbeat` returns.
-
-    Parameters
-    ----------
-    worker : distributed.Worker
-    pools : Pools
-    counts : Counts
-    usage : SlotUsage
-    """
+    """A worker's extension, in Dask's sense: `Worker.heartbeat` sends what this `heartbeat` returns."""
 
     def __init__(self, worker: DaskWorker, pools: Pools, counts: Counts, usage: SlotUsage) -> None:
         self._worker, self._pools = worker, pools

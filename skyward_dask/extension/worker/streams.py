@@ -44,10 +44,6 @@ from skyward_dask.streams.credit import Window
 class WorkerStreams:
     """What one worker does for streams. Used on its loop, except where a method says otherwise.
 
-    Parameters
-    ----------
-    worker : distributed.Worker
-
     Attributes
     ----------
     runs : dict of TaskRun

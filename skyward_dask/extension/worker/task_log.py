@@ -29,13 +29,7 @@ def adopt_dasks_logging() -> None:
 
 
 class TaskLog:
-    """The log of one worker's tasks: several workers may live in one process, and share its loggers.
-
-    Attributes
-    ----------
-    console : Console
-    watched : WatchedOutput
-    """
+    """The log of one worker's tasks: several workers may live in one process, and share its loggers."""
 
     def __init__(self, worker: Worker) -> None:
         self.console, self.watched = Console(), WatchedOutput(worker)

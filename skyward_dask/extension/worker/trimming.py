@@ -29,12 +29,7 @@ def _malloc_trim() -> Callable[[int], int] | None:
 
 
 class Trimming:
-    """Trims the memory of one worker's process. Used on the worker's loop only.
-
-    Parameters
-    ----------
-    helpers : concurrent.futures.Executor
-    """
+    """Trims the memory of one worker's process. Used on the worker's loop only."""
 
     def __init__(self, helpers: Executor) -> None:
         self._helpers, self._trim = helpers, _malloc_trim()

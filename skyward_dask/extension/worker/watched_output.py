@@ -30,10 +30,6 @@ class _Begun(NamedTuple):
 class WatchedOutput:
     """Takes what tasks print while clients watch, and sends it to the scheduler in batches.
 
-    Parameters
-    ----------
-    worker : distributed.Worker
-
     Notes
     -----
     `line`, `hear` and `is_held_back` are thread-safe; everything else is for the worker's loop.
