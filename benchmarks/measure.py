@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import date
 from importlib import import_module
 from types import ModuleType
 
@@ -33,7 +34,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a topic gave; `load` is the machine's load average before it, to judge the spread by."""
+    """What a topic gave, and when; `load` is the machine's load average before it, to judge the spread by."""
 
     topic: str
     title: str
@@ -43,6 +44,7 @@ class Outcome:
     figures: tuple[Figures, ...]
     findings: tuple[Finding, ...]
     load: float
+    taken: str
 
     def ratio(self, figures: Figures) -> float:
         """How many times as good as the reference: the median of the ratios taken within a repeat."""
@@ -93,4 +95,5 @@ def outcome(name: str, topic: ModuleType, samples: dict[str, list[float]], load:
             if not goal.needs or goal.needs in samples
         ),
         load=load,
+        taken=date.today().isoformat(),
     )

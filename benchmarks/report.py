@@ -54,7 +54,8 @@ def reached(finding: Finding) -> str:
 
 def command(outcome: Outcome) -> str:
     repeats, load = len(outcome.figures[0].samples), outcome.load
-    return f"`python -m benchmarks {outcome.topic}`; {repeats} repeats, load average before it {load:.1f}"
+    how = f"`python -m benchmarks {outcome.topic}`"
+    return f"{how}; {outcome.taken}, {repeats} repeats, load average before it {load:.1f}"
 
 
 def number(value: float) -> str:
@@ -81,7 +82,7 @@ def sentence(found: dict[str, Any]) -> str:
     """The circumstances in one line."""
     parties = ", ".join(f"{name} {each}" for name, each in found["versions"].items())
     return (
-        f"{found['taken']}; {found['cores']} cores, {found['system']}, Python {found['python']}; {parties}; "
+        f"{found['cores']} cores, {found['system']}, Python {found['python']}; {parties}; "
         f"{found['slots']} slots, repeats interleaved."
     )
 
@@ -113,7 +114,8 @@ def write(path: Path, found: dict[str, Any], outcomes: list[Outcome]) -> None:
 def read(path: Path) -> tuple[dict[str, Any], list[Outcome]]:
     """What `write` has written."""
     document = json.loads(path.read_text())
-    return document["circumstances"], [_outcome(**each) for each in document["outcomes"]]
+    found = document["circumstances"]
+    return found, [_outcome(**{"taken": found["taken"][:10]} | each) for each in document["outcomes"]]
 
 
 def _outcome(figures: list[dict[str, Any]], findings: list[dict[str, Any]], **rest: Any) -> Outcome:

@@ -20,6 +20,7 @@ OUTCOME = Outcome(
     figures=(Figures("ours", (1.0, 4.0, 3.0)), Figures("theirs", (2.0, 2.0, 6.0))),
     findings=(Finding("times theirs", 0.5, "≤ 1", True),),
     load=0.5,
+    taken="2026-11-26",
 )
 
 
@@ -48,11 +49,11 @@ def test_ratios_are_taken_within_a_repeat() -> None:
 
 def test_what_is_written_can_be_read_again(tmp_path: Path) -> None:
     """The text that a person wrote stays before the tables."""
-    report.write(tmp_path / "x.json", {"slots": 2}, [OUTCOME])
-    assert report.read(tmp_path / "x.json") == ({"slots": 2}, [OUTCOME])
+    report.write(tmp_path / "x.json", {"taken": ""}, [OUTCOME])
+    assert report.read(tmp_path / "x.json") == ({"taken": ""}, [OUTCOME])
     page = tmp_path / "page.md"
     page.write_text("A text.\n\n")
-    found = {"taken": "", "cores": 2, "system": "", "python": "", "versions": {}, "slots": 2}
+    found = {"cores": 2, "system": "", "python": "", "versions": {}, "slots": 2}
     for _ in range(2):
         report.fill(page, found, [OUTCOME])
     assert page.read_text().startswith("A text.\n\n<!--")
