@@ -195,7 +195,7 @@ def test_scaling_down_loses_nothing() -> None:
         cluster.scale(2)
         for name in names:
             while not sky.collections(client)[name].in_step:
-                pass
+                sleep(0.01)
 
 
 def test_adapting_keeps_collections() -> None:
@@ -215,13 +215,12 @@ def test_adapting_keeps_collections() -> None:
 
         using = threads.submit(use)
         cluster.adapt(minimum=1, maximum=3, interval="50ms", wait_count=2, target_duration="1s")
-        for _ in range(2):
-            load = client.map(sleep, [0.2] * 40, pure=False)
-            wait_for(client, 3)
-            while not sky.collections(client)["kept"].in_step:
-                pass
-            client.gather(load)
-            wait_for(client, 1)
+        load = client.map(sleep, [0.2] * 40, pure=False)
+        wait_for(client, 3)
+        while not sky.collections(client)["kept"].in_step:
+            sleep(0.01)
+        client.gather(load)
+        wait_for(client, 1)
         over.set()
         numbers = using.result()
         assert numbers == list(range(1, counter.value + 1))
@@ -231,7 +230,7 @@ def test_adapting_keeps_collections() -> None:
 
 def wait_for(client: Client, workers: int) -> None:
     while len(client.nthreads()) != workers:
-        pass
+        sleep(0.01)
 
 
 @pytest.mark.parametrize("ending", ["restart and close", "scale"])
