@@ -32,8 +32,6 @@ class Kind:
         Each of its public methods is an operation.
     options : dict
         The default of each option.
-    required : tuple of str
-        Options that are always given.
     confirmed : frozenset of str
         Operations whose answers must not be lost on their way: the caller confirms each one that it gets.
     numbered : bool
@@ -43,7 +41,6 @@ class Kind:
 
     state: type[State]
     options: Mapping[str, Any] = field(default_factory=dict)
-    required: tuple[str, ...] = ()
     confirmed: frozenset[str] = frozenset()
     numbered: bool = False
 
@@ -56,7 +53,7 @@ class Kind:
 #: Written out: a registry that subclasses fill would be empty where nobody has imported them. The handles are
 #: in `skyward_dask.api.openers`, under the same names.
 KINDS: dict[str, Kind] = {
-    "barrier": Kind(BarrierState, {REPLICAS: 1}, required=("parties",)),
+    "barrier": Kind(BarrierState, {REPLICAS: 1}),
     "counter": Kind(CounterState, {CONSISTENCY: "strong", REPLICAS: 1}),
     "dict": Kind(DictState, {SHARDS: 1, CONSISTENCY: "strong", REPLICAS: 1}),
     "lock": Kind(LockState, {REPLICAS: 1}, numbered=True),

@@ -14,17 +14,18 @@ from skyward_dask.api.handles import Handle
 from skyward_dask.shared.kinds import KINDS
 from skyward_dask.shared.state import operations
 
-#: Where an opener's parameter has another name than the option, for its users.
-_PARAMETERS = {"n": "parties"}
+#: What an opener must be given besides a name.
+_REQUIRED = {"barrier": {"n": 1}}
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_a_kind_has_an_opener_with_its_options(kind: str) -> None:
     """In the package and on `Compute`, and its handle says which kind it is."""
+    required = _REQUIRED.get(kind, {})
     for opener in (getattr(sky, kind), getattr(sky.Compute, kind)):
-        names = [_PARAMETERS.get(name, name) for name in inspect.signature(opener).parameters]
-        assert set(names) - {"self", "name", "client"} == {*KINDS[kind].options, *KINDS[kind].required}
-    handle = getattr(sky, kind)("name", **({"n": 1} if kind == "barrier" else {}))
+        names = set(inspect.signature(opener).parameters) - {"self", "name", "client"}
+        assert names == {*KINDS[kind].options, *required}
+    handle = getattr(sky, kind)("name", **required)
     assert isinstance(handle, Handle) and handle.kind == kind
 
 
