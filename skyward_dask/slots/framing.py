@@ -103,7 +103,30 @@ class FrameReader:
 
     def _read_frames(self) -> Generator[memoryview, int, None]:
         while True:
-            self.frames.append((yield from self._frame()))
+            if self._begin == self._end:
+                self._begin, self._end = 0, (yield self._ahead)
+            self.frames.append(self._whole() or (yield from self._frame()))
+
+    def _whole(self) -> Frame | None:
+        """The next frame, if it has arrived in one piece, as most do: several times as fast as by parts."""
+        at = self._begin + _HEADER.size
+        if at > self._end:
+            return None
+        kind, carried, count, size, number = _HEADER.unpack_from(self._ahead, self._begin)
+        fields_at = at + 8 * count
+        if fields_at > self._end:
+            return None
+        lengths = struct.unpack_from(f"<{count}Q", self._ahead, at)
+        at = fields_at + size
+        if at + sum(lengths) > self._end:
+            return None
+        fields = marshal.loads(self._ahead[fields_at:at]) if size else ()
+        parts: list[Part] = []
+        for length in lengths:
+            parts.append(bytearray(self._ahead[at : at + length]))
+            at += length
+        self._begin = at
+        return Frame(_TYPES[kind](*fields), number, parts, (), carried)
 
     def _frame(self) -> Generator[memoryview, int, Frame]:
         """The next frame: what it carries isn't kept here while the one after it is awaited."""
