@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from resource import RLIMIT_NOFILE, getrlimit
+from time import monotonic
 from typing import Any
 
 from skyward_dask.errors import SharedMemoryError
@@ -58,6 +59,7 @@ class Exchange:
         self._orphans = orphans
         self._room: tuple[Target, ...] = ()
         self._room_sizes: tuple[int, ...] = ()
+        self._look_at = 0.0
 
     def call(self, frame: Frame) -> Call:
         """The call in a frame: what was attached to the call comes after its own arguments."""
@@ -167,11 +169,19 @@ class Exchange:
         return None if frame.is_short and self._was_short else frame
 
     def _next_frame(self) -> Frame:
-        for pause in self._pauses():
-            self._runs.set_patience(pause)
+        now = monotonic()
+        if now < self._look_at:  # a child that is busy doesn't look between all of its runs
             with suppress(Quiet):
-                return self._runs.receive()
+                return self._receive(_FIRST_LOOK)
+        self._look_at = now + _FIRST_LOOK
+        for pause in self._pauses():
+            with suppress(Quiet):
+                return self._receive(pause)
         raise AssertionError("the last pause has no end")
+
+    def _receive(self, pause: float) -> Frame:
+        self._runs.set_patience(pause)
+        return self._runs.receive()
 
     def _pauses(self) -> Iterator[float]:
         """Seconds until a child that has no run must do something; 0 if there is nothing left to do."""
