@@ -26,7 +26,7 @@ from skyward_dask.slots.child.link import Link
 _DROWSY = 1.0
 #: The most intervals between two looks, in a child that hardly ever runs a task: with many slots and tiny
 #: tasks, looking takes longer than the tasks do. Arbitrary.
-_LONGEST = 8
+_LONGEST = 32
 
 
 def find_frame(root: CodeType) -> FrameType | None:
