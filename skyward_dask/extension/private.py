@@ -18,6 +18,7 @@ from typing import Any
 from dask._task_spec import Alias as Alias
 from dask._task_spec import DataNode as DataNode
 from dask._task_spec import GraphNode as GraphNode
+from dask._task_spec import Task as Task
 from distributed import Scheduler, Status, Worker
 from distributed.diagnostics.plugin import UploadFile, WorkerPlugin, _InstallWorkerPlugin
 from distributed.metrics import time

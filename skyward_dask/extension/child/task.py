@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from time import thread_time, time
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import dask
 from dask.base import annotate
 from distributed.metrics import context_meter
-from distributed.utils import set_thread_state
 
 from skyward_dask.extension.child.futures import bind_to_a_client, lend_futures
 from skyward_dask.extension.child.profiler import Sampler
@@ -22,12 +21,15 @@ from skyward_dask.extension.child.usage import Meter
 from skyward_dask.extension.child.worker_facade import ChildWorker, Introduction
 from skyward_dask.extension.log_records import forward
 from skyward_dask.extension.parcel import seal
-from skyward_dask.extension.private import GraphNode, set_executor, worker_context
+from skyward_dask.extension.private import GraphNode, Task, set_executor, task_of_thread, worker_context
 from skyward_dask.extension.registration import Nodes
 from skyward_dask.extension.streams.places import of_this_process
 from skyward_dask.extension.unrun import refuse_unrun
 from skyward_dask.slots.child.forks import forks_end_here
 from skyward_dask.slots.child.link import Link
+
+#: Function, positional and keyword arguments of a task: half as long to pickle and to unpickle as the task.
+Parts = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -40,6 +42,8 @@ class _Here:
     sampler: Sampler | None = None
     meter: Meter = field(init=False)
     outbox: Outbox = field(init=False)
+    metrics: list[tuple[Any, Any, Any]] = field(default_factory=list)
+    lasting: ExitStack = field(default_factory=ExitStack)
 
 
 _here = _Here()
@@ -62,6 +66,9 @@ def start(argument: bytes, link: Link) -> None:
     _here.worker = ChildWorker(introduction, link)
     worker_context.set(_here.worker)
     set_executor(_here.worker.executor)
+    task_of_thread.execution_state = {"scheduler": introduction.scheduler, "worker": _here.worker}
+    # as long as the process lives
+    _here.lasting.enter_context(context_meter.add_callback(lambda *metric: _here.metrics.append(metric)))
     of_this_process.place = ChildStreams(link)
     bind_to_a_client(_here.worker)
     forward(link, introduction.levels)
@@ -70,7 +77,7 @@ def start(argument: bytes, link: Link) -> None:
 
 
 def run_task(
-    spec: GraphNode,
+    spec: GraphNode | Parts,
     data: dict[Any, Any],
     key: Any,
     annotations: Mapping[str, Any],
@@ -83,20 +90,21 @@ def run_task(
     """
     data.update(zip(names, attached, strict=True))
     del attached
+    if isinstance(spec, tuple):
+        function, args, kwargs = spec
+        spec = Task(key, function, *args, **kwargs)
+        del function, args, kwargs
     worker = _here.worker
-    state = {"scheduler": worker.scheduler.address, "worker": worker}
-    metrics: list[tuple[Any, float, str]] = []
     worker.executor.enter()
+    _here.metrics.clear()
     _here.meter.begin()
     if _here.sampler is not None:
         _here.sampler.begin()
-    with (
-        set_thread_state(start_time=time(), execution_state=state, key=key),
-        annotate(**annotations) if annotations else nullcontext(),
-        context_meter.add_callback(lambda *metric: metrics.append(metric)),
-    ):
-        begun = thread_time()
-        try:
+    # without blocks for Dask's own functions: in a process that hardly ever runs, each costs a tenth of a run
+    task_of_thread.start_time, task_of_thread.key = time(), key
+    begun = thread_time()
+    try:
+        with annotate(**annotations) if annotations else nullcontext():
             with forks_end_here():
                 result = spec(data)
             del data, spec  # a generator keeps what it needs
@@ -104,16 +112,19 @@ def run_task(
                 return yielded(result, worker, _here.link, _here.outbox)
             refuse_unrun(result, key)
             return result if lend_futures(result, worker, _here.link) else seal(result)
-        finally:
-            _report(thread_time() - begun, metrics)
+    finally:
+        _report(thread_time() - begun)
+        del task_of_thread.start_time, task_of_thread.key
 
 
-def _report(cpu: float, metrics: list[tuple[Any, float, str]]) -> None:
-    """Report the thread's CPU time, without what the task itself has measured, and these metrics."""
-    measured = sum(value for _, value, unit in metrics if unit == "seconds")
-    metrics.append(("thread-cpu", max(0.0, cpu - measured), "seconds"))
+def _report(cpu: float) -> None:
+    """Report the thread's CPU time, without what the task itself has measured, and the task's metrics."""
+    metrics = _here.metrics
+    if metrics:
+        cpu -= sum(value for _, value, unit in metrics if unit == "seconds")
     # users' labels can be any hashable objects, and their values any numbers; only plain ones are sent
     plain = [(_plain(label), _number(value), str(unit)) for label, value, unit in metrics]
+    plain.append(("thread-cpu", max(0.0, cpu), "seconds"))
     samples = _here.sampler.end() if _here.sampler is not None else None
     _here.link.report = (plain, samples, *_here.meter.end())
 

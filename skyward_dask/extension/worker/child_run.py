@@ -17,10 +17,10 @@ from distributed.metrics import context_meter, time
 from distributed.sizeof import safe_sizeof as sizeof
 
 from skyward_dask.errors import SerializationError, SlotCrashed, SlotStartFailed, TaskTimeout
-from skyward_dask.extension.child.task import run_task
+from skyward_dask.extension.child.task import Parts, run_task
 from skyward_dask.extension.dask_errors import called
 from skyward_dask.extension.parcel import type_of
-from skyward_dask.extension.private import GraphNode
+from skyward_dask.extension.private import GraphNode, Task
 from skyward_dask.extension.streams.stream import Stream
 from skyward_dask.extension.task_run import TaskRun
 from skyward_dask.extension.tracebacks import shortened
@@ -124,7 +124,7 @@ class ChildRun:
         request = Request(
             key=str(key),
             function=run_task,
-            args=(self.spec, small, key, self.requests.context.run(get_annotations), tuple(large)),
+            args=(_compact(self.spec), small, key, self.requests.context.run(get_annotations), tuple(large)),
             attached=partial(self._values.forms, large),
             serve=self._serve,
             report=self._report,
@@ -300,6 +300,10 @@ def _sized(value: Any) -> tuple[Any, int]:
 
 def _failure(error: BaseException) -> dict[str, Any]:
     return {**error_message(error), "op": "task-erred", "actual_exception": error}
+
+
+def _compact(spec: GraphNode) -> GraphNode | Parts:
+    return (spec.func, spec.args, spec.kwargs) if type(spec) is Task else spec
 
 
 def _is_large(spec: GraphNode, small: Mapping[Any, Any]) -> bool:
