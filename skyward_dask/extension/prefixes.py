@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from operator import add
 from time import thread_time, time
 from typing import Any
 
@@ -73,17 +73,9 @@ class PrefixCounts:
         with self._lock:
             self._counts[prefix] = _sum(self._counts[prefix], run) if prefix in self._counts else run
 
-    @contextmanager
-    def thread(self, key: Any) -> Iterator[None]:
-        """Measure and count the task that the calling thread runs in the block."""
-        began, cpu, error = time(), thread_time(), None
-        try:
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            self.add(key, thread_time() - cpu, time() - began, 0, error)
+    def thread(self, key: Any) -> _Measured:
+        """A block that measures and counts the task that the calling thread runs in it."""
+        return _Measured(self, key)
 
     def values(self) -> dict[str, _Values]:
         """The counts of each prefix, in plain values."""
@@ -91,9 +83,25 @@ class PrefixCounts:
             return dict(self._counts)
 
 
+class _Measured:
+    """A task in a thread, from the beginning of a block to its end."""
+
+    __slots__ = ("_began", "_counts", "_cpu", "_key")
+
+    def __init__(self, counts: PrefixCounts, key: Any) -> None:
+        self._counts, self._key = counts, key
+
+    def __enter__(self) -> None:
+        self._began, self._cpu = time(), thread_time()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._counts.add(self._key, thread_time() - self._cpu, time() - self._began, 0, error)
+
+
 def _sum(one: _Values, other: _Values) -> _Values:
-    pairs = enumerate(zip(one, other, strict=True))
-    return [max(pair) if n == _PEAK else sum(pair) for n, pair in pairs]
+    added = list(map(add, one, other))
+    added[_PEAK] = max(one[_PEAK], other[_PEAK])
+    return added
 
 
 def added_up(counts: Iterable[Mapping[str, _Values]]) -> dict[str, PrefixStatistics]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count
+from heapq import heappop, heappush
 from time import thread_time
 from typing import Any
 
@@ -26,26 +23,24 @@ class ThreadSlots:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._keys: dict[int, Any] = {}
+        self._free: list[int] = []  # a heap of the indices below the number of slots ever used at once
         self._done: Counter[int] = Counter()
         self._cpu: defaultdict[int, float] = defaultdict(float)
 
-    @contextmanager
-    def run(self, key: Any) -> Iterator[Occupied]:
-        """Give the task, which the calling thread runs in the block, a slot."""
-        begun, first = thread_time(), self.occupy(key)
-        occupied = Occupied(self, key, first)
-        try:
-            yield occupied
-        finally:
-            occupied.leave()
-            with self._lock:
-                self._done[first] += 1
-                self._cpu[first] += thread_time() - begun
+    def run(self, key: Any) -> Occupied:
+        """A block in which the calling thread runs the task, in a slot."""
+        return Occupied(self, key)
+
+    def count(self, index: int, cpu: float) -> None:
+        """A task has ended that began in this slot."""
+        with self._lock:
+            self._done[index] += 1
+            self._cpu[index] += cpu
 
     def occupy(self, key: Any) -> int:
         """Give the task a slot; returns the slot's index."""
         with self._lock:
-            index = next(n for n in count() if n not in self._keys)
+            index = heappop(self._free) if self._free else len(self._keys)
             self._keys[index] = key
             return index
 
@@ -53,12 +48,17 @@ class ThreadSlots:
         """The task no longer has this slot; it may have seceded before."""
         with self._lock:
             if self._keys.get(index) == key:
-                del self._keys[index]
+                self._free_up(index)
 
     def secede(self, key: Any) -> None:
         """The task continues outside its slot: free the slot."""
         with self._lock:
-            self._keys = {index: running for index, running in self._keys.items() if running != key}
+            for index in [index for index, running in self._keys.items() if running == key]:
+                self._free_up(index)
+
+    def _free_up(self, index: int) -> None:
+        del self._keys[index]
+        heappush(self._free, index)
 
     def index_of(self, key: Any) -> int | None:
         """The slot of a running task; None if it has none."""
@@ -85,16 +85,25 @@ class ThreadSlots:
         )
 
 
-@dataclass(slots=True)
 class Occupied:
-    """A task's slot, which it may leave for a while."""
+    """A task's slot, in a block; the task may leave it for a while."""
 
-    slots: ThreadSlots
-    key: Any
-    index: int
+    __slots__ = ("_begun", "_first", "_index", "_key", "_slots")
+
+    def __init__(self, slots: ThreadSlots, key: Any) -> None:
+        self._slots, self._key = slots, key
+
+    def __enter__(self) -> Occupied:
+        self._begun = thread_time()
+        self._first = self._index = self._slots.occupy(self._key)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
+        self._slots.count(self._first, thread_time() - self._begun)
 
     def leave(self) -> None:
-        self.slots.vacate(self.key, self.index)
+        self._slots.vacate(self._key, self._index)
 
     def resume(self) -> None:
-        self.index = self.slots.occupy(self.key)
+        self._index = self._slots.occupy(self._key)
