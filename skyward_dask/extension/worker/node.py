@@ -235,13 +235,14 @@ class Node(WorkerPlugin):
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
         """A task, or its value, has changed its state; called by the state machine."""
-        self._streams.transition(key, start, finish)
+        if start == "memory":
+            self._streams.dropped(key)
         if not self._is_routing():
             return  # dismantled, and waiting for its last run
-        if start == "memory" or finish in ("released", "forgotten"):
-            self._values.forget(key)
         if start == "memory":
             self._trimming.has(self.worker.state.nbytes)
+        if start == "memory" or finish in ("released", "forgotten"):
+            self._values.forget(key)
         self._executor.transition(key, start, finish)
 
     async def _set_slots(self, slots: int) -> None:

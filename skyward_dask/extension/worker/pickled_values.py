@@ -96,6 +96,8 @@ class Shelf:
 
     def forget(self, key: Any) -> None:
         """Drop the form of a value that the worker no longer holds."""
+        if key not in self._kept and key not in self._made:
+            return  # as most: this is called several times for each task
         with self._lock:
             self._kept.pop(key, None)
             self._remove(key)

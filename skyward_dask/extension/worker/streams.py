@@ -138,9 +138,9 @@ class WorkerStreams:
 
     # --- their end -----------------------------------------------------------------------------------------
 
-    def transition(self, key: Any, start: str, finish: str) -> None:
-        """A task has changed its state: if its stream's ticket was dropped, nobody may want it any more."""
-        if start == "memory" and key in self._ids:
+    def dropped(self, key: Any) -> None:
+        """A task's value is no longer in memory: if it was a stream's ticket, nobody may want it any more."""
+        if key in self._ids:
             self._worker.batched_stream.send({"op": DROPPED, "key": key})
 
     async def _gone(self, key: Any) -> None:
