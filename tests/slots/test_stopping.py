@@ -308,6 +308,12 @@ def test_the_kernel_takes_a_slot_before_its_worker(pool: SlotPool) -> None:
     assert int(pool.submit(score.read_text).result()) > int(score.read_text())
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux only")
+def test_a_slot_interrupts_nobody_when_it_gets_a_run(pool: SlotPool) -> None:
+    """Neither its worker nor another slot that has the core."""
+    assert pool.submit(os.sched_getscheduler, 0).result() == os.SCHED_BATCH
+
+
 # --- replacement -------------------------------------------------------------------------------------------
 
 
