@@ -74,12 +74,34 @@ def address(launch: Launch, tmp_path: Path) -> str:
     raise AssertionError("the scheduler ended")
 
 
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one for all tests whose workers leave nothing there."""
+    file = tmp_path_factory.mktemp("scheduler") / "scheduler.json"
+    command = [*DASK, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not file.exists() or not (text := file.read_text()):
+        time.sleep(0.01)
+    yield json.loads(text)["address"]
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture
+def shared_address(scheduler: str) -> str:
+    """A scheduler that other tests use too; their workers have left it."""
+    with Client(scheduler) as client:
+        while client.nthreads():
+            time.sleep(0.01)
+    return scheduler
+
+
 @pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
-def test_dask_worker_with_the_preload(launch: Launch, address: str, nanny: str) -> None:
+def test_dask_worker_with_the_preload(launch: Launch, shared_address: str, nanny: str) -> None:
     """``dask worker ADDRESS --preload skyward_dask --executor process --concurrency 2``."""
     options = ["--preload", "skyward_dask", "--executor", "process", "--concurrency", "2"]
-    worker = launch(*DASK, "worker", address, "--nthreads", "1", "--no-dashboard", nanny, *options)
-    with Client(address) as client:
+    worker = launch(*DASK, "worker", shared_address, "--nthreads", "1", "--no-dashboard", nanny, *options)
+    with Client(shared_address) as client:
         client.wait_for_workers(1, timeout=200)
         assert list(client.nthreads().values()) == [2]
         task = client.submit(lambda: (os.getpid(), [p.pid for p in psutil.Process().parents()])).result()
@@ -107,16 +129,16 @@ def test_a_worker_ends_though_its_slots_are_busy(launch: Launch, address: str, n
         del futures
 
 
-def test_a_signal_ends_a_worker_that_is_closing(launch: Launch, address: str) -> None:
+def test_a_signal_ends_a_worker_that_is_closing(launch: Launch, shared_address: str) -> None:
     """As when a whole cluster is stopped at once, and there is no nanny to wait for the end of `close`."""
     options = ["--executor", "process", "--concurrency", "2", "--no-nanny", "--no-dashboard"]
-    worker = launch(*DASK_WORKER, address, *options)
+    worker = launch(*DASK_WORKER, shared_address, *options)
     assert worker.stderr
 
     def close_soon(dask_worker: Any) -> None:
         dask_worker.loop.call_later(0.1, dask_worker.close)
 
-    with Client(address) as client:
+    with Client(shared_address) as client:
         client.wait_for_workers(1, timeout=200)
         client.submit(os.getpid).result()
         client.run(close_soon)
@@ -162,15 +184,15 @@ def dask_setup(worker, flavour):
 """
 
 
-def test_our_dask_worker_takes_options_anywhere(launch: Launch, address: str, tmp_path: Path) -> None:
+def test_our_dask_worker_takes_options_anywhere(launch: Launch, shared_address: str, tmp_path: Path) -> None:
     """Before the address too, through a nanny, beside another preload with options of its own."""
     (tmp_path / "other_preload.py").write_text(_OTHER)
     limits = ["--task-timeout", "60s", "--slot-memory-limit", "2GiB", "--max-tasks-per-child", "50"]
     launch(
-        *DASK_WORKER, "--executor", "process", *limits, "--preload", "other_preload.py", address,
+        *DASK_WORKER, "--executor", "process", *limits, "--preload", "other_preload.py", shared_address,
         "--no-dashboard", "--concurrency", "3", "--", "--flavour", "sweet",
     )  # fmt: skip
-    with Client(address) as client:
+    with Client(shared_address) as client:
         client.wait_for_workers(1, timeout=200)
         assert list(client.nthreads().values()) == [3]
         (worker,) = sky.statistics(client).workers.values()
@@ -179,30 +201,30 @@ def test_our_dask_worker_takes_options_anywhere(launch: Launch, address: str, tm
         assert flavour == "sweet"
 
 
-def test_an_automatic_memory_limit_follows_the_slots(launch: Launch, address: str) -> None:
+def test_an_automatic_memory_limit_follows_the_slots(launch: Launch, shared_address: str) -> None:
     """In the worker and in its nanny, though their command line says one thread."""
     launch(
-        *DASK, "worker", address, "--nthreads", "1", "--no-dashboard",
+        *DASK, "worker", shared_address, "--nthreads", "1", "--no-dashboard",
         "--preload", "skyward_dask", "--concurrency", str(CPU_COUNT),
     )  # fmt: skip
 
     def limit(dask_worker: Any) -> int:
         return int(dask_worker.memory_manager.memory_limit)
 
-    with Client(address) as client:
+    with Client(shared_address) as client:
         client.wait_for_workers(1, timeout=200)
         assert list(client.run(limit).values()) == [MEMORY_LIMIT]
         assert list(client.run(limit, nanny=True).values()) == [MEMORY_LIMIT]
 
 
-def test_the_configuration_alone(launch: Launch, address: str) -> None:
+def test_the_configuration_alone(launch: Launch, shared_address: str) -> None:
     """No flag is needed."""
     launch(
-        *DASK, "worker", address, "--nthreads", "2", "--no-dashboard",
+        *DASK, "worker", shared_address, "--nthreads", "2", "--no-dashboard",
         DASK_SKYWARD__WORKER__EXECUTOR="process",
         DASK_DISTRIBUTED__WORKER__PRELOAD=json.dumps(["skyward_dask"]),
     )  # fmt: skip
-    with Client(address) as client:
+    with Client(shared_address) as client:
         client.wait_for_workers(1, timeout=200)
         (pid,) = client.run(os.getpid).values()
         assert client.submit(os.getpid).result() != pid
@@ -262,16 +284,16 @@ def test_options_before_the_address_are_refused(launch: Launch, words: list[str]
     ],
 )
 def test_bad_configuration_ends_the_worker(
-    launch: Launch, address: str, nanny: str, env: dict[str, str]
+    launch: Launch, shared_address: str, nanny: str, env: dict[str, str]
 ) -> None:
     """Dask swallows what a preload raises; our worker exits, and never joins."""
     env |= {"DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps(["skyward_dask"])}
-    process = launch(*DASK, "worker", address, "--no-dashboard", nanny, **env)
+    process = launch(*DASK, "worker", shared_address, "--no-dashboard", nanny, **env)
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == 1 and "banana" in stderr and "'process'" in stderr
     # a nanny's process doesn't know us, if only the configuration names us
     assert nanny == "--nanny" or "banana" in stderr.splitlines()[-1]
-    with Client(address) as client:
+    with Client(shared_address) as client:
         assert not client.nthreads()
 
 
@@ -280,11 +302,11 @@ def test_bad_configuration_ends_the_worker(
     [([*DASK, "worker"], "--nanny"), ([*DASK, "worker"], "--no-nanny"), (DASK_WORKER, "--nanny")],
 )
 def test_slots_that_cannot_start_end_the_worker(
-    launch: Launch, address: str, command: list[str], nanny: str
+    launch: Launch, shared_address: str, command: list[str], nanny: str
 ) -> None:
     """With the child's stderr, and no traceback of Dask's below it."""
     options = ["--preload", "skyward_dask", "--executor", "process", "--pre-import", "no_such_module"]
-    process = launch(*command, address, "--no-dashboard", nanny, *options)
+    process = launch(*command, shared_address, "--no-dashboard", nanny, *options)
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == 1
     assert stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'no_such_module'"
