@@ -21,7 +21,7 @@ pytest_plugins = ["tests.last_resort"]
 os.environ.setdefault("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "1h")
 
 #: Fixtures that live as long as a module: then the module is judged, not each of its tests.
-SHARED = {"shared_client", "shared_pool", "shared_runs", "module_compute"}
+SHARED = {"shared_client", "shared_pool", "shared_runs", "shared_workers", "module_compute"}
 #: Threads that distributed and tornado keep for the life of the process.
 _KEPT_THREADS = (
     "Dask-Offload",

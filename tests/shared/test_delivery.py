@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -14,6 +15,11 @@ from distributed import Client
 
 import skyward_dask as sky
 from tests.shared.cancelling import put_and_cancel
+
+
+@pytest.fixture
+def client(mended: Client) -> Client:
+    return mended
 
 
 def report_and_get(name: str) -> Any:
@@ -25,20 +31,20 @@ def report_and_get(name: str) -> Any:
 def wait_for_a_waiter(client: Client, name: str) -> None:
     """Look until somebody waits at the queue."""
     while not sky.collections(client)[name].waiting:
-        pass
+        time.sleep(0.01)
 
 
 @pytest.mark.crash
-def test_an_item_on_its_way_to_a_killed_slot(shared_client: Client, executor: str, name: str) -> None:
+def test_an_item_on_its_way_to_a_killed_slot(client: Client, executor: str, name: str) -> None:
     """It is put back, if the slot had not taken it."""
     if executor == "thread":
         pytest.skip("a thread can't be killed alone")
     q, pids = sky.queue(name), sky.queue(f"{name}-pids")
     assert q.empty()
     for item in range(8):
-        future = shared_client.submit(report_and_get, name, pure=False)
+        future = client.submit(report_and_get, name, pure=False)
         pid = pids.get(timeout=200)
-        wait_for_a_waiter(shared_client, name)
+        wait_for_a_waiter(client, name)
         os.kill(pid, signal.SIGKILL)
         q.put(item)
         assert q.get(timeout=200) == item
@@ -59,13 +65,13 @@ with Client(sys.argv[1]):
 
 @pytest.mark.slow
 @pytest.mark.crash
-def test_an_item_on_its_way_to_a_killed_client(shared_client: Client, name: str) -> None:
+def test_an_item_on_its_way_to_a_killed_client(client: Client, name: str) -> None:
     """It is put back when the scheduler knows that the client is gone."""
     q = sky.queue(name)
     assert q.empty()
-    command = [sys.executable, "-c", _CLIENT, shared_client.scheduler.address, name]
+    command = [sys.executable, "-c", _CLIENT, client.scheduler.address, name]
     with subprocess.Popen(command) as other:
-        wait_for_a_waiter(shared_client, name)
+        wait_for_a_waiter(client, name)
         other.kill()
         q.put("item")
         assert q.get(timeout=200) == "item"
@@ -88,10 +94,10 @@ def test_an_item_on_its_way_to_a_killed_worker(client: Client, name: str) -> Non
     future.cancel()
 
 
-def test_an_item_on_its_way_to_a_cancelled_coroutine(shared_client: Client, name: str) -> None:
+def test_an_item_on_its_way_to_a_cancelled_coroutine(client: Client, name: str) -> None:
     """In a task that goes on without it."""
 
-    got = shared_client.submit(lambda: asyncio.run(put_and_cancel(name, 50)), pure=False).result()
+    got = client.submit(lambda: asyncio.run(put_and_cancel(name, 50)), pure=False).result()
     while len(got) < 50:  # or the test's time is over
         got.append(sky.queue(name).get())
     assert sorted(got) == list(range(50)) and sky.queue(name).empty()

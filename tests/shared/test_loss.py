@@ -7,6 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +17,12 @@ import pytest
 from distributed import Client, LocalCluster
 
 import skyward_dask as sky
+from tests.shared.conftest import two_workers
+
+
+@pytest.fixture
+def client(mended: Client) -> Client:
+    return mended
 
 
 def end_host(client: Client, name: str) -> None:
@@ -60,22 +67,23 @@ def test_who_waits_hears_of_the_loss(client: Client, name: str) -> None:
     (other,) = set(client.nthreads()) - {host}
     waiter = client.submit(lambda: sky.queue(name).get(), workers=[other], pure=False)
     while not sky.collections(client)[name].waiting:
-        pass
+        time.sleep(0.01)
     end_host(client, name)
     with pytest.raises(sky.CollectionLost):
         waiter.result()
 
 
 @pytest.mark.crash
-def test_other_collections_live_on(client: Client, name: str) -> None:
+def test_other_collections_live_on(executor: str, name: str) -> None:
     """On the worker that is left."""
-    sky.counter(f"{name}-0", replicas=0).increment()
-    sky.counter(f"{name}-1", replicas=0).increment()
-    end_host(client, f"{name}-0")
-    assert sky.counter(f"{name}-1").increment() == 2
+    with two_workers(executor) as client:  # where no worker is younger than the other, each gets one
+        sky.counter(f"{name}-0", replicas=0).increment()
+        sky.counter(f"{name}-1", replicas=0).increment()
+        end_host(client, f"{name}-0")
+        assert sky.counter(f"{name}-1").increment() == 2
 
 
-def test_a_fence_never_comes_again(shared_client: Client, name: str) -> None:
+def test_a_fence_never_comes_again(client: Client, name: str) -> None:
     """Not even when the lock is made anew."""
     lock = sky.lock(name)
     lock.acquire()
@@ -111,12 +119,12 @@ def test_a_restart_ends_all(name: str) -> None:
             assert looking.result() <= {0, 1}
 
 
-def test_destroying_ends_waits(shared_client: Client, name: str) -> None:
+def test_destroying_ends_waits(client: Client, name: str) -> None:
     """Who waits gets an error that says so."""
-    waiter = shared_client.submit(lambda: sky.queue(name).get(), pure=False)
+    waiter = client.submit(lambda: sky.queue(name).get(), pure=False)
     sky.queue(name).qsize()
-    while not sky.collections(shared_client)[name].waiting:
-        pass
+    while not sky.collections(client)[name].waiting:
+        time.sleep(0.01)
     sky.queue(name).destroy()
     with pytest.raises(sky.CollectionLost, match="destroyed"):
         waiter.result()
