@@ -326,16 +326,21 @@ async def test_a_worker_that_leaves_answers_its_calls(c: Any, s: Any, a: Any, b:
         begin("there")
 
 
-def test_who_asks_a_worker_that_leaves_in_the_same_turn_is_told() -> None:
-    """Its connection is given up before anybody has begun to make it."""
+@pytest.mark.parametrize("is_late", [False, True])
+def test_who_asks_a_worker_that_leaves_is_told(is_late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same turn, before anybody has begun to make its connection; or when it has just left."""
+    monkeypatch.setattr("skyward_dask.extension.collections.links._CONNECT", 1000.0)
 
     async def ask_and_cut() -> bytes | None:
         pool, gone = ConnectionPool(), "tcp://127.0.0.1:1"
         answer = asyncio.get_running_loop().create_future()
         await pool.start()
         links = Links("tcp://127.0.0.1:2", Homes(), pool, OnLoop(IOLoop.current()))
+        if is_late:
+            links.cut(gone)
         links.ask(gone, "key", b"", answer.set_result)
-        links.cut(gone)
+        if not is_late:
+            links.cut(gone)
         try:
             found: bytes | None = await asyncio.wait_for(answer, 60)
         finally:

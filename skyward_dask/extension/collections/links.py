@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,8 @@ OnAnswer = Callable[[bytes | None], None]
 
 #: Seconds to connect to a worker that may have left: a busy one takes a second at most.
 _CONNECT = 10.0
+#: Seconds to connect to a worker of an address at which one has just left; and how many of these are known.
+_RECONNECT, _LEFT = 1.0, 100
 MOVED = pickle.dumps((False, Moved()))
 
 
@@ -108,6 +111,7 @@ class Links:
         self._under_way: dict[int, _Asked] = {}
         self._numbers = count(1)
         self._connecting: dict[asyncio.Task[None], str] = {}
+        self._left = deque[str](maxlen=_LEFT)
 
     def ask(self, worker: str, key: str, event: bytes, on_answer: OnAnswer) -> None:
         """Send an event to a home in another process."""
@@ -133,6 +137,7 @@ class Links:
 
     def cut(self, worker: str) -> None:
         """A worker has left the cluster: don't go on trying to connect to it."""
+        self._left.append(worker)
         for task, address in self._connecting.items():
             if address == worker:
                 # a task that is cancelled before it has begun ends without a word: its wire would never end
@@ -141,7 +146,8 @@ class Links:
     def _wire(self, address: str) -> Wire:
         if (wire := self._wires.get(address)) is None:
             wire = self._wires[address] = Wire(self._take, self._end)
-            self._spawn(address, wire.connect(partial(self._pool.connect, address, timeout=_CONNECT)))
+            patience = _RECONNECT if address in self._left else _CONNECT  # a caller may hear of the end later
+            self._spawn(address, wire.connect(partial(self._pool.connect, address, timeout=patience)))
         return wire
 
     def _spawn(self, address: str, connecting: Coroutine[Any, Any, None]) -> None:
