@@ -6,8 +6,9 @@ Messages that are sent in the same turn of the loop are one frame.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from distributed.comm.core import Comm
 
@@ -75,18 +76,20 @@ class Wire:
 
     async def run(self, comm: Comm) -> None:
         """Read until the connection ends."""
-        self._frames = frames = frames_over(comm)
         try:
-            while True:
-                self.flush()  # answers to what came together go together
-                await asyncio.sleep(0)  # others have their turn: reading what has come wouldn't wait
-                for message in await frames.read():
-                    self._on_message(self, read(message))
+            self._frames = await frames_over(comm, self._take)
+            self.flush()
+            await self._frames.run()
         except (OSError, asyncio.CancelledError):
             pass  # the other end is gone, or this process is closing
         finally:
             comm.abort()
             self._end()
+
+    def _take(self, messages: Sequence[Any]) -> None:
+        for message in messages:
+            self._on_message(self, read(message))
+        self.flush()  # answers to what came together go together
 
     def _end(self) -> None:
         unsent, self._outbox = self._outbox, []
