@@ -24,7 +24,7 @@ P = ParamSpec("P")
 H = TypeVar("H", bound="Handle")
 
 #: What an operation yields: a request, several at once, or something that a user's function returned.
-Step = Ask | Sequence[Ask] | Awaitable[Any]
+Step = Ask | list[Ask] | Awaitable[Any]
 Steps = Generator[Step, Any, T]
 #: The most characters that a name may have.
 _LONGEST_NAME = 200
@@ -177,7 +177,7 @@ def _run(handle: Handle, steps: Steps[T]) -> T:
 async def _answer(way: Transport, spec: Spec, step: Step) -> Any:
     if isinstance(step, Ask):
         return _wait(way, step, way.begin(spec, step))
-    if isinstance(step, Sequence):
+    if isinstance(step, list):
         asked = [(ask, way.begin(spec, ask)) for ask in step]
         return [_wait(way, ask, pending) for ask, pending in asked]
     if isinstance(step, Coroutine):
@@ -216,7 +216,7 @@ async def _run_async(handle: Handle, steps: Steps[T]) -> T:
 async def _answer_async(way: Transport, spec: Spec, step: Step) -> Any:
     if isinstance(step, Ask):
         return await _wait_async(way, step, way.begin(spec, step))
-    if isinstance(step, Sequence):
+    if isinstance(step, list):
         return await asyncio.gather(*(_wait_async(way, ask, way.begin(spec, ask)) for ask in step))
     return await step
 

@@ -13,7 +13,7 @@ produce the same home and the same answers, in another process too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from skyward_dask.errors import SkywardError
 
@@ -23,8 +23,7 @@ CallId = tuple[str, int]
 Answer = tuple[bool, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who makes a call; what a caller holds is released when it ends.
 
     Attributes
@@ -57,8 +56,7 @@ class Caller:
         return f"task {self.task!r} on {self.place}" if self.task else self.run or self.place
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A request to carry out an operation.
 
     Attributes
@@ -86,12 +84,11 @@ class Call:
     done: tuple[int, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        who = self.caller.party, self.caller.run, self.caller.task, self.caller.slot, self.caller.place
-        return _call, (self.id, who, self.operation, self.arguments, self.at, self.attempt, self.done)
+        return _call, (self.id, tuple(self.caller), *self[2:])
 
 
 def _call(call_id: CallId, who: tuple[Any, ...], *rest: Any) -> Call:
-    """Unpickle a call: flat, it takes a fifth of the time."""
+    """Unpickle a call: flat, it takes half of the time."""
     return Call(call_id, Caller(*who), *rest)
 
 

@@ -14,8 +14,8 @@ def weight(value: Any) -> int:
     """About how many bytes a value has, in memory or when it is sent."""
     if isinstance(value, bytes | str):
         return len(value) + _OVERHEAD
-    if isinstance(value, tuple | list):
-        return sum(map(weight, value))
     if isinstance(value, Call):
         return _OVERHEAD + weight(value.arguments)
+    if isinstance(value, tuple | list):
+        return sum(map(weight, value))
     return _OVERHEAD

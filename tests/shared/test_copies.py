@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import random
 from collections import defaultdict, deque
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,7 +169,7 @@ class Counting:
         self.send_anew(call)
 
     def send_anew(self, call: Call) -> None:
-        self.last[call.id] = call = replace(call, attempt=self.attempts[call.id[0]])
+        self.last[call.id] = call = call._replace(attempt=self.attempts[call.id[0]])
         self.old.append(call)
         self.send(call)
 

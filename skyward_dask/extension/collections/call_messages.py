@@ -80,10 +80,8 @@ def pickled(event: Call | Word) -> bytes:
     """Pickle an event for its home; calls as a flat tuple, which takes a fifth of the time."""
     if not isinstance(event, Call):
         return pickle.dumps(event, protocol=5)
-    caller = event.caller
-    who = caller.party, caller.run, caller.task, caller.slot, caller.place
     what = event.operation, event.arguments, event.attempt, event.done
-    return pickle.dumps((*event.id, *who, *what), protocol=5)
+    return pickle.dumps((*event.id, *event.caller, *what), protocol=5)
 
 
 def unpickled(data: bytes, at: float) -> Call | Word:

@@ -10,7 +10,6 @@ import asyncio
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any, Protocol, cast
 
@@ -129,7 +128,7 @@ class ClientTransport:
     # --- a client that has lost its connection makes another one, and is then another party ---------------
 
     def _presented(self, caller: Caller) -> Caller:
-        return replace(caller, party=self._party())
+        return caller._replace(party=self._party())
 
     def _party(self) -> str:
         stream = self.client.scheduler_comm
