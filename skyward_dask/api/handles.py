@@ -90,13 +90,15 @@ def transport(handle: Handle) -> Transport:
     return way
 
 
-def refuse_on_loop(handle: Handle, operation: str, instead: str) -> None:
-    """Raise if waiting would block the loop that delivers the answer."""
-    if transport(handle).is_on_loop():
+def refuse_on_loop(handle: Handle, operation: str, instead: str) -> Transport:
+    """The transport from here; raises if waiting would block the loop that delivers the answer."""
+    way = transport(handle)
+    if way.is_on_loop():
         raise OperatorError(
             f"{operation} of {handle!r} waits, and would block the event loop that runs in this thread: use "
             f"`{instead}`."
         )
+    return way
 
 
 def one(ask: Ask) -> Steps[Any]:
@@ -124,8 +126,8 @@ def both(
 
     @wraps(steps)
     def wait(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        refuse_on_loop(self, own, f"await {twin}(...)")
-        return _run(self, steps(self, *args, **kwargs))
+        way = refuse_on_loop(self, own, f"await {twin}(...)")
+        return _run(self, way, steps(self, *args, **kwargs))
 
     @wraps(steps)
     async def wait_async(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -147,14 +149,13 @@ def both(
 Answering = Callable[[Transport, Spec, Step], Coroutine[Any, Any, Any]]
 
 
-async def _drive(handle: Handle, steps: Steps[T], answer: Answering) -> T:
+async def _drive(way: Transport, spec: Spec, steps: Steps[T], answer: Answering) -> T:
     """Give each step its answer, to the end."""
-    way = transport(handle)
     try:
         step = next(steps)
         while True:
             try:
-                found = await answer(way, handle._spec, step)
+                found = await answer(way, spec, step)
             except BaseException as error:
                 step = steps.throw(error)
             else:
@@ -164,10 +165,10 @@ async def _drive(handle: Handle, steps: Steps[T], answer: Answering) -> T:
         return value
 
 
-def _run(handle: Handle, steps: Steps[T]) -> T:
+def _run(handle: Handle, way: Transport, steps: Steps[T]) -> T:
     try:
         # its answers block and never await, so it needs no loop
-        _drive(handle, steps, _answer).send(None)
+        _drive(way, handle._spec, steps, _answer).send(None)
     except StopIteration as stop:
         value: T = stop.value
         return value
@@ -210,7 +211,7 @@ def _is_done(pending: Pending, timeout: float | None) -> bool:
 
 
 async def _run_async(handle: Handle, steps: Steps[T]) -> T:
-    return await _drive(handle, steps, _answer_async)
+    return await _drive(transport(handle), handle._spec, steps, _answer_async)
 
 
 async def _answer_async(way: Transport, spec: Spec, step: Step) -> Any:
@@ -244,11 +245,11 @@ async def _wait_async(way: Transport, ask: Ask, pending: Pending) -> Any:
 
 def pages(handle: Handle, page: Callable[[Handle, int, int], Steps[tuple[Sequence[T], Any]]]) -> Iterator[T]:
     """What `page(handle, shard, after)` gives, from all shards, one page after the other."""
-    refuse_on_loop(handle, "iteration", "async for")
-    for shard in range(_run(handle, handle._shards())):
+    way = refuse_on_loop(handle, "iteration", "async for")
+    for shard in range(_run(handle, way, handle._shards())):
         after: Any = 0
         while after is not None:
-            entries, after = _run(handle, page(handle, shard, after))
+            entries, after = _run(handle, way, page(handle, shard, after))
             yield from entries
 
 
