@@ -57,6 +57,10 @@ def _answer(child: ChildProcess, number: int, done: bool, parts: Sequence[Part])
 
 
 def _post(loop: asyncio.AbstractEventLoop, answer: Callable[[Future[Any]], None], value: Future[Any]) -> None:
+    """Answer at once if this is the loop's thread: to wake the loop takes longer than to answer."""
+    if asyncio._get_running_loop() is loop:
+        answer(value)
+        return
     with suppress(RuntimeError):  # the loop has ended, and all children with it
         loop.call_soon_threadsafe(answer, value)
 
