@@ -118,16 +118,17 @@ class Links:
         if not self._is_there(worker, key):
             on_answer(MOVED)
             return
-        self._send(Request(next(self._numbers), worker, key, event), self._via or worker, on_answer)
+        request = Request(next(self._numbers), worker, key, event)
+        self._wire_for(request, self._via or worker, on_answer).send(request)
 
     def copy(self, worker: str, key: str, message: bytes, on_answer: OnAnswer) -> None:
         """Send a message to a standby in another process, at once."""
-        self._send(Copy(next(self._numbers), worker, key, message), worker, on_answer).flush()
+        copy = Copy(next(self._numbers), worker, key, message)
+        self._wire_for(copy, worker, on_answer).send_at_once(copy)
 
-    def _send(self, message: Request | Copy, address: str, on_answer: OnAnswer) -> Wire:
+    def _wire_for(self, message: Request | Copy, address: str, on_answer: OnAnswer) -> Wire:
         wire = self._wire(address)
         self._under_way[message.number] = _Asked(wire, message.key, on_answer)
-        wire.send(message)
         return wire
 
     def abandon(self, key: str) -> None:

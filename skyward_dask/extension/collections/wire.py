@@ -49,12 +49,17 @@ class Wire:
             self._will_flush = True
             asyncio.get_running_loop().call_soon(self._flush_now)
 
+    def send_at_once(self, message: Message) -> None:
+        """Send a message without waiting for others."""
+        self._outbox.append(message)
+        self.flush()
+
     def _flush_now(self) -> None:
         self._will_flush = False
         self.flush()
 
     def flush(self) -> None:
-        """Write at once what was sent."""
+        """Write what was sent."""
         if self._frames is None or not self._outbox:
             return
         batch, self._outbox = self._outbox, []
@@ -87,9 +92,10 @@ class Wire:
             self._end()
 
     def _take(self, messages: Sequence[Any]) -> None:
+        self._will_flush = True  # here: answers to what came together go together
         for message in messages:
             self._on_message(self, read(message))
-        self.flush()  # answers to what came together go together
+        self._flush_now()
 
     def _end(self) -> None:
         unsent, self._outbox = self._outbox, []
