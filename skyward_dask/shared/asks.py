@@ -34,8 +34,8 @@ class Spec:
         """How it differs from the collection of that name, in words; empty if it doesn't."""
         if kind != self.kind:
             return f"is a {kind}"
-        different = (f"{name}={options[name]!r}" for name, value in self.options if options[name] != value)
-        return f"has {found}" if (found := ", ".join(different)) else ""
+        different = [f"{name}={options[name]!r}" for name, value in self.options if options[name] != value]
+        return f"has {', '.join(different)}" if different else ""
 
 
 @dataclass(frozen=True, slots=True)

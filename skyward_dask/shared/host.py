@@ -47,6 +47,11 @@ class Host(Generic[T]):
     epoch : int
         The epoch in which it became the host.
 
+    Attributes
+    ----------
+    is_deposed : bool
+        Whether another is the host.
+
     Notes
     -----
     Not thread-safe. Whoever has something to tell asks `holds`, and otherwise leaves it with `hold`.
@@ -58,12 +63,12 @@ class Host(Generic[T]):
         self._held: deque[tuple[int, T]] = deque()
         # to the standby, and to its successor, if it is to be replaced
         self._lanes: list[Lane] = []
-        self._parts = self._is_deposed = False
+        self._parts = self.is_deposed = False
 
     @property
     def role(self) -> Role:
-        if self._parts or self._is_deposed:
-            return Role.DEPOSED if self._is_deposed else Role.PARTING
+        if self._parts or self.is_deposed:
+            return Role.DEPOSED if self.is_deposed else Role.PARTING
         if not self._lanes:
             return Role.ALONE
         standby = self._lanes[0]
@@ -98,7 +103,7 @@ class Host(Generic[T]):
 
     def _told(self) -> int:
         """The last event that may be told."""
-        if self._parts or self._is_deposed:
+        if self._parts or self.is_deposed:
             return -1
         return min((lane.told for lane in self._lanes), default=self._index)
 
@@ -110,7 +115,7 @@ class Host(Generic[T]):
         The standby of the epoch `kept` is in step, and stays until then. Returns False if the host has heard
         of a later decision.
         """
-        if self._is_deposed or epoch <= self.epoch:
+        if self.is_deposed or epoch <= self.epoch:
             return False
         self.epoch = epoch
         self._lanes = [lane for lane in self._lanes if lane.epoch == kept]
@@ -157,7 +162,7 @@ class Host(Generic[T]):
 
     def depose(self) -> list[T]:
         """Another is the host: returns what must not be told any more."""
-        self._is_deposed = True
+        self.is_deposed = True
         self._lanes.clear()
         held = [what for _, what in self._held]
         self._held.clear()

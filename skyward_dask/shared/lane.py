@@ -41,7 +41,7 @@ class Lane:
         self.epoch, self.standby = epoch, standby
         self.is_complete = self.is_in_step = False
         self._index = self._confirmed = index
-        self._outbox: deque[Event] = deque()
+        self._outbox: deque[tuple[Event, int]] = deque()  # with about their bytes
         self._behind = 0
         self._under_way: deque[Message] = deque()
         light, entries = home.snapshot()
@@ -51,9 +51,10 @@ class Lane:
 
     def add(self, event: Event) -> None:
         """The home has applied another event."""
+        size = weight(event)
         self._index += 1
-        self._outbox.append(event)
-        self._behind += weight(event)
+        self._outbox.append((event, size))
+        self._behind += size
 
     @property
     def told(self) -> int:
@@ -89,9 +90,9 @@ class Lane:
             return None
         first, events, size = self._index - len(self._outbox) + 1, list[Event](), 0
         while self._outbox and size < PIECE:
-            event = self._outbox.popleft()
+            event, its_size = self._outbox.popleft()
             events.append(event)
-            size += weight(event)
+            size += its_size
         self._behind -= size
         return Append(self.epoch, first, events)
 

@@ -12,10 +12,10 @@ _OVERHEAD = 100
 
 def weight(value: Any) -> int:
     """About how many bytes a value has, in memory or when it is sent."""
-    if isinstance(value, bytes | str):
+    if isinstance(value, (bytes, str)):
         return len(value) + _OVERHEAD
     if isinstance(value, Call):
         return _OVERHEAD + weight(value.arguments)
-    if isinstance(value, tuple | list):
+    if isinstance(value, (tuple, list)):
         return sum(map(weight, value))
     return _OVERHEAD

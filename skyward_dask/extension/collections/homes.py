@@ -71,7 +71,7 @@ class Homes:
         if (place := self._places.get(key)) is None:
             return False
         with place.lock:
-            if place.host.role is Role.DEPOSED:
+            if place.host.is_deposed:
                 return False
             told = self._carry_out(place, event, reply)
             has_news = place.host.can_send()

@@ -246,7 +246,7 @@ class Switchboard:
         self._take(begun, route, answer, data is not None and len(data) > _LARGE)
 
     def _take(self, begun: Begun, route: Route, answer: Answer, is_large: bool = False) -> None:
-        if isinstance(answer[1], Moved | Deposed):
+        if isinstance(answer[1], (Moved, Deposed)):
             self._links.on_loop(self._take_back, begun, route, answer[1])
         else:
             self._settle(begun, route, answer, is_large)
