@@ -7,6 +7,7 @@
     │                 Fill                                ▼                 ▼
     └───────────────────────────────────────────────────── parting ◀────────┘
                              refused, or fenced, in any state: ──▶ deposed
+                GiveWay, in step: ──▶ giving way ── all confirmed ──▶ deposed, and a standby
 ```
 
 A standby that is to be replaced stays until its successor is in step: for that time there are two lanes.
@@ -34,6 +35,7 @@ class Role(Enum):
     FILLING = "filling"
     JOINING = "joining"
     IN_STEP = "in step"
+    GIVING_WAY = "giving way"
     PARTING = "parting"
     DEPOSED = "deposed"
 
@@ -46,24 +48,26 @@ class Host(Generic[T]):
     home : Home
     epoch : int
         The epoch in which it became the host.
+    standby, chosen : str, int
+        The standby that has all of the home already, if there is one, and the epoch in which it was chosen.
 
     Attributes
     ----------
-    is_deposed : bool
-        Whether another is the host.
+    gives_way, is_deposed : bool
+        Whether another is about to be the host, and nothing new is taken from callers; whether it is.
 
     Notes
     -----
     Not thread-safe. Whoever has something to tell asks `holds`, and otherwise leaves it with `hold`.
     """
 
-    def __init__(self, home: Home, epoch: int) -> None:
+    def __init__(self, home: Home, epoch: int, standby: str = "", chosen: int = 0) -> None:
         self.home, self.epoch = home, epoch
         self._index = 0  # of the last event that was applied
         self._held: deque[tuple[int, T]] = deque()
         # to the standby, and to its successor, if it is to be replaced
-        self._lanes: list[Lane] = []
-        self._parts = self.is_deposed = False
+        self._lanes = [Lane(chosen, standby, self._index, None)] if standby else []
+        self._parts = self.gives_way = self.is_deposed = False
 
     @property
     def role(self) -> Role:
@@ -71,6 +75,8 @@ class Host(Generic[T]):
             return Role.DEPOSED if self.is_deposed else Role.PARTING
         if not self._lanes:
             return Role.ALONE
+        if self.gives_way:
+            return Role.GIVING_WAY
         standby = self._lanes[0]
         if standby.is_complete:
             return Role.IN_STEP if standby.is_in_step else Role.JOINING
@@ -117,7 +123,7 @@ class Host(Generic[T]):
         """
         if self.is_deposed or epoch <= self.epoch:
             return False
-        self.epoch = epoch
+        self.epoch, self.gives_way = epoch, False
         self._lanes = [lane for lane in self._lanes if lane.epoch == kept]
         self._parts = bool(kept) and not self._lanes  # it is lost, as the directory is about to hear
         if standby:
@@ -157,8 +163,27 @@ class Host(Generic[T]):
         if (lane := self.lane(epoch)) is None:
             return False
         self._lanes.remove(lane)
-        self._parts = self._parts or lane.is_complete
+        self._parts, self.gives_way = self._parts or lane.is_complete, False
         return True
+
+    def give_way(self, epoch: int, chosen: int) -> bool:
+        """Take nothing more from callers, until the standby of the epoch `chosen`, which is in step, has all.
+
+        Returns False if that one is lost, or the host has heard of a later decision.
+        """
+        if self.gives_way and epoch == self.epoch:
+            return True
+        lane = self.lane(chosen)
+        if self._parts or self.is_deposed or epoch <= self.epoch or lane is None or not lane.is_complete:
+            return False
+        self.epoch, self._lanes, self.gives_way = epoch, [lane], True
+        lane.is_in_step = True
+        return True
+
+    def has_given_way(self, epoch: int) -> bool:
+        """Whether the standby has all, and nothing was decided since; otherwise the host goes on."""
+        self.gives_way = self.gives_way and epoch == self.epoch and not self.holds()
+        return self.gives_way
 
     def depose(self) -> list[T]:
         """Another is the host: returns what must not be told any more."""

@@ -27,7 +27,8 @@ class Lane:
     standby : str
     index : int
         The number of the last event that the home has applied.
-    home : Home
+    home : Home, optional
+        What the standby has to get; None if it has the whole home.
 
     Attributes
     ----------
@@ -37,16 +38,18 @@ class Lane:
         Whether the directory knows that.
     """
 
-    def __init__(self, epoch: int, standby: str, index: int, home: Home) -> None:
+    def __init__(self, epoch: int, standby: str, index: int, home: Home | None) -> None:
         self.epoch, self.standby = epoch, standby
-        self.is_complete = self.is_in_step = False
+        self.is_complete = self.is_in_step = home is None
         self._index = self._confirmed = index
         self._outbox: deque[tuple[Event, int]] = deque()  # with about their bytes
         self._behind = 0
         self._under_way: deque[Message] = deque()
-        light, entries = home.snapshot()
-        self._begin: Begin | None = Begin(epoch, index, light)
-        self._pieces: Iterator[Piece] | None = pieces(epoch, entries)
+        self._begin: Begin | None = None
+        self._pieces: Iterator[Piece] | None = None
+        if home is not None:
+            light, entries = home.snapshot()
+            self._begin, self._pieces = Begin(epoch, index, light), pieces(epoch, entries)
         self._joins_at: int | None = None  # when the standby has this event, too, it is in step
 
     def add(self, event: Event) -> None:

@@ -17,8 +17,13 @@ class Standby:
 
     Parameters
     ----------
-    begin : Begin
-        The host's first message.
+    home : Home
+    epoch : int
+        The epoch in which it was chosen.
+    index : int
+        The number of the last event that the home has applied.
+    is_complete : bool
+        Whether that is the whole home, and no pieces follow.
 
     Notes
     -----
@@ -26,13 +31,17 @@ class Standby:
     others: so a host that has been deposed can't get anything confirmed.
     """
 
-    def __init__(self, begin: Begin) -> None:
-        self.epoch = begin.epoch
-        self._home: Home = pickle.loads(begin.home)
-        self._index = begin.index
+    def __init__(self, home: Home, epoch: int, index: int = 0, is_complete: bool = True) -> None:
+        self.epoch = epoch
+        self._home, self._index = home, index
         # events that came before all pieces had: None when they have
-        self._later: list[Event] | None = []
+        self._later: list[Event] | None = None if is_complete else []
         self._late = 0  # about their bytes
+
+    @classmethod
+    def begin(cls, begin: Begin) -> Standby:
+        """The standby that the host's first message makes."""
+        return cls(pickle.loads(begin.home), begin.epoch, begin.index, is_complete=False)
 
     @property
     def is_complete(self) -> bool:

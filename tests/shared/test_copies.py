@@ -27,6 +27,11 @@ Told = tuple[CallId, Answer]
 class Pair:
     """A host and its standbys, by the epochs in which they were chosen, and what is under way between them.
 
+    Parameters
+    ----------
+    standby : Standby, optional
+        One that has all of the home.
+
     Attributes
     ----------
     epoch : int
@@ -35,10 +40,10 @@ class Pair:
         The epoch of the one that takes over if the host is lost; 0 if there is none.
     """
 
-    def __init__(self, home: Home) -> None:
-        self.host: Host[Told] = Host(home, 1)
-        self.epoch, self.in_step = 1, 0
-        self.standbys: dict[int, Standby] = {}
+    def __init__(self, home: Home, epoch: int = 1, standby: Standby | None = None) -> None:
+        self.epoch, self.in_step = epoch, 0 if standby is None else standby.epoch
+        self.host: Host[Told] = Host(home, epoch, "standby" if standby else "", self.in_step)
+        self.standbys = {} if standby is None else {standby.epoch: standby}
         self.wires: defaultdict[int, deque[bytes]] = defaultdict(deque)
         self.back: deque[tuple[int, bool]] = deque()
 
@@ -63,7 +68,7 @@ class Pair:
         """A standby takes a message."""
         message = pickle.loads(self.wires[epoch].popleft())
         if isinstance(message, Begin):
-            self.standbys[epoch] = Standby(message)
+            self.standbys[epoch] = Standby.begin(message)
             self.back.append((epoch, True))
         else:
             self.back.append((epoch, self.standbys[epoch].take(message)))
@@ -146,14 +151,14 @@ class Counting:
         self.old: list[Call] = []
         self.last: dict[CallId, Call] = {}
         self.seen = 0
-        self.failovers = 0
+        self.failovers = self.swaps = 0
 
     def run(self) -> None:
         for _ in range(400):
             self.chance.choices(
                 (self.ask, self.read, self.move, self.come_late)
-                + (self.lose_host, self.lose_standby, self.replace_standby),
-                (5, 3, 20, 1, 0.5, 0.5, 0.5),
+                + (self.lose_host, self.lose_standby, self.replace_standby, self.change_places),
+                (5, 3, 20, 1, 0.5, 0.5, 0.5, 2),
             )[0]()
         self.pair.settle()
         self.tell(self.pair.host.released())
@@ -215,10 +220,34 @@ class Counting:
         for message in old.wires[old.in_step]:  # too late
             assert not standby.take(pickle.loads(message))
         self.pair.fill()
+        self.ask_again()
+
+    def ask_again(self) -> None:
+        """All calls that have no answer are sent to the new host."""
         for session in self.attempts:
             self.attempts[session] += 1
         for call in sorted(self.open.values(), key=lambda call: call.id[1]):
             self.send_anew(call)
+
+    def change_places(self) -> None:
+        """The host becomes the standby of its standby, when that has all, unless one of them is lost."""
+        old, chosen = self.pair, self.pair.in_step
+        if not chosen or (old.epoch != chosen and old.host.lane(old.epoch)):  # a successor is filled
+            return
+        old.epoch += 1
+        assert old.host.give_way(old.epoch, chosen) and old.host.role is Role.GIVING_WAY
+        while old.host.holds():
+            if self.chance.random() < 0.02:
+                self.chance.choice((self.lose_host, self.lose_standby))()
+                assert self.pair is not old or not old.host.has_given_way(old.epoch)
+                return
+            self.move()
+        assert old.host.has_given_way(old.epoch)
+        home = old.standbys[chosen].promote(old.epoch + 1)
+        assert home is not None and plain(home) == plain(old.host.home)
+        self.pair = Pair(home, old.epoch + 1, Standby(old.host.home, old.epoch))
+        self.swaps += 1
+        self.ask_again()
 
     def lose_standby(self) -> None:
         """The standby that would take over, or its successor: that one is chosen again, the other kept."""
@@ -249,7 +278,7 @@ def test_each_call_counts_once(seed: int) -> None:
     """No increment is lost or counted twice, and nobody reads less than somebody has read before."""
     counting = Counting(seed)
     counting.run()
-    assert counting.failovers
+    assert counting.failovers and counting.swaps
 
 
 def test_a_record_goes_when_its_answer_has_come() -> None:

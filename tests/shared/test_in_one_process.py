@@ -20,6 +20,7 @@ from skyward_dask.extension.collections.directory_messages import (
     SIZES,
     Fence,
     Fill,
+    GiveWay,
     Gone,
     Lead,
     as_operation,
@@ -155,8 +156,9 @@ async def test_a_fault_of_ours_ends_no_worker(c: Any, s: Any, a: Any, b: Any) ->
         with suppress(ConnectionError):
             await frames.run()
         comm.abort()
-        for message in (Fill("nowhere", 9, "", 0), Fence("nowhere", 9), Lead("nowhere", 9, "", [], {})):
+        for message in (Fill("nowhere", 9, "", 0), Fence("nowhere", 9), GiveWay("nowhere", 9, 8)):
             await ask(s.rpc(worker.address), message)
+        await ask(s.rpc(worker.address), Lead("nowhere", 9, "", [], {}, "", 0))
         s.extensions[SIZES].heartbeat(s.workers[worker.address], None)
     async with Client(s.address, asynchronous=True, set_as_default=False, direct_to_workers=True) as direct:
         assert await sky.counter("c", client=direct).increment_async() == 2

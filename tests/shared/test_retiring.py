@@ -8,6 +8,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from inspect import isawaitable
+from itertools import product
 from time import sleep
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from distributed import Client, LocalCluster, Scheduler, Status, Worker
 
 import skyward_dask as sky
+from skyward_dask.extension.collections.directory_messages import GiveWay, Lead
 from tests.clusters import gen_cluster
 
 #: Dask looks every two seconds otherwise whether all has moved.
@@ -86,18 +89,24 @@ async def count(counter: Any) -> list[int]:
     return numbers
 
 
-@cluster_of_three()
-async def test_both_copies_move_at_a_time(c: Client, s: Scheduler, *workers: Worker) -> None:
-    """When the host and the standby are retired, the last worker has all."""
-    host = await host_of(c, "kept")
-    standby = await in_step(c, "kept")
-    (last,) = set(s.workers) - {host, standby}
-    data = await c.scatter(list(range(30)))
-    assert set(await c.retire_workers([host, standby])) == {host, standby}
-    assert set().union(*(await c.who_has(data)).values()) == {last}
-    found = (await sky.collections(c))["kept"]
-    assert (found.hosts, found.standby, found.in_step) == ((last,), (), False)
-    assert await sky.counter("kept", client=c).increment_async() == 2
+@pytest.mark.parametrize("calls", [1, 2])
+def test_both_copies_move_at_a_time(calls: int) -> None:
+    """When the host and the standby are retired, by one call or by two, the last worker has all."""
+
+    @cluster_of_three()
+    async def test(c: Client, s: Scheduler, *workers: Worker) -> None:
+        leaving = [await host_of(c, "kept"), await in_step(c, "kept")]
+        (last,) = set(s.workers) - set(leaving)
+        data = await c.scatter(list(range(30)))
+        parts = [leaving] if calls == 1 else [[each] for each in leaving]
+        retired = await asyncio.gather(*(c.retire_workers(part) for part in parts))
+        assert [set(each) for each in retired] == [set(part) for part in parts]
+        assert set().union(*(await c.who_has(data)).values()) == {last}
+        found = (await sky.collections(c))["kept"]
+        assert (found.hosts, found.standby, found.in_step) == ((last,), (), False)
+        assert await sky.counter("kept", client=c).increment_async() == 2
+
+    test()
 
 
 @cluster_of_three()
@@ -119,6 +128,47 @@ async def test_a_standby_stays_until_another_is_in_step(c: Client, s: Scheduler,
     assert [await d.getitem_async(number) for number in range(written + 1)] == [b"y"] * written + [
         b"x" * 1000
     ]
+
+
+#: In which question of the directory's a worker is lost, before or after it is answered, and which worker.
+LOSSES = [*product((GiveWay, Lead), ("before", "after"), ("host", "standby"))]
+
+
+@pytest.mark.parametrize(("question", "when", "which"), LOSSES)
+def test_a_worker_is_lost_while_two_change_places(question: Any, when: str, which: str) -> None:
+    """The other one has all that anybody was told, and the move goes on from there."""
+
+    @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 4, config=QUICK)
+    async def test(c: Client, s: Scheduler, *workers: Worker) -> None:
+        host, counter = await host_of(c, "kept"), sky.counter("kept", client=c)
+        places = {"host": host, "standby": await in_step(c, "kept")}
+        asked = next(w for w in workers if w.address == places["host" if question is GiveWay else "standby"])
+        take = asked.handlers[question.op]
+
+        async def take_and_lose(**values: Any) -> Any:
+            asked.handlers[question.op] = take
+            if when == "before":
+                await s.remove_worker(places[which], stimulus_id="lost")
+            answer = take(**values)
+            answer = await answer if isawaitable(answer) else answer
+            if when == "after":
+                await s.remove_worker(places[which], stimulus_id="lost")
+            return answer
+
+        asked.handlers[question.op] = take_and_lose
+        counting = [asyncio.ensure_future(count(counter)) for _ in range(3)]
+        while await counter.value_async() < 4:
+            pass
+        await c.retire_workers([host])
+        for each in counting:
+            each.cancel()
+        numbers = [number for each in await asyncio.gather(*counting) for number in each]
+        assert asked.handlers[question.op] is take
+        assert len(numbers) == len(set(numbers)) and await counter.value_async() >= max(numbers)
+        assert host not in s.workers and await in_step(c, "kept") in s.workers
+        assert sum(len(ws.actors) for ws in s.workers.values()) == 2
+
+    test()
 
 
 @cluster_of_three(config=QUICK | BALANCED)

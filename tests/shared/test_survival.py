@@ -255,6 +255,33 @@ def test_a_silent_standby_is_replaced(name: str) -> None:
         assert counter.increment() == 13
 
 
+def test_a_collection_that_has_just_moved_is_not_alone(three: Client, name: str) -> None:
+    """Its old host is its standby until another is filled: the new one may be killed meanwhile."""
+    d, over, pids = sky.dict(name), threading.Event(), three.run(os.getpid)
+    d.update((number, bytes([number]) * (1 << 20)) for number in range(60))
+
+    def write(key: str) -> int:
+        count = 0
+        while not over.is_set():
+            count += 1
+            d[key] = count
+        return count
+
+    (found,) = in_step(three, name)
+    with ThreadPoolExecutor(3) as threads:
+        writing = {key: threads.submit(write, key) for key in ("a", "b")}
+        retiring = threads.submit(three.retire_workers, list(found.hosts))
+        while (moved := sky.collections(three)[name]).hosts == found.hosts:
+            pass
+        os.kill(pids[moved.hosts[0]], signal.SIGKILL)
+        retiring.result(200)
+        in_step(three, name)
+        over.set()
+        assert all(d[key] == each.result(200) for key, each in writing.items())
+    assert all(set(d[number]) == {number} for number in range(60)) and len(d) == 62
+    d.destroy()
+
+
 @sized
 def test_a_big_collection_is_copied_while_it_is_written(name: str) -> None:
     """Values of 1 MiB, and one larger than all that may wait; what is written meanwhile is in the copy."""

@@ -2,7 +2,7 @@
 
 ```
  worker, client ── Open, Destroy, List ──▶ directory ── Found, Fill, End, Know, Report ──▶ a host
- host ── Join, Part, Leave ────────────▶             ── Lead ──▶ a standby
+ host ── Join, Part, Leave ────────────▶             ── GiveWay, Lead ──▶ who change places
                                                      ── Gone, Fence ──▶ all workers that use collections
  client that reaches homes itself ── Fenced ──▶ directory ── Fence ──▶ it
 ```
@@ -106,6 +106,19 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveWay:
+    """Become the standby, in this epoch, of the standby that was chosen in the epoch `chosen`.
+
+    It is in step, and is to be the host when it has all.
+    """
+
+    op: ClassVar[str] = "skyward_give_way"
+    key: str
+    epoch: int
+    chosen: int
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """This worker is closing: move its copies, if there is another worker for them."""
 
@@ -137,7 +150,8 @@ class Fenced:
 class Lead:
     """Your standby of this home is its host, and an actor of the key `actor`.
 
-    `parties` are in the cluster; of those in `runs`, only these runs may hold anything.
+    `parties` are in the cluster; of those in `runs`, only these runs may hold anything. The worker `standby`,
+    if it isn't empty, has been its standby since the epoch `chosen`, and has all of it.
     """
 
     op: ClassVar[str] = "skyward_lead"
@@ -146,6 +160,8 @@ class Lead:
     actor: str
     parties: Sequence[str]
     runs: Mapping[str, Sequence[str]]
+    standby: str
+    chosen: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +197,7 @@ class Report:
 
 
 ToDirectory = Open | Destroy | List | Join | Part | Leave | Fenced
-Message = ToDirectory | Found | Fill | Fence | Lead | End | Know | Gone | Report
+Message = ToDirectory | Found | Fill | Fence | GiveWay | Lead | End | Know | Gone | Report
 
 
 def as_operation(message: Message) -> dict[str, Any]:

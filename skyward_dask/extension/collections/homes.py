@@ -56,9 +56,9 @@ class Homes:
         self._parties: set[str] = set()
         self._replies: dict[CallId, Reply] = {}
 
-    def add(self, key: str, home: Home, epoch: int = 1) -> None:
-        """Let events come to a home."""
-        self._places[key] = _Place(Host(home, epoch))
+    def add(self, key: str, home: Home, epoch: int = 1, standby: str = "", chosen: int = 0) -> None:
+        """Let events come to a home; the standby, if there is one, has all of it."""
+        self._places[key] = _Place(Host(home, epoch, standby, chosen))
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
@@ -66,12 +66,12 @@ class Homes:
     def apply(self, key: str, event: Event, reply: Reply | None = None) -> bool:
         """Apply an event to a home; `reply` is called with a call's answer, or with None, now or later.
 
-        Returns False if there is no such home.
+        Returns False if there is no such home, or it takes nothing from callers any more.
         """
         if (place := self._places.get(key)) is None:
             return False
         with place.lock:
-            if place.host.is_deposed:
+            if place.host.is_deposed or (place.host.gives_way and reply is not None):
                 return False
             told = self._carry_out(place, event, reply)
             has_news = place.host.can_send()
@@ -120,7 +120,7 @@ class Homes:
         Where a standby takes over, they go there.
         """
         for key, place in list(self._places.items()):
-            if place.host.role in (Role.JOINING, Role.IN_STEP, Role.PARTING):
+            if place.host.role in (Role.JOINING, Role.IN_STEP, Role.GIVING_WAY, Role.PARTING):
                 self.depose(key)
             else:
                 self.apply(key, close)
@@ -172,6 +172,30 @@ class Homes:
     def part(self, key: str, epoch: int) -> bool:
         """The standby of that epoch is lost; returns whether that is news."""
         return self._decide(key, lambda host: host.part(epoch))
+
+    def give_way(self, key: str, epoch: int, chosen: int, then: Callable[[], None]) -> bool:
+        """Take nothing more from callers; `then` is called when the standby has all, or won't get it.
+
+        Returns False if the host goes on.
+        """
+
+        def change(host: Host[Told]) -> bool:
+            gives_way = host.give_way(epoch, chosen)
+            if gives_way:
+                host.hold((lambda _: then(), (True, None)))
+            return gives_way
+
+        return self._decide(key, change)
+
+    def hand_over(self, key: str, epoch: int) -> Home | None:
+        """Take a home that has given way from here; None if it stays, and takes calls again."""
+        if (place := self._places.get(key)) is None:
+            return None
+        with place.lock:
+            if not place.host.has_given_way(epoch):
+                return None
+        self.depose(key)
+        return place.host.home
 
     def _decide(self, key: str, change: Callable[[Host[Told]], bool | None]) -> bool:
         """Change a home's host, and answer whom that releases; returns what `change` does, if it is here."""

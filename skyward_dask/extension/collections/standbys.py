@@ -96,10 +96,23 @@ class Standbys:
             self.homes.depose(key, message.epoch)  # this process may have had it before
             if key in self.homes or (standby is not None and standby.epoch >= message.epoch):
                 return REFUSED
-            self._standbys[key] = Standby(message)
-            self._on_begin(key, self._standbys[key])
+            self._begin(key, Standby.begin(message))
             return TAKEN
         return TAKEN if standby is not None and standby.take(message) else REFUSED
+
+    def _begin(self, key: str, standby: Standby) -> None:
+        self._standbys[key] = standby
+        self._on_begin(key, standby)
+
+    async def give_way(self, key: str, epoch: int, chosen: int) -> bool:
+        """Have a home here become the standby of its standby; returns False if it stays the host."""
+        told = asyncio.get_running_loop().create_future()
+        if self.homes.give_way(key, epoch, chosen, partial(told.set_result, None)):
+            await told
+            if (home := self.homes.hand_over(key, epoch)) is not None:
+                self._begin(key, Standby(home, epoch))
+        standby = self._standbys.get(key)
+        return standby is not None and standby.epoch == epoch
 
     def promote(self, key: str, epoch: int) -> Home | None:
         """The home that a standby has; None if it has no whole one."""

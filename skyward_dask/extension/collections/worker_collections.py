@@ -32,6 +32,7 @@ from skyward_dask.extension.collections.directory_messages import (
     Fence,
     Fill,
     Found,
+    GiveWay,
     Gone,
     Join,
     Know,
@@ -245,8 +246,10 @@ class WorkerCollections(WorkerPlugin):
             self._place(key, key, Home(kind, options), 1)
         return "OK"
 
-    def _place(self, key: str, actor: str, home: Home, epoch: int) -> None:
-        self._homes.add(key, home, epoch)
+    def _place(
+        self, key: str, actor: str, home: Home, epoch: int, standby: str = "", chosen: int = 0
+    ) -> None:
+        self._homes.add(key, home, epoch, standby, chosen)
         self._actors[actor] = key
         private.place_actor(self._worker, actor, home)
         self._worker.extensions[SIZES] = self
@@ -285,8 +288,18 @@ class WorkerCollections(WorkerPlugin):
     def _fence(self, message: Fence) -> tuple[str, list[str]]:
         """Answers with this worker's party, and its runs that may hold something there."""
         if self._homes.depose(message.key, message.epoch):
-            self._actors = {actor: key for actor, key in self._actors.items() if key != message.key}
+            self._forget_actors(message.key)
         return self._worker.id, self.switchboard.fence(message.key, message.epoch)
+
+    async def _give_way(self, message: GiveWay) -> bool:
+        gave_way = await self._standbys.give_way(message.key, message.epoch, message.chosen)
+        if gave_way:
+            self._forget_actors(message.key)
+        return gave_way
+
+    def _forget_actors(self, home: str) -> None:
+        """This home isn't here any more: it doesn't end when Dask releases what it was to it."""
+        self._actors = {actor: key for actor, key in self._actors.items() if key != home}
 
     def _lead(self, message: Lead) -> str:
         if message.actor in self._actors:
@@ -294,7 +307,7 @@ class WorkerCollections(WorkerPlugin):
         home = self._standbys.promote(message.key, message.epoch)
         if home is None:
             return "its standby isn't in step"
-        self._place(message.key, message.actor, home, message.epoch)
+        self._place(message.key, message.actor, home, message.epoch, message.standby, message.chosen)
         self._homes.keep_only(message.key, message.parties, message.runs)
         return "OK"
 
@@ -331,6 +344,7 @@ _ANSWERED: dict[type[Message], Callable[[WorkerCollections, Any], object]] = {
     Found: WorkerCollections._found,
     Fill: WorkerCollections._fill,
     Fence: WorkerCollections._fence,
+    GiveWay: WorkerCollections._give_way,
     Lead: WorkerCollections._lead,
     End: WorkerCollections._end,
     Know: WorkerCollections._know,

@@ -38,14 +38,19 @@ _LOOK = 0.02
 
 
 class Placement:
-    """Creates homes on workers, and ends them."""
+    """Creates homes on workers, and ends them.
+
+    Attributes
+    ----------
+    avoided : set of str
+        Addresses of workers that are about to be retired, and get no homes.
+    """
 
     def __init__(self, scheduler: Scheduler, parties: Parties) -> None:
         self._scheduler = scheduler
         self._parties = parties
         self._leaving: set[WorkerState] = set()
-        # addresses of workers that are about to be retired, and get no homes
-        self._avoided: set[str] = set()
+        self.avoided: set[str] = set()
         # why workers have refused homes, by address
         self._refusals: dict[str, str] = {}
         self._epoch = 0
@@ -80,15 +85,15 @@ class Placement:
     def _running(self) -> list[WorkerState]:
         workers = self._scheduler.workers.values()
         running = [ws for ws in workers if ws.status == Status.running and ws not in self._leaving]
-        return [ws for ws in running if ws.address not in self._avoided]
+        return [ws for ws in running if ws.address not in self.avoided]
 
     def avoid(self, workers: Iterable[str]) -> None:
         """Give these workers no homes: they are to be retired."""
-        self._avoided.update(workers)
+        self.avoided.update(workers)
 
     def readmit(self, workers: Iterable[str]) -> None:
         """These workers have left, or stay after all."""
-        self._avoided.difference_update(workers)
+        self.avoided.difference_update(workers)
 
     def standby_for(self, host: str, without: Container[str]) -> str:
         """The worker for the standby of a home on this host; empty if there is none.

@@ -20,6 +20,7 @@ from skyward_dask.extension import private
 from skyward_dask.extension.collections.directory_messages import (
     Fence,
     Fill,
+    GiveWay,
     Join,
     Lead,
     Message,
@@ -98,10 +99,10 @@ class Seat:
 
     def change(self, **values: Any) -> None:
         """Decide something."""
+        if values.get("is_in_step", self.is_in_step) != self.is_in_step:
+            self.since = time()
         for name, value in values.items():
             setattr(self, name, value)
-        if "is_in_step" in values:
-            self.since = time()
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
@@ -274,40 +275,75 @@ class Seats:
                     self._spawn(self._take_over(seat, "failover"))
                 else:
                     lost.append(seat)
-            elif seat.standby == worker:
-                self._spawn(self._bring_up(seat, {worker}))
-            elif seat.successor == worker:
-                self._spawn(self._replace(seat, {worker}))
+            elif worker in (seat.standby, seat.successor):
+                self._spawn(self._do_without(seat, {worker}))
         return lost
 
-    def _take_over(self, seat: Seat, why: str) -> Awaitable[None]:
-        """Decide now that the standby is the host; returns what makes it so."""
-        epoch, old = seat.epoch + 1, [seat.actor, *seat.followers]
-        own = f"{seat.key}-{epoch}"
-        seat.change(epoch=epoch, host=seat.standby, standby="", successor="", actor=own)
-        seat.change(is_in_step=False, is_moving=True)
+    async def _do_without(self, seat: Seat, workers: Collection[str]) -> None:
+        """Find others for a standby and a successor that are lost, or leave."""
+        while seat.is_moving and not seat.lost:  # there is a host, or soon will be, that has to know
+            await seat.changed.wait()
+        if seat.standby in workers:
+            await self._bring_up(seat, workers)
+        elif seat.successor in workers:
+            await self._replace(seat, workers)
+
+    async def _change_places(self, seat: Seat) -> bool:
+        """Make the standby the host, and the host its standby; returns whether that was possible."""
+        if not seat.replicas:
+            await self._take_over(seat, "move")
+            return True
+        host, epoch = seat.host, seat.epoch + 1
+        follower = standby_actor(seat.key, epoch)
+        private.know_actor(self._scheduler, follower, host, CLIENT)
+        seat.change(epoch=epoch, is_moving=True)
+        gave_way = await self._insist(host, GiveWay(seat.key, epoch, seat.chosen))
+        if gave_way and seat.epoch == epoch and not seat.lost:
+            await self._take_over(seat, "move", host)
+            return True
+        self._placement.release([follower])
+        if seat.host == host:
+            seat.change(is_moving=False)
+        return False
+
+    def _take_over(self, seat: Seat, why: str, standby: str = "") -> Awaitable[None]:
+        """Decide now that the standby is the host; returns what makes it so.
+
+        `standby`, if it isn't empty, has become the next one in the epoch that ends, and has all.
+        """
+        epoch, old, own = seat.epoch + 1, [seat.actor, *seat.followers], f"{seat.key}-{seat.epoch + 1}"
+        seat.change(
+            epoch=epoch, host=seat.standby, standby=standby, chosen=epoch - 1, successor="", actor=own
+        )
+        seat.change(is_in_step=bool(standby), is_moving=True)
         self._abandon(seat.key)
         return self._lead(seat, old, why)
 
     async def _lead(self, seat: Seat, old: list[str], why: str) -> None:
-        begun, epoch = monotonic(), seat.epoch
+        begun, host, answer = monotonic(), seat.host, None
         runs = await self._fence(seat)
-        if seat.lost:  # it was destroyed meanwhile, or its new host was lost, too
-            self._placement.release(old)
-            return
-        answer = None
-        if seat.host in self._scheduler.workers:
-            private.know_actor(self._scheduler, seat.actor, seat.host, CLIENT)
-            parties = self._parties.all()
-            answer = await self._insist(seat.host, Lead(seat.key, epoch, seat.actor, parties, runs))
-            self._parties.tell_of_gone(parties)  # it may have heard of those who have left before this
+        if seat.host == host and not seat.lost and host in self._scheduler.workers:
+            answer = await self._ask_to_lead(seat, runs)
         self._placement.release(old)
-        if answer != "OK":
-            self._on_lost(seat)
+        if seat.lost or seat.host != host:  # it was destroyed meanwhile; or its new host was lost, too
             return
-        seat.change(is_moving=False, moves=seat.moves + 1, took=monotonic() - begun)
-        self._tell(why, seat)
-        await self._bring_up(seat)
+        if answer == "OK":
+            seat.change(is_moving=False, moves=seat.moves + 1, took=monotonic() - begun)
+            self._tell(why, seat)
+            if not seat.standby:
+                await self._bring_up(seat)
+        elif seat.is_in_step and self._placement.is_there(seat.standby):
+            await self._take_over(seat, "failover")
+        else:
+            self._on_lost(seat)
+
+    async def _ask_to_lead(self, seat: Seat, runs: dict[str, list[str]]) -> Any:
+        private.know_actor(self._scheduler, seat.actor, seat.host, CLIENT)
+        parties = self._parties.all()
+        lead = Lead(seat.key, seat.epoch, seat.actor, parties, runs, seat.standby, seat.chosen)
+        answer = await self._insist(seat.host, lead)
+        self._parties.tell_of_gone(parties)  # it may have heard of those who have left before this
+        return answer
 
     async def _fence(self, seat: Seat) -> dict[str, list[str]]:
         """Have nobody read at the old host any more; returns the live runs of each worker that answers."""
@@ -354,11 +390,10 @@ class Seats:
         seats = list(self._seats.values())
         await asyncio.gather(*(self._move(seat, set(workers)) for seat in seats))
         # where there is no other worker, hosts go on alone: Dask retires no worker that has an actor
-        left = [seat for seat in seats if not {seat.standby, seat.successor}.isdisjoint(workers)]
-        await asyncio.gather(*(self._bring_up(seat, workers) for seat in left))
+        await asyncio.gather(*(self._do_without(seat, workers) for seat in seats))
 
     async def _move(self, seat: Seat, workers: set[str]) -> None:
-        """Move both copies of a home: first another standby comes in step, then it becomes the host."""
+        """Move both copies of a home: another standby comes in step, is the host, and gets a new one."""
         tried: set[str] = set()  # each worker is filled once
         with suppress(TimeoutError):
             async with asyncio.timeout(_MOVE):
@@ -368,10 +403,13 @@ class Seats:
 
     async def _step(self, seat: Seat, workers: set[str], tried: set[str]) -> bool:
         """Do what comes next, or wait for it; returns False if no other worker can take a copy."""
+        workers = workers | self._placement.avoided  # two that leave would give a home to each other for ever
         if seat.is_moving or seat.successor or (seat.standby not in {*workers, ""} and not seat.is_in_step):
             await seat.changed.wait()
         elif seat.is_in_step and seat.standby not in workers:
-            await asyncio.shield(self._spawn(self._take_over(seat, "move")))  # it can't be left half done
+            # it can't be left half done; if the host stays, that's because something has just been decided
+            if not await asyncio.shield(self._spawn(self._change_places(seat))):
+                await asyncio.sleep(_LOOK)
         else:
             without = workers | tried
             if seat.is_in_step:
