@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -147,6 +149,49 @@ def test_a_signal_ends_a_worker_that_is_closing(launch: Launch, shared_address: 
                 break
         worker.terminate()
         worker.communicate(timeout=200)
+
+
+@pytest.mark.crash
+def test_a_scheduler_that_is_killed(launch: Launch, address: str, tmp_path: Path) -> None:
+    """All collections end with it: who waits, and who comes afterwards, is told so, wherever that is."""
+    options = ["--executor", "process", "--concurrency", "2", "--no-nanny", "--no-dashboard"]
+    worker = launch(*DASK_WORKER, address, *options)
+
+    def error_of(function: Callable[[], Any]) -> str:
+        try:
+            return f"answered {function()!r}"
+        except Exception as error:
+            return "ours" if isinstance(error, sky.SkywardError) else repr(error)
+
+    def use(place: str) -> None:
+        for operation in (sky.queue("q").get, sky.counter("known").increment, sky.counter("new").increment):
+            with (tmp_path / place).open("a") as told:
+                print(error_of(operation), file=told)
+
+    async def wait_and_use() -> None:
+        async with Client(address, asynchronous=True, set_as_default=False) as other:
+            q, known = sky.queue("q", client=other), sky.counter("known", client=other)
+            new = sky.lock("new", client=other)
+            for operation in (q.get_async, known.increment_async, new.acquire_async, q.destroy_async):
+                with pytest.raises(sky.SkywardError):
+                    await operation()
+
+    with Client(address) as client, ThreadPoolExecutor(2) as threads:
+        client.wait_for_workers(1, timeout=200)
+        sky.counter("known").increment()
+        tasks = [client.submit(use, "process", pure=False)]
+        with sky.options(executor="thread"):
+            tasks.append(client.submit(use, "thread", pure=False))
+        waiting = [threads.submit(asyncio.run, wait_and_use()), threads.submit(error_of, sky.queue("q").get)]
+        while "q" not in (found := sky.collections(client)) or found["q"].waiting < 4:
+            pass
+        os.kill(client.run_on_scheduler(os.getpid), signal.SIGKILL)
+        assert [each.result(60) for each in waiting] == [None, "ours"]
+        for operation in (sky.counter("known").increment, sky.set("new").clear, sky.queue("q").destroy):
+            assert error_of(operation) == "ours"
+        worker.communicate(timeout=60)
+    assert (tmp_path / "thread").read_text().split() == ["ours"] * 3
+    assert set((tmp_path / "process").read_text().split()) <= {"ours"}  # its worker may have ended it before
 
 
 def end_lifetime(dask_worker: Any) -> None:

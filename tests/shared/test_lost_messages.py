@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable
+from inspect import isawaitable
 from itertools import count, product
 from typing import Any
 
@@ -21,9 +22,10 @@ def losing_the_first(handle: Callable[..., Any], obeys: bool) -> Callable[..., A
     """The connection breaks, before the message has come or before it is answered."""
     came = count()
 
-    def handle_it(**values: Any) -> Any:
+    async def handle_it(**values: Any) -> Any:
         is_first = next(came) == 0
         answer = handle(**values) if obeys or not is_first else None
+        answer = await answer if isawaitable(answer) else answer
         if is_first:
             raise CommClosedError("the connection broke")
         return answer
@@ -40,7 +42,7 @@ def test_who_gets_no_answer_asks_again(obeys: bool) -> None:
     @cluster_of_three()
     async def test(c: Client, s: Scheduler, *workers: Worker) -> None:
         await c.submit(sky.counter("other", client=c).increment)  # now all take part
-        for server, message in product((s, *workers), ("join", "part", "fill", "lead")):
+        for server, message in product((s, *workers), ("join", "part", "fill", "give_way", "lead")):
             if (handle := server.handlers.get(f"skyward_{message}")) is not None:
                 server.handlers[f"skyward_{message}"] = losing_the_first(handle, obeys)
         at = {worker.address: worker for worker in workers}
