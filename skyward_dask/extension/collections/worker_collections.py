@@ -34,12 +34,10 @@ from skyward_dask.extension.collections.directory_messages import (
     Found,
     GiveWay,
     Gone,
-    Join,
     Know,
     Lead,
     Leave,
     Message,
-    Part,
     Report,
     ask,
     handler,
@@ -89,7 +87,7 @@ class WorkerCollections(WorkerPlugin):
         }
         self._live = set(self._runs.values())
         self._streams: dict[int, str] = {}  # what the runs of tasks that are streams by now are called
-        self._standbys = Standbys(worker.loop, self._propose, self._place_standby)
+        self._standbys = Standbys(worker.loop, partial(ask, worker.scheduler), self._place_standby)
         self._homes = Homes(self._standbys.news)
         self._routes = Routes(lambda spec, key: find_at_scheduler(worker.scheduler, spec, worker.id, key=key))
         self._links = Links(
@@ -277,10 +275,6 @@ class WorkerCollections(WorkerPlugin):
             self._standbys.end(key)
             self._close(key)
         return "OK"
-
-    async def _propose(self, message: Join | Part) -> bool:
-        agreed: bool = await ask(self._worker.scheduler, message)
-        return agreed
 
     def _fill(self, message: Fill) -> bool:
         return self._homes.fill(message.key, message.epoch, message.worker, message.kept)

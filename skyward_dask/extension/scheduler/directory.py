@@ -33,10 +33,12 @@ from skyward_dask.extension.collections.directory_messages import (
 )
 from skyward_dask.extension.collections.homes import Homes
 from skyward_dask.extension.collections.links import Links, OnLoop
+from skyward_dask.extension.scheduler.asking import Asking
 from skyward_dask.extension.scheduler.direct_clients import DirectClients
 from skyward_dask.extension.scheduler.parties import Parties
 from skyward_dask.extension.scheduler.placement import Placement
-from skyward_dask.extension.scheduler.seats import Seat, Seats
+from skyward_dask.extension.scheduler.seat import Seat
+from skyward_dask.extension.scheduler.seats import Seats
 from skyward_dask.shared.asks import Route, Spec
 from skyward_dask.shared.kinds import REPLICAS
 
@@ -80,8 +82,15 @@ class Directory:
             is_there=self._is_there,
         )
         self._clients = DirectClients(scheduler)
+        self._asking = Asking(scheduler)
         self._seats = Seats(
-            scheduler, self._parties, self._clients, self._placement, links.abandon, self._lose
+            scheduler,
+            self._parties,
+            self._clients,
+            self._placement,
+            self._asking,
+            links.abandon,
+            self._lose,
         )
         scheduler.extensions[SIZES] = self._seats
         private.spare_actors(scheduler)
@@ -225,7 +234,7 @@ class Directory:
         seats = [seat for entry in self._entries.values() for seat in entry.seats]
         workers = self._parties.present() & {each for seat in seats for each in (seat.host, seat.standby)}
         told: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-        for answer in await self._seats.ask_all(workers, Report()):
+        for answer in await self._asking.all(workers, Report()):
             for key, found in answer.items():
                 told[key] |= found
         return [_described(entry, told) for entry in self._entries.values()]

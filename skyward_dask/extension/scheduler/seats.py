@@ -9,8 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 from distributed import Scheduler
@@ -23,22 +22,19 @@ from skyward_dask.extension.collections.directory_messages import (
     GiveWay,
     Join,
     Lead,
-    Message,
     Part,
-    ask,
     standby_actor,
 )
 from skyward_dask.extension.registration import TOPIC
+from skyward_dask.extension.scheduler.asking import ANSWER, Asking
 from skyward_dask.extension.scheduler.direct_clients import DirectClients
 from skyward_dask.extension.scheduler.parties import Parties
 from skyward_dask.extension.scheduler.placement import CLIENT, Placement
+from skyward_dask.extension.scheduler.seat import Seat
 
 #: A child of the scheduler's own logger: ``client.get_scheduler_logs()`` shows its records.
 logger = logging.getLogger("distributed.scheduler.skyward")
 
-#: Seconds for workers to answer, say that they take no more answers from an old host: busy ones take one or
-#: two, and one that is stopped is not waited for.
-_ANSWER = 5.0
 #: Seconds between two looks for workers that could be standbys where there is none: nothing announces that a
 #: worker is ready, or is no longer paused.
 _LOOK = 0.2
@@ -51,62 +47,6 @@ _TEXTS = {
 }
 
 
-@dataclass(slots=True, eq=False)
-class Seat:
-    """A home: who is its host and its standby, in which epoch.
-
-    Attributes
-    ----------
-    name : str
-        What it is called in messages for people.
-    key, actor : str
-        Of the home; and of the actor that it is to Dask.
-    host, standby, successor : str
-        Addresses of workers; empty if there is none. The successor replaces the standby when it is in step.
-    replicas : int
-    epoch, chosen : int
-        Of the last decision, and of the one in which the standby was chosen.
-    is_in_step : bool
-        Whether the standby has all that anybody was told.
-    since : float
-        When that became so, or ended, in seconds since the epoch.
-    moves, took : int, float
-        How often another worker became the host, and how many seconds that took the last time.
-    """
-
-    name: str
-    key: str
-    actor: str
-    host: str
-    replicas: int
-    epoch: int = 1
-    standby: str = ""
-    chosen: int = 0
-    successor: str = ""
-    is_in_step: bool = False
-    since: float = field(default_factory=time)
-    moves: int = 0
-    took: float = 0.0
-    is_moving: bool = False
-    lost: bool = False
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def followers(self) -> list[str]:
-        """The actors that the standby and its successor are to Dask."""
-        found = [standby_actor(self.key, self.chosen)] if self.standby else []
-        return [*found, standby_actor(self.key, self.epoch)] if self.successor else found
-
-    def change(self, **values: Any) -> None:
-        """Decide something."""
-        if values.get("is_in_step", self.is_in_step) != self.is_in_step:
-            self.since = time()
-        for name, value in values.items():
-            setattr(self, name, value)
-        changed, self.changed = self.changed, asyncio.Event()
-        changed.set()
-
-
 class Seats:
     """The seats of all collections.
 
@@ -116,6 +56,7 @@ class Seats:
     parties : Parties
     clients : DirectClients
     placement : Placement
+    asking : Asking
     abandon : callable
         Has the scheduler take no more answers from a home, by its key.
     on_lost : callable
@@ -128,11 +69,12 @@ class Seats:
         parties: Parties,
         clients: DirectClients,
         placement: Placement,
+        asking: Asking,
         abandon: Callable[[str], None],
         on_lost: Callable[[Seat], None],
     ) -> None:
         self._scheduler, self._parties, self._placement = scheduler, parties, placement
-        self._clients = clients
+        self._clients, self._asking = clients, asking
         self._abandon, self._on_lost = abandon, on_lost
         self._seats: dict[str, Seat] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -245,7 +187,7 @@ class Seats:
         refuses = bool(standby) and await self._refuses(standby)
         if seat.epoch != epoch or refuses:
             return seat.epoch == epoch
-        await self._insist(seat.host, Fill(seat.key, epoch, standby, kept))
+        await self._asking.insist(seat.host, Fill(seat.key, epoch, standby, kept))
         return False
 
     async def _complete(self) -> None:
@@ -259,7 +201,7 @@ class Seats:
     async def _refuses(self, standby: str) -> bool:
         """Whether a worker can't be a standby, or doesn't say so in time: a host may wait for one."""
         try:
-            async with asyncio.timeout(_ANSWER):
+            async with asyncio.timeout(ANSWER):
                 return bool(await self._placement.invite(standby))
         except TimeoutError:
             return True
@@ -297,7 +239,7 @@ class Seats:
         follower = standby_actor(seat.key, epoch)
         private.know_actor(self._scheduler, follower, host, CLIENT)
         seat.change(epoch=epoch, is_moving=True)
-        gave_way = await self._insist(host, GiveWay(seat.key, epoch, seat.chosen))
+        gave_way = await self._asking.insist(host, GiveWay(seat.key, epoch, seat.chosen))
         if gave_way and seat.epoch == epoch and not seat.lost:
             await self._take_over(seat, "move", host)
             return True
@@ -341,7 +283,7 @@ class Seats:
         private.know_actor(self._scheduler, seat.actor, seat.host, CLIENT)
         parties = self._parties.all()
         lead = Lead(seat.key, seat.epoch, seat.actor, parties, runs, seat.standby, seat.chosen)
-        answer = await self._insist(seat.host, lead)
+        answer = await self._asking.insist(seat.host, lead)
         self._parties.tell_of_gone(parties)  # it may have heard of those who have left before this
         return answer
 
@@ -349,39 +291,9 @@ class Seats:
         """Have nobody read at the old host any more; returns the live runs of each worker that answers."""
         fence = Fence(seat.key, seat.epoch)
         workers, _ = await asyncio.gather(
-            self.ask_all(self._parties.present(), fence), self._clients.fence(fence, _ANSWER)
+            self._asking.all(self._parties.present(), fence), self._clients.fence(fence, ANSWER)
         )
         return dict(workers)
-
-    async def ask_all(self, workers: Iterable[str], message: Message) -> list[Any]:
-        """The answers of those of the workers that give one in time."""
-        asked = [asyncio.ensure_future(self._ask(worker, message)) for worker in workers]
-        if not asked:
-            return []
-        done, late = await asyncio.wait(asked, timeout=_ANSWER)
-        for task in late:
-            task.cancel()
-        return [answer for task in done if (answer := task.result()) is not None]
-
-    async def _ask(self, worker: str, message: Message) -> Any:
-        """Ask a worker; None if it doesn't answer."""
-        try:
-            return await ask(self._scheduler.rpc(worker), message)
-        except Exception:
-            logger.debug("%s doesn't answer %s", worker, message, exc_info=True)
-            return None
-
-    async def _insist(self, worker: str, message: Message) -> Any:
-        """Ask a worker until it answers; None if it leaves the cluster, which is dealt with there."""
-        while worker in self._scheduler.workers:
-            try:
-                return await ask(self._scheduler.rpc(worker), message)
-            except OSError:  # the connection broke, or couldn't be made; the worker may be there all the same
-                await asyncio.sleep(_LOOK)
-            except Exception:
-                logger.exception("%s can't obey %s", worker, message)
-                break
-        return None
 
     # --- workers that leave ------------------------------------------------------------------------------
 
