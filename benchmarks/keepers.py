@@ -170,9 +170,10 @@ def redis_with_replica() -> Iterator[dict[str, Counting]]:
     if shutil.which("redis-server") is None or not find_spec("redis"):
         yield {}
         return
-    with ExitStack() as stack:
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        options = ["--save", "", "--appendonly", "no", "--dir", folder]
         for port, *follows in ((16380,), (16381, "--replicaof", "127.0.0.1 16380")):
-            command = ["redis-server", "--save", "", "--appendonly", "no", "--port", str(port), *follows]
+            command = ["redis-server", *options, "--port", str(port), *follows]
             server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
             stack.callback(server.terminate)
             _wait_for_redis(port=port)
