@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import sys
@@ -24,6 +25,7 @@ from skyward_dask.extension.worker.node import Node
 from tests.clusters import PATIENCE, gen_cluster
 from tests.sizes import size, sized
 
+THREAD = sky.Worker(concurrency=2, executor="thread")
 PROCESS = sky.Worker(concurrency=2, executor="process")
 BROKEN = sky.Worker(concurrency=2, executor="process", pre_import=("no_such_module_of_ours",))
 
@@ -348,6 +350,24 @@ async def test_under_a_nanny(c: Client, s: Scheduler, a: Any) -> None:
     await sky.install(c, PROCESS)
     assert books(s) == (2, 2, 2)
     assert await c.submit(os.getpid, pure=False) != a.pid
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], Worker=Nanny)
+async def test_garbage_collections_spare_what_a_worker_has_imported(c: Client, s: Scheduler, a: Any) -> None:
+    """While it has slots, and if they came before its tasks: no cycle of a task's is left out."""
+
+    async def count() -> int:
+        (found,) = (await c.run(gc.get_freeze_count)).values()
+        return int(found)
+
+    await sky.install(c, THREAD)
+    assert await count() > 10_000
+    await sky.uninstall(c)
+    assert await count() == 0
+    value = c.submit(list, pure=False)
+    await value
+    await sky.install(c, THREAD)
+    assert await count() == 0
 
 
 _WITHOUT_A_TEMPORARY_DIRECTORY = """

@@ -107,6 +107,8 @@ class Ended(NamedTuple):
         The process can take further runs.
     is_short : bool
         Not all descriptors of a frame have reached the process.
+    seconds : float
+        How long the process had the run.
     """
 
     raised: bool = False
@@ -114,6 +116,7 @@ class Ended(NamedTuple):
     sizes: tuple[int | None, ...] = ()
     is_healthy: bool = True
     is_short: bool = False
+    seconds: float = 0.0
 
 
 class Raised(NamedTuple):

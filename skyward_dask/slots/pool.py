@@ -25,6 +25,7 @@ from skyward_dask.slots.aside import Tasks
 from skyward_dask.slots.child_messages import Allocate, Ask, Ended, Item, Items, Raised, Ready
 from skyward_dask.slots.child_process import ChildProcess
 from skyward_dask.slots.exceptions import load_exception
+from skyward_dask.slots.few_children import FewChildren
 from skyward_dask.slots.framing import Frame, Part
 from skyward_dask.slots.lifecycle import Event
 from skyward_dask.slots.limits import Limits
@@ -101,6 +102,7 @@ class Pool:
         self._open: set[Run] = set()  # from `start` to their ends
         self._is_closing = self._is_ending = False
         self._limits = Limits(helpers, self._tasks, self._end_run)
+        self._few = FewChildren(loop, self._update)
         self._queue = RunQueue(slots, segments, helpers, self._tasks, self._finish, self._update)
         calls = _pickled_calls(preparation)
         self._nursery = Nursery(loop, preparation, calls, sink, helpers, self._buried)
@@ -137,16 +139,20 @@ class Pool:
         while True:
             self._slots.settle()
             self._queue.admit()
-            while self._slots.has_idle and (run := self._queue.next()) is not None:
+            while self._may_begin and (run := self._queue.next()) is not None:
                 self._begin(run)
             self._slots.want(len(self._queue))
             if self._slots.is_settled:
                 return
 
+    @property
+    def _may_begin(self) -> bool:
+        return bool(self._queue) and self._slots.has_idle and self._few.may_begin
+
     def _begin(self, run: Run) -> None:
-        child = self._slots.take_idle()
+        child = self._slots.take_idle(self._max_tasks)
+        self._few.begun(run)
         child.begin(run)
-        child.last = child.last or child.runs_done + 1 == self._max_tasks
         if run.has_limits:
             self._limits.watch(run)
             self._nursery.guard_limits()
@@ -190,6 +196,7 @@ class Pool:
     def _ended(self, child: ChildProcess, ended: Ended, parts: Sequence[Part]) -> None:
         run, form = child.run, child.take(ended, parts)
         if run is not None:
+            self._few.ended(run, ended.seconds)
             self._limits.heed(run, child)
         if run is None or run.verdict in _LIMITS:
             return  # the rest follows when the child dies
@@ -215,6 +222,7 @@ class Pool:
     def _lost(self, run: Run, child: ChildProcess) -> None:
         """The child that had the run is dead."""
         is_innocent = (child.orphaned or not child.has_begun) and not run.yields and run.raised is None
+        self._few.lost(run)
         take_unsent(run, child)
         child.part()
         self._queue.vacate(run)

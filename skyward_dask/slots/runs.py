@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from skyward_dask.slots.child_process import ChildProcess
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # a frozen one takes three times as long to make
 class Request:
-    """One call for a slot.
+    """One call for a slot, which doesn't change.
 
     Attributes
     ----------

@@ -140,11 +140,15 @@ class Slots:
         """Whether a child can be given a run."""
         return bool(self._idle)
 
-    def take_idle(self) -> ChildProcess:
-        """A child for a run: the one that had a run most recently, as it is warm."""
-        child = self._idle.popitem()[0].child
+    def take_idle(self, max_runs: int | None) -> ChildProcess:
+        """A child for a run, its last one if it has had so many: the one that ended a run last is warm."""
+        slot = self._idle.popitem()[0]
+        child = slot.child
         assert child is not None
-        self.apply(child, Event.CHECK_OUT)
+        child.apply(Event.CHECK_OUT)
+        if child.runs_done + 1 == max_runs:
+            child.last = True
+            self._unsettled[slot] = None  # it gets a successor now
         return child
 
     def free(self, child: ChildProcess) -> None:

@@ -20,7 +20,7 @@ from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import pytest
@@ -31,6 +31,7 @@ from skyward_dask.slots.aside import HELPERS
 from skyward_dask.slots.executor import SlotPool
 from skyward_dask.slots.runs import Request
 from tests.sizes import size, sized
+from tests.slots.waiting import children, until_there
 
 pytestmark = pytest.mark.platform
 
@@ -41,23 +42,11 @@ def shared_pool() -> Iterator[SlotPool]:
         yield pool
 
 
-def children(pool: SlotPool) -> set[int]:
-    """The pids of its children, once they are there."""
-    while None in (found := {slot.pid for slot in pool.snapshots()}):
-        time.sleep(0.001)
-    return cast(set[int], found)
-
-
 def block(started: str, release: str) -> int:
     """Say that it runs, then wait for the other end: opening a fifo waits for its partner."""
     Path(started).write_text("")
     Path(release).read_text()
     return os.getpid()
-
-
-def until_there(path: str) -> None:
-    while not os.path.exists(path):
-        time.sleep(0.001)
 
 
 def crash(how: str) -> None:

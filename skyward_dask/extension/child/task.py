@@ -97,12 +97,12 @@ def run_task(
     worker = _here.worker
     worker.executor.enter()
     _here.metrics.clear()
-    _here.meter.begin()
     if _here.sampler is not None:
         _here.sampler.begin()
     # without blocks for Dask's own functions: in a process that hardly ever runs, each costs a tenth of a run
     task_of_thread.start_time, task_of_thread.key = time(), key
     begun = thread_time()
+    _here.meter.begin(begun)
     try:
         with annotate(**annotations) if annotations else nullcontext():
             with forks_end_here():
@@ -113,20 +113,20 @@ def run_task(
             refuse_unrun(result, key)
             return result if lend_futures(result, worker, _here.link) else seal(result)
     finally:
-        _report(thread_time() - begun)
+        _report(begun, thread_time())
         del task_of_thread.start_time, task_of_thread.key
 
 
-def _report(cpu: float) -> None:
+def _report(begun: float, ended: float) -> None:
     """Report the thread's CPU time, without what the task itself has measured, and the task's metrics."""
-    metrics = _here.metrics
+    metrics, cpu = _here.metrics, ended - begun
     if metrics:
         cpu -= sum(value for _, value, unit in metrics if unit == "seconds")
     # users' labels can be any hashable objects, and their values any numbers; only plain ones are sent
     plain = [(_plain(label), _number(value), str(unit)) for label, value, unit in metrics]
     plain.append(("thread-cpu", max(0.0, cpu), "seconds"))
     samples = _here.sampler.end() if _here.sampler is not None else None
-    _here.link.report = (plain, samples, *_here.meter.end())
+    _here.link.report = (plain, samples, *_here.meter.end(ended))
 
 
 def _number(value: Any) -> float:

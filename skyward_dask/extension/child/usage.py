@@ -6,11 +6,14 @@ import mmap
 import os
 import resource
 from contextlib import suppress
+from time import monotonic
 
 #: Writing this to ``clear_refs`` has the kernel reset the peak of resident memory (proc(5)).
 _RESET_PEAK = b"5"
 #: Bytes by which the peak may exceed the current memory when a run begins: what a small task takes.
 _SLACK = 1 << 20
+#: Seconds after a run for which its last figures hold: the process has done nothing but to get the next run.
+_FRESH = 0.005
 
 
 class Meter:
@@ -28,10 +31,14 @@ class Meter:
         with suppress(OSError):
             self._pages = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
             self._reset = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
-        self._cpu = 0.0
+        self._cpu = self._others = 0.0
+        self._fresh_until = 0.0
 
-    def begin(self) -> None:
-        """Begin to measure a run."""
+    def begin(self, own: float) -> None:
+        """Begin to measure a run; `own` are the main thread's CPU seconds."""
+        if monotonic() < self._fresh_until:
+            self._cpu = own + self._others
+            return
         self._cpu, peak = _used()
         resident, _ = self._resident()
         # a reset takes the kernel some time, and a peak that is only a little too high does no harm
@@ -41,10 +48,12 @@ class Meter:
             except OSError:  # an earlier task has closed it
                 self._reset = -1
 
-    def end(self) -> tuple[float, int]:
+    def end(self, own: float) -> tuple[float, int]:
         """CPU seconds since `begin`, and the peak in bytes; 0 where it is unknown."""
         resident, shared = self._resident()
         cpu, peak = _used()
+        self._others = cpu - own
+        self._fresh_until = monotonic() + _FRESH if peak <= resident + _SLACK else 0.0
         return cpu - self._cpu, max(0, (max(resident, peak) if self._reset >= 0 else resident) - shared)
 
     def _resident(self) -> tuple[int, int]:

@@ -27,9 +27,10 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor as DaskThreads
 
 from skyward_dask.config import Worker
 from skyward_dask.extension import private
-from skyward_dask.extension.batching import INTERVAL
+from skyward_dask.extension.batching import INTERVAL_PER_SLOT, Pace
 from skyward_dask.extension.patches import Patches
 from skyward_dask.extension.registration import introduce
+from skyward_dask.extension.worker.collector import spare_imports
 from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.pools import Pools, is_closing
 from skyward_dask.extension.worker.profile import CallStacks
@@ -90,6 +91,7 @@ class Node(WorkerPlugin):
         self._lasting_patches.entry(worker.handlers, "call_stack", stacks.call_stack)
         self._plugin: WorkerPlugin | None = None
         self._disowned = False
+        self._pace = Pace()
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -229,12 +231,14 @@ class Node(WorkerPlugin):
         patches.entry(worker.handlers, "get_data", self._values.get_data)
         self._report.begin(patches)
         self._log.watched.begin(patches)
-        stream = worker.batched_stream
-        patches.attribute(stream, "interval", min(INTERVAL, stream.interval))
+        patches.callback(self._pace.restore, worker.batched_stream)
+        spare_imports(worker, patches)
         Watch(worker, self._pools.renew).begin(patches)
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
         """A task, or its value, has changed its state; called by the state machine."""
+        if finish in ("waiting", "ready"):
+            return  # it hasn't begun yet
         if start == "memory":
             self._streams.dropped(key)
         if not self._is_routing():
@@ -255,6 +259,8 @@ class Node(WorkerPlugin):
             )
             self._follow_memory_limit(slots)
         self.worker.state.nthreads = slots
+        if self._is_routing():
+            self._pace.hasten(self.worker.batched_stream, slots * INTERVAL_PER_SLOT)
         if registered:
             await report_slots(self.worker, slots, self._is_routing())
             private.compute_more(self.worker)

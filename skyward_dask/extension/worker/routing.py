@@ -62,6 +62,8 @@ def limits(annotations: Mapping[str, Any], route: Route, config: Worker) -> Limi
         A limit is invalid (`dask.annotate` takes anything), or the task runs in a thread, which can't be
         stopped.
     """
+    if not annotations:
+        return Limits(config.timeout, config.memory_limit)
     timeout = parse_timeout(annotations.get("skyward_timeout"))
     memory_limit = parse_memory_limit(annotations.get("skyward_memory_limit"))
     if route.place is Place.THREAD and (timeout, memory_limit) != (None, None):

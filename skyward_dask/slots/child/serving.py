@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 
 from skyward_dask.slots.channel import Channel, ChannelClosed
 from skyward_dask.slots.child.exchange import Exchange
@@ -55,13 +56,14 @@ class Server:
             return
 
     def _answer(self, frame: Frame) -> None:
-        link = self.link
+        link, begun = self.link, monotonic()
         self.page.called = 0.0
         self.page.begun = frame.number
         (raised, sizes, parts), is_healthy = self._run(frame)
         if raised:
             self._end(frame.number)
-        ended = Ended(raised, link.report, sizes, is_healthy, self.exchange.is_short)
+        seconds = monotonic() - begun
+        ended = Ended(raised, link.report, sizes, is_healthy, self.exchange.is_short, seconds)
         self.runs.send(ended, frame.number, parts)
         link.report = ()
 
