@@ -353,17 +353,22 @@ async def test_under_a_nanny(c: Client, s: Scheduler, a: Any) -> None:
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], Worker=Nanny)
-async def test_garbage_collections_spare_what_a_worker_has_imported(c: Client, s: Scheduler, a: Any) -> None:
+async def test_the_garbage_collector_spares_what_a_worker_has_imported(
+    c: Client, s: Scheduler, a: Any
+) -> None:
     """While it has slots, and if they came before its tasks: no cycle of a task's is left out."""
 
     async def count() -> int:
         (found,) = (await c.run(gc.get_freeze_count)).values()
         return int(found)
 
+    before = await c.run(gc.get_threshold)
     await sky.install(c, THREAD)
     assert await count() > 10_000
+    assert await c.run(gc.get_threshold) != before
     await sky.uninstall(c)
     assert await count() == 0
+    assert await c.run(gc.get_threshold) == before
     value = c.submit(list, pure=False)
     await value
     await sky.install(c, THREAD)

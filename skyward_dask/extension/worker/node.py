@@ -30,7 +30,7 @@ from skyward_dask.extension import private
 from skyward_dask.extension.batching import INTERVAL_PER_SLOT, Pace
 from skyward_dask.extension.patches import Patches
 from skyward_dask.extension.registration import introduce
-from skyward_dask.extension.worker.collector import spare_imports
+from skyward_dask.extension.worker.collector import collect_less
 from skyward_dask.extension.worker.counts import Counts
 from skyward_dask.extension.worker.pools import Pools, is_closing
 from skyward_dask.extension.worker.profile import CallStacks
@@ -232,7 +232,7 @@ class Node(WorkerPlugin):
         self._report.begin(patches)
         self._log.watched.begin(patches)
         patches.callback(self._pace.restore, worker.batched_stream)
-        spare_imports(worker, patches)
+        collect_less(worker, patches)
         Watch(worker, self._pools.renew).begin(patches)
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
