@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from mmap import MAP_PRIVATE, mmap
 from pathlib import Path
 from typing import Any
 
 import pytest
 from distributed import Client, Scheduler, Worker, secede
+from distributed.metrics import context_meter
 
 import skyward_dask as sky
 from tests.clusters import gen_cluster
@@ -127,6 +129,22 @@ def small(n: int) -> int:
     return n
 
 
+def digest(n: int) -> None:
+    for _ in range(n):
+        context_meter.digest_metric("counted", 1, "count")
+
+
+class Light:
+    """Holds memory that isn't sent with it, and is given back to the system with it."""
+
+    def __init__(self, size: int) -> None:
+        self.held = mmap(-1, size, MAP_PRIVATE)
+        self.held.write(bytes(size))
+
+    def __reduce__(self) -> Any:
+        return int, ()
+
+
 def crash() -> None:
     os._exit(1)
 
@@ -138,6 +156,9 @@ async def test_prefixes_of_process_slots(c: Client, s: Scheduler, a: Worker) -> 
     before = await c.submit(small, 1, pure=False)
     took = sum(await c.gather([c.submit(burn_and_hold, 200 * MIB, pure=False) for _ in range(2)]))
     await c.gather(c.map(small, range(20), pure=False))
+    for n in range(5):
+        await c.gather([c.submit(digest, 1000, pure=False), c.submit(small, n, key=f"after_digest-{n}")])
+        await c.gather([c.submit(Light, 20 * MIB, pure=False), c.submit(small, n, key=f"after_light-{n}")])
     with pytest.raises(sky.TaskTimeout), sky.options(timeout=0.2):
         await c.submit(time.sleep, 100, pure=False)
     with pytest.raises(sky.SlotOutOfMemory), sky.options(memory_limit=100 * MIB):
@@ -157,6 +178,8 @@ async def test_prefixes_of_process_slots(c: Client, s: Scheduler, a: Worker) -> 
     assert held.peak_memory >= 200 * MIB
     # its process may keep 64 MiB of what the one before it has freed
     assert found["small"].count == 21 and found["small"].peak_memory < 150 * MIB
+    assert found["after_light"].peak_memory < found["Light"].peak_memory - 15 * MIB
+    assert found["after_digest"].cpu >= 0
     assert found["sleep"].timeouts == 1 and found["crash"].crashes == 1
     assert "cancelled" not in found
 

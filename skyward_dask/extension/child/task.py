@@ -119,6 +119,7 @@ def run_task(
 
 def _report(begun: float, ended: float) -> None:
     """Report the thread's CPU time, without what the task itself has measured, and the task's metrics."""
+    used = _here.meter.end(ended)  # first: what comes next isn't the task's
     metrics, cpu = _here.metrics, ended - begun
     if metrics:
         cpu -= sum(value for _, value, unit in metrics if unit == "seconds")
@@ -126,7 +127,7 @@ def _report(begun: float, ended: float) -> None:
     plain = [(_plain(label), _number(value), str(unit)) for label, value, unit in metrics]
     plain.append(("thread-cpu", max(0.0, cpu), "seconds"))
     samples = _here.sampler.end() if _here.sampler is not None else None
-    _here.link.report = (plain, samples, *_here.meter.end(ended))
+    _here.link.report = (plain, samples, *used)
 
 
 def _number(value: Any) -> float:

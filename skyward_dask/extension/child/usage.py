@@ -12,7 +12,7 @@ from time import monotonic
 _RESET_PEAK = b"5"
 #: Bytes by which the peak may exceed the current memory when a run begins: what a small task takes.
 _SLACK = 1 << 20
-#: Seconds after a run for which its last figures hold: the process has done nothing but to get the next run.
+#: Seconds after a run for which its last figures hold: the process has done little but to get the next run.
 _FRESH = 0.005
 
 
@@ -33,6 +33,7 @@ class Meter:
             self._reset = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
         self._cpu = self._others = 0.0
         self._fresh_until = 0.0
+        self._resident_before = 0
 
     def begin(self, own: float) -> None:
         """Begin to measure a run; `own` are the main thread's CPU seconds."""
@@ -40,7 +41,7 @@ class Meter:
             self._cpu = own + self._others
             return
         self._cpu, peak = _used()
-        resident, _ = self._resident()
+        self._resident_before = resident = self._resident()[0]
         # a reset takes the kernel some time, and a peak that is only a little too high does no harm
         if self._reset >= 0 and peak > resident + _SLACK:
             try:
@@ -53,7 +54,9 @@ class Meter:
         resident, shared = self._resident()
         cpu, peak = _used()
         self._others = cpu - own
-        self._fresh_until = monotonic() + _FRESH if peak <= resident + _SLACK else 0.0
+        # what it has taken since, it may still free with its result: then the next run's peak is lower
+        is_low = peak <= min(resident, self._resident_before) + _SLACK
+        self._fresh_until = monotonic() + _FRESH if is_low else 0.0
         return cpu - self._cpu, max(0, (max(resident, peak) if self._reset >= 0 else resident) - shared)
 
     def _resident(self) -> tuple[int, int]:
