@@ -369,8 +369,9 @@ async def test_the_garbage_collector_spares_what_a_worker_has_imported(
     await sky.uninstall(c)
     assert await count() == 0
     assert await c.run(gc.get_threshold) == before
-    value = c.submit(list, pure=False)
-    await value
+    await c.submit(list, pure=False)
+    while any((await c.run(lambda dask_worker: len(dask_worker.state.tasks))).values()):
+        await asyncio.sleep(0.01)
     await sky.install(c, THREAD)
     assert await count() == 0
 

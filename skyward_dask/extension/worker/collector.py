@@ -20,9 +20,9 @@ def collect_less(worker: DaskWorker, patches: Patches) -> None:
     """Leave what is in the process now out of collections, and have fewer of them.
 
     A cycle that exists now isn't collected until this is undone. So this is for a process that belongs to the
-    worker, which has a nanny then, and that has had no task yet.
+    worker, which has a nanny then, and that has had no task yet: one that is released may have left a cycle.
     """
-    if worker.nanny is None or worker.state.tasks:
+    if worker.nanny is None or worker.state.transition_counter:
         return
     gc.freeze()
     patches.callback(gc.unfreeze)
