@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
@@ -15,7 +13,7 @@ from distributed.utils_test import gen_test
 from skyward_dask.slots.executor import SlotPool
 from skyward_dask.slots.few_children import FewChildren
 from skyward_dask.slots.runs import Request, Run
-from tests.slots.waiting import children, until_there
+from tests.slots.waiting import children, meet, until_there
 
 SLOTS = 16
 SHORT, LONG = 1e-4, 1.0
@@ -28,21 +26,13 @@ def pool() -> Iterator[SlotPool]:
         yield pool
 
 
-def meet(directory: str) -> int:
-    """Wait until as many calls are here as there are slots."""
-    Path(directory, str(os.getpid())).touch()
-    while len(os.listdir(directory)) < SLOTS:
-        time.sleep(0.001)
-    return os.getpid()
-
-
 def test_calls_that_wait_for_each_other_all_run(pool: SlotPool, tmp_path: Path) -> None:
     """However short the calls before them were: none of them ends before all have begun."""
     for round_ in range(3):
         wait([pool.submit(abs, n) for n in range(200)])
         directory = tmp_path / str(round_)
         directory.mkdir()
-        calls = [pool.submit(meet, str(directory)) for _ in range(SLOTS)]
+        calls = [pool.submit(meet, str(directory), SLOTS) for _ in range(SLOTS)]
         assert len({call.result() for call in calls}) == SLOTS
 
 

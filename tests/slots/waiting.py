@@ -1,9 +1,13 @@
-"""Waiting for what a pool, or somebody else's call, is about to do."""
+"""Waiting for what a pool, or somebody else's call, is about to do.
+
+Calls wait here, as the children that import this module have little else to import.
+"""
 
 from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import cast
 
 from skyward_dask.slots.executor import SlotPool
@@ -19,3 +23,11 @@ def children(pool: SlotPool) -> set[int]:
 def until_there(path: str) -> None:
     while not os.path.exists(path):
         time.sleep(0.001)
+
+
+def meet(directory: str, count: int) -> int:
+    """Wait until so many calls are here."""
+    Path(directory, str(os.getpid())).touch()
+    while len(os.listdir(directory)) < count:
+        time.sleep(0.001)
+    return os.getpid()
