@@ -3,6 +3,7 @@
 A child that last ran thirty runs ago takes twice as long for a small task as one that has just ended another,
 and has to be woken for it. So while runs are short, one that comes waits until one of a few children is free:
 that takes less time than to wake another child. If none of them is free soon, the runs aren't short any more.
+One that takes longer than the others doesn't count among the few.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class FewChildren:
     def __init__(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
         self._loop, self._changed = loop, changed
         self._are_short = self._has_ended = False
-        self._under_way: set[Run] = set()  # those that may end soon
+        self._under_way: dict[Run, float] = {}  # those that may end soon, and when they began
         self._look: asyncio.TimerHandle | None = None
 
     @property
@@ -47,20 +48,20 @@ class FewChildren:
         return False
 
     def begun(self, run: Run) -> None:
-        self._under_way.add(run)
+        self._under_way[run] = self._loop.time()
 
     def ended(self, run: Run, seconds: float) -> None:
         """A run has ended, and its child had it for so long."""
-        self._under_way.discard(run)
+        self._under_way.pop(run, None)
         self._are_short, self._has_ended = seconds < _SHORT, True
 
     def lost(self, run: Run) -> None:
         """A run's child is dead."""
-        self._under_way.discard(run)
+        self._under_way.pop(run, None)
 
     def _look_again(self) -> None:
         self._look = None
-        if not self._has_ended:
-            self._are_short = False
-            self._under_way.clear()
+        self._are_short = self._are_short and self._has_ended
+        recent = self._loop.time() - _PATIENCE
+        self._under_way = {run: begun for run, begun in self._under_way.items() if begun > recent}
         self._changed()

@@ -90,6 +90,18 @@ async def test_they_are_kept_back_for_a_moment() -> None:
 
 
 @gen_test()
+async def test_runs_that_take_longer_are_not_among_the_few() -> None:
+    """They would leave one child for all the short ones that come meanwhile."""
+    few = Watched()
+    short, also_short, *long = few.begin_all()
+    few.ended(short, SHORT)
+    assert not few.may_begin
+    few.ended(also_short, SHORT)
+    await few.changes.get()
+    assert 1 < len(few.begin_all()) < len(long)
+
+
+@gen_test()
 async def test_long_runs_are_not_kept_back() -> None:
     few = Watched()
     for run in few.begin_all():
