@@ -19,6 +19,8 @@ _FEW = 8
 _SHORT = 0.001
 #: Seconds for which a run waits for a warm child, at most.
 _PATIENCE = 0.002
+#: Seconds after which a run isn't one of the short ones, even if the loop has been busy meanwhile.
+_LASTING = 10 * _PATIENCE
 
 
 class FewChildren:
@@ -62,6 +64,6 @@ class FewChildren:
     def _look_again(self) -> None:
         self._look = None
         self._are_short = self._are_short and self._has_ended
-        recent = self._loop.time() - _PATIENCE
-        self._under_way = {run: begun for run, begun in self._under_way.items() if begun > recent}
+        since = self._loop.time() - (_LASTING if self._are_short else 0.0)
+        self._under_way = {run: begun for run, begun in self._under_way.items() if begun > since}
         self._changed()

@@ -97,7 +97,9 @@ async def test_runs_that_take_longer_are_not_among_the_few() -> None:
     few.ended(short, SHORT)
     assert not few.may_begin
     few.ended(also_short, SHORT)
-    await few.changes.get()
+    while not few.may_begin:
+        few.ended(Run(Request("another", abs)), SHORT)
+        await few.changes.get()
     assert 1 < len(few.begin_all()) < len(long)
 
 
