@@ -17,10 +17,10 @@ from skyward_dask.slots.runs import Run
 _FEW = 8
 #: Seconds: a loop takes about half as long to begin a run and to take its outcome.
 _SHORT = 0.001
-#: Seconds for which a run waits for a warm child, at most.
-_PATIENCE = 0.002
+#: Seconds for which a run waits for a warm child, at most: a turn of a busy loop takes as long.
+_PATIENCE = 0.005
 #: Seconds after which a run isn't one of the short ones, even if the loop has been busy meanwhile.
-_LASTING = 10 * _PATIENCE
+_LASTING = 4 * _PATIENCE
 
 
 class FewChildren:
