@@ -93,6 +93,7 @@ class Nursery:
     def renew(self, preparation: Preparation) -> None:
         """Start children with this preparation from now on."""
         self._templates.renew(preparation)
+        self._loop.call_soon(self._start_children)  # those that waited for the one it had
 
     def guard_limits(self) -> None:
         """From now on there are runs with limits: templates enforce these while this loop is blocked."""

@@ -891,3 +891,12 @@ sys.stdin.read()
 def test_scripts_find_the_pool_where_it_was() -> None:
     assert pool_module.SlotPool is SlotPool  # type: ignore[attr-defined]  # it is looked up
     assert not hasattr(pool_module, "Pools")
+
+
+def test_children_that_wait_for_a_template_start_though_it_is_replaced() -> None:
+    """Again and again, before it was ready: the slot has a successor by then, and starts no other child."""
+    with SlotPool(1) as pool:
+        call = pool.submit(abs, -1)
+        for _ in range(5):
+            pool.renew(b"")
+        assert call.result(timeout=20) == 1
