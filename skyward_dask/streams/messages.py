@@ -2,7 +2,7 @@
 
 ```
  reader                                   host
-   Read (opens the connection) ─────────▶
+   opens the connection, with its window ▶
    Grant ───────────────────────────────▶
          ◀───────────────────────────────  Items, Packed
          ◀───────────────────────────────  Held: an item is ready, and too large for what was granted

@@ -231,11 +231,11 @@ class Hosts:
             line = _Hold(self.hold(stream, wire))
             wire.send(Held())  # so the holder knows that it does
         else:
-            line = self.attach(stream, Window(*window), references.tell, lambda: None)
+            line = self.attach(stream, Window(*window), references.tell)
         await wire.run(comm)
         return Status.dont_reply
 
-    def attach(self, stream: str, window: Window, on_message: OnMessage, on_end: OnEnd) -> Line:
+    def attach(self, stream: str, window: Window, on_message: OnMessage) -> Line:
         """Have a reader attach; what it sends goes to the line that is returned."""
         hosted = self._streams.get(stream)
         if hosted is None:
@@ -245,13 +245,13 @@ class Hosts:
         return _Line(hosted, on_message)
 
     def attach_here(self, stream: str, window: Window, on_message: OnMessage, on_end: OnEnd) -> Line:
-        """The same, for a reader in this process: it gets what it is told in later turns of the loop."""
+        """The same, for a reader in this process: it is told in later turns of the loop."""
         loop = asyncio.get_running_loop()
 
         def later(message: Message) -> None:
             loop.call_soon(on_message, message)
 
-        return self.attach(stream, window, later, on_end)
+        return self.attach(stream, window, later)
 
     def end(self, reason: str) -> None:
         """This process leaves: close all streams."""

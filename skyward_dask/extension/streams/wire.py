@@ -32,8 +32,6 @@ from skyward_dask.streams.messages import (
 
 #: Bytes from which a part travels as a frame of its own, without being copied.
 _LARGE = 64 * 1024
-
-
 #: Seconds after which a worker that can't be reached may have left: Dask tries to connect for 30.
 _DOUBT = 0.2
 
