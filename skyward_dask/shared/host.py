@@ -180,8 +180,8 @@ class Host(Generic[T]):
         lane.is_in_step = True
         return True
 
-    def has_given_way(self, epoch: int) -> bool:
-        """Whether the standby has all, and nothing was decided since; otherwise the host goes on."""
+    def finish_giving_way(self, epoch: int) -> bool:
+        """Give way if the standby has all, and nothing was decided since; otherwise go on. Returns which."""
         self.gives_way = self.gives_way and epoch == self.epoch and not self.holds()
         return self.gives_way
 

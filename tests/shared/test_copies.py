@@ -239,10 +239,10 @@ class Counting:
         while old.host.holds():
             if self.chance.random() < 0.02:
                 self.chance.choice((self.lose_host, self.lose_standby))()
-                assert self.pair is not old or not old.host.has_given_way(old.epoch)
+                assert self.pair is not old or not old.host.finish_giving_way(old.epoch)
                 return
             self.move()
-        assert old.host.has_given_way(old.epoch)
+        assert old.host.finish_giving_way(old.epoch)
         home = old.standbys[chosen].promote(old.epoch + 1)
         assert home is not None and plain(home) == plain(old.host.home)
         self.pair = Pair(home, old.epoch + 1, Standby(old.host.home, old.epoch))

@@ -191,11 +191,9 @@ class Homes:
         """Take a home that has given way from here; None if it stays, and takes calls again."""
         if (place := self._places.get(key)) is None:
             return None
-        with place.lock:
-            if not place.host.has_given_way(epoch):
-                return None
-        self.depose(key)
-        return place.host.home
+        with place.lock:  # not until it is deposed: as long as it gives way, no caller changes it
+            has_given_way = place.host.finish_giving_way(epoch)
+        return place.host.home if has_given_way and self.depose(key) else None
 
     def _decide(self, key: str, change: Callable[[Host[Told]], bool | None]) -> bool:
         """Change a home's host, and answer whom that releases; returns what `change` does, if it is here."""
