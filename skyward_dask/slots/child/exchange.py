@@ -116,7 +116,7 @@ class Exchange:
 
     def _granted(self, sizes: tuple[int, ...], number: int) -> tuple[Target, ...]:
         self._runs.send(Allocate(sizes), number)
-        answer = self._answer()
+        answer = self._receive(0)
         grant = answer.message
         if not isinstance(grant, Grant):
             raise load_exception(answer.parts)
@@ -145,11 +145,6 @@ class Exchange:
             )
         if frame.descriptors:
             self._was_short = False
-
-    def _answer(self) -> Frame:
-        while True:
-            with suppress(Quiet):
-                return self._runs.receive()
 
     def _size_if_large(self, part: Part) -> int | None:
         if self._share_from is None or not isinstance(part, memoryview) or part.nbytes < self._share_from:
