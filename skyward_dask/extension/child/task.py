@@ -91,9 +91,7 @@ def run_task(
     data.update(zip(names, attached, strict=True))
     del attached
     if isinstance(spec, tuple):
-        function, args, kwargs = spec
-        spec = Task(key, function, *args, **kwargs)
-        del function, args, kwargs
+        spec = Task(key, spec[0], *spec[1], **spec[2])
     worker = _here.worker
     worker.executor.enter()
     _here.metrics.clear()
