@@ -41,6 +41,11 @@ class Ticket:
     id: str
     key: Any = None
 
+    @property
+    def lost(self) -> str:
+        """What has happened if the connection to the host ends."""
+        return f"the connection to {self.host} has ended, and its process may have died."
+
 
 class Reading(Protocol):
     """A reader's end of one stream. Thread-safe."""
@@ -127,9 +132,8 @@ class ClientStreams:
         return private_clients.client_extension(client, NAME, cls)
 
     def read(self, ticket: Ticket) -> LoopReading:
-        lost = f"the connection to {ticket.host} has ended, and its process may have died."
         loop = cast(IOLoop, self.client.loop)
-        reading = LoopReading(loop, stream_window(), partial(self._connect, ticket), nullcontext, lost)
+        reading = LoopReading(loop, stream_window(), partial(self._connect, ticket), nullcontext, ticket.lost)
         self._readings.add(reading)
         return reading
 

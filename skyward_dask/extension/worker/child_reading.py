@@ -66,7 +66,7 @@ class _Reading:
     def __init__(self, streams: WorkerStreams, ticket: Ticket) -> None:
         self._inbox = Inbox(stream_window())
         self._neighbour = Neighbour()
-        self._lost = streams.lost(ticket)
+        self._lost = ticket.lost
         self._rest: Rest | None = None
         self._owed: list[Grant] = []  # for items that the task may not have taken yet
         self._line: Line | None = None

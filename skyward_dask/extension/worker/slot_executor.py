@@ -208,7 +208,7 @@ class SlotExecutor(Executor):
     ) -> Stream[Any]:
         run.is_stream = True
         await self._streams.hold(read, run)
-        return await self._streams.of_thread(run, generator, context, self._threads, self._counts)
+        return self._streams.opened_here(run, generator, context, self._threads, self._counts)
 
     def _call_here(self, found: Route, spec: GraphNode, data: Mapping[Any, Any]) -> Any:
         """Compute a task in a thread of the worker."""

@@ -116,7 +116,7 @@ class WorkerStreams:
         while run.when_over:
             run.when_over.pop()()
 
-    async def of_thread(
+    def opened_here(
         self,
         run: TaskRun,
         generator: Generator[Any] | AsyncIterator[Any],
@@ -124,7 +124,7 @@ class WorkerStreams:
         threads: DaskThreads,
         counts: Counts,
     ) -> Stream[Any]:
-        """Open the stream of a task in a thread, or in a coroutine, of this worker."""
+        """Open the stream of a run that has its generator in this worker, in a thread or in a coroutine."""
         slot = _ThreadSlot(self._worker, run, threads, counts, context)
         run.has_thread = slot.is_held
 
@@ -161,7 +161,7 @@ class WorkerStreams:
         run = current.get()
         connect, loop = self.connect(ticket), self._worker.loop
         resting = private.outside_pool if run is None or run.is_stream else partial(self._resting, run.key)
-        reading = LoopReading(loop, stream_window(), connect, resting, self.lost(ticket))
+        reading = LoopReading(loop, stream_window(), connect, resting, ticket.lost)
         if run is not None:
             run.reads.append(reading)
             run.when_stopped.append(partial(reading.abandon, "its reader was cancelled."))
@@ -194,10 +194,6 @@ class WorkerStreams:
         if ticket.host == self._worker.address:
             return partial(self.hosts.attach_here, ticket.id)
         return partial(self._wire, ticket)
-
-    def lost(self, ticket: Ticket) -> str:
-        """What has happened if the connection to a stream ends."""
-        return f"the connection to {ticket.host} has ended, and its process may have died."
 
     def _wire(self, ticket: Ticket, window: Window | None, on_message: OnMessage, on_end: OnEnd) -> Wire:
         worker: Any = self._worker
