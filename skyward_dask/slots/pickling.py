@@ -6,7 +6,7 @@ import ctypes
 import io
 import pickle
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cloudpickle
@@ -81,6 +81,12 @@ def as_buffer(part: Part) -> pickle.PickleBuffer:
         return pickle.PickleBuffer(bytearray(part))
     array: Any = ctypes.c_ubyte * part.nbytes
     return pickle.PickleBuffer(array.from_buffer(part))
+
+
+def named_arguments(args: Iterable[object], kwargs: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """The arguments of a call, with their names for an error message."""
+    yield from ((f"argument {number}", value) for number, value in enumerate(args))
+    yield from ((f"argument {name!r}", value) for name, value in kwargs.items())
 
 
 def unpicklable(what: Iterable[tuple[str, object]], error: BaseException) -> SerializationError:

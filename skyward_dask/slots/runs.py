@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from skyward_dask.slots.framing import Part
 from skyward_dask.slots.memory.forms import Form, share
 from skyward_dask.slots.memory.segments import Segments
-from skyward_dask.slots.pickling import dumps, unpicklable
+from skyward_dask.slots.pickling import dumps, named_arguments, unpicklable
 
 if TYPE_CHECKING:
     from skyward_dask.slots.child_process import ChildProcess
@@ -86,8 +86,7 @@ class Request:
         if self.pieces is not None:
             yield from self.pieces()
         yield "the function", self.function
-        yield from ((f"argument {n}", value) for n, value in enumerate(self.args))
-        yield from ((f"argument {name!r}", value) for name, value in self.kwargs.items())
+        yield from named_arguments(self.args, self.kwargs)
 
 
 class Verdict(Enum):

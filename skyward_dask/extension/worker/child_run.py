@@ -35,7 +35,7 @@ from skyward_dask.slots.aside import aside
 from skyward_dask.slots.framing import Part
 from skyward_dask.slots.memory.forms import Form
 from skyward_dask.slots.outcomes import PoolClosed, RunEnded
-from skyward_dask.slots.pickling import as_buffer
+from skyward_dask.slots.pickling import as_buffer, named_arguments
 from skyward_dask.slots.pool import Pool
 from skyward_dask.slots.runs import Request, Run
 
@@ -57,6 +57,7 @@ class Facilities:
     helpers : concurrent.futures.Executor
     requested : concurrent.futures.Executor
         For tasks' calls to the worker that may block.
+    streams : WorkerStreams
     """
 
     worker: DaskWorker
@@ -180,6 +181,8 @@ class ChildRun:
         error = outcome if isinstance(outcome, BaseException) else None
         self._end({"actual_exception": error})
         producer.over(outcome)
+
+    # --- its end -------------------------------------------------------------------------------------------
 
     def _report(
         self, metrics: list[tuple[Any, float, str]], samples: dict[str, Any] | None, cpu: float, peak: int
@@ -319,7 +322,4 @@ def _pieces(spec: GraphNode, data: Mapping[Any, Any]) -> Iterator[tuple[str, obj
     function = getattr(spec, "func", None)
     if function is not None:
         yield "the function", function
-    for number, value in enumerate(getattr(spec, "args", ())):
-        yield f"argument {number}", value
-    for name, value in getattr(spec, "kwargs", {}).items():
-        yield f"argument {name!r}", value
+    yield from named_arguments(getattr(spec, "args", ()), getattr(spec, "kwargs", {}))

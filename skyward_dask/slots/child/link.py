@@ -16,7 +16,7 @@ from skyward_dask.slots.channel import Channel
 from skyward_dask.slots.child_messages import Answer, Ask, Item, Items
 from skyward_dask.slots.exceptions import load_exception
 from skyward_dask.slots.framing import Frame, Part
-from skyward_dask.slots.pickling import dumps, loads, unpicklable
+from skyward_dask.slots.pickling import dumps, loads, named_arguments, unpicklable
 from skyward_dask.slots.status_page import Page
 
 if TYPE_CHECKING:
@@ -173,11 +173,4 @@ def _pickled_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> l
     try:
         return dumps((args, kwargs))
     except Exception as error:
-        raise unpicklable([*enumerate_arguments(args, kwargs)], error) from error
-
-
-def enumerate_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> list[tuple[str, object]]:
-    """The arguments of a call, with their names for an error message."""
-    return [(f"argument {n}", a) for n, a in enumerate(args)] + [
-        (f"argument {name!r}", value) for name, value in kwargs.items()
-    ]
+        raise unpicklable(named_arguments(args, kwargs), error) from error
