@@ -3,6 +3,8 @@
 ```
  Node ─┬─ SlotExecutor   where each task runs, and the runs that are under way
        ├─ Pools          the configuration, and the children started for it
+       ├─ Values         what the worker holds for its slots
+       ├─ WorkerStreams  the streams whose generators are in the worker or its slots
        ├─ SlotUsage      the memory and CPU time of the children
        └─ SlotReport     what the scheduler is told
 ```

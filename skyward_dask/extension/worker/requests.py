@@ -49,6 +49,7 @@ class Requests:
     run : TaskRun
     threads : concurrent.futures.Executor
         For calls that may block.
+    streams : WorkerStreams
 
     Attributes
     ----------

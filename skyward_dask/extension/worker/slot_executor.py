@@ -178,6 +178,26 @@ class SlotExecutor(Executor):
             start()
         return child_run.future
 
+    def _call_here(self, found: Route, spec: GraphNode, data: Mapping[Any, Any]) -> Any:
+        """Compute a task in a thread of the worker."""
+        self._counts.count(found)
+        run = self._run_of(spec.key)
+        current.set(run)
+        in_processes = self._pools.config.kind == "process"
+
+        def compute() -> Any:
+            with run.reading():
+                value = spec(self._values.own_views(found, spec.key, data, in_processes))
+                run.is_stream = isinstance(value, GENERATORS)
+            if run.is_stream:
+                read = (*data.values(), *arguments(spec))
+                return sync(self._worker.loop, self._stream_of, run, value, read, copy_context())
+            return refuse_unrun(value, spec.key)
+
+        slot = self._counts.threads.run(spec.key) if found.place is Place.THREAD else nullcontext()
+        with shortened(), slot, self._counts.prefixes.thread(spec.key):
+            return called(spec.key, compute)
+
     # --- tasks that yield -------------------------------------------------------------------------------
 
     def _open(self, run: ChildRun, start: Callable[[], None] | None = None) -> None:
@@ -209,23 +229,3 @@ class SlotExecutor(Executor):
         run.is_stream = True
         await self._streams.hold(read, run)
         return self._streams.opened_here(run, generator, context, self._threads, self._counts)
-
-    def _call_here(self, found: Route, spec: GraphNode, data: Mapping[Any, Any]) -> Any:
-        """Compute a task in a thread of the worker."""
-        self._counts.count(found)
-        run = self._run_of(spec.key)
-        current.set(run)
-        in_processes = self._pools.config.kind == "process"
-
-        def compute() -> Any:
-            with run.reading():
-                value = spec(self._values.own_views(found, spec.key, data, in_processes))
-                run.is_stream = isinstance(value, GENERATORS)
-            if run.is_stream:
-                read = (*data.values(), *arguments(spec))
-                return sync(self._worker.loop, self._stream_of, run, value, read, copy_context())
-            return refuse_unrun(value, spec.key)
-
-        slot = self._counts.threads.run(spec.key) if found.place is Place.THREAD else nullcontext()
-        with shortened(), slot, self._counts.prefixes.thread(spec.key):
-            return called(spec.key, compute)
