@@ -44,6 +44,10 @@ class Tasks:
         self._tasks.discard(task)
         self._when_done()
 
+    def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
     async def wait(self) -> None:
         """Wait until all are done."""
         if self._tasks:

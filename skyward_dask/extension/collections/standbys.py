@@ -26,6 +26,7 @@ from skyward_dask.settings import standby_timeout
 from skyward_dask.shared.copying import Begin, Message
 from skyward_dask.shared.home import Home
 from skyward_dask.shared.standby import Standby
+from skyward_dask.slots.aside import Tasks
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Standbys:
         self._standbys: dict[str, Standby] = {}
         self._lanes: dict[tuple[str, int], _Lane] = {}  # by home and epoch
         self._news: set[str] = set()
-        self._proposals: set[asyncio.Task[None]] = set()
+        self._proposals = Tasks()
 
     # --- standbys here -----------------------------------------------------------------------------------
 
@@ -126,8 +127,7 @@ class Standbys:
 
     def close(self) -> None:
         """The worker closes: propose nothing any more."""
-        for task in self._proposals:
-            task.cancel()
+        self._proposals.cancel()
 
     def nbytes(self) -> dict[tuple[str, int], int]:
         """About how many bytes each standby has, by home and epoch."""
@@ -166,7 +166,7 @@ class Standbys:
         lane.messages, lane.bytes, lane.heard = lane.messages - 1, lane.bytes - size, monotonic()
         is_in_step, told = self.homes.confirmed(key, lane.epoch)
         if is_in_step:
-            self._begin_proposal(self._join(key, lane.epoch))
+            self._proposals.spawn(self._join(key, lane.epoch))
         self._send(key)  # while callers are told, the standby takes the next message
         for tell, answer in told:
             tell(answer)
@@ -189,12 +189,7 @@ class Standbys:
         del self._lanes[key, lane.epoch]
         if self.homes.part(key, lane.epoch):
             logger.info("The standby of %s on %s %s", key, lane.standby, why)
-            self._begin_proposal(self._part(key, lane.epoch))
-
-    def _begin_proposal(self, proposal: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(proposal)
-        self._proposals.add(task)
-        task.add_done_callback(self._proposals.discard)
+            self._proposals.spawn(self._part(key, lane.epoch))
 
     async def _join(self, key: str, epoch: int) -> None:
         if await self._agrees(Join(key, epoch, self.links.address)):

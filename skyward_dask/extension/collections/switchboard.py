@@ -48,6 +48,7 @@ from skyward_dask.shared.events import (
     Withdrawn,
 )
 from skyward_dask.shared.kinds import KINDS
+from skyward_dask.slots.aside import Tasks
 
 #: Seconds in which a collection must be found or made, so that a call that has timed out still reaches it.
 _LATE = 5.0
@@ -99,7 +100,7 @@ class Switchboard:
         self._bound: dict[str, dict[str, Pending]] = {}
         self._deliveries = Deliveries()
         self._recent = Recent(staleness())
-        self._finding: set[asyncio.Task[None]] = set()
+        self._finding = Tasks()
         self._closed = ""
         self._process = os.getpid()
 
@@ -200,9 +201,7 @@ class Switchboard:
         if (route := self._routes.get(begun.spec)) is not None:
             self._send(begun, route)
         else:
-            task = asyncio.ensure_future(self._find(begun))
-            self._finding.add(task)
-            task.add_done_callback(self._finding.discard)
+            self._finding.spawn(self._find(begun))
 
     async def _find(self, begun: Begun) -> None:
         try:
@@ -335,11 +334,7 @@ class Switchboard:
         self._closed = reason
         for begun in list(self._begun):
             begun.fail(CollectionLost(reason))
-        self._links.on_loop(self._stop_finding)
-
-    def _stop_finding(self) -> None:
-        for task in self._finding:
-            task.cancel()
+        self._links.on_loop(self._finding.cancel)
 
 
 def _give_up(pending: Pending) -> None:

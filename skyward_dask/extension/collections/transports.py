@@ -32,6 +32,7 @@ from skyward_dask.extension.collections.worker_collections import WorkerCollecti
 from skyward_dask.extension.connection import reach, refuse_closed
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
 from skyward_dask.shared.events import Caller
+from skyward_dask.slots.aside import Tasks
 
 #: Seconds in which the scheduler must recognise a client that has reconnected.
 _RECONNECT = 10.0
@@ -102,7 +103,7 @@ class ClientTransport:
         links = Links("", Homes(), client.rpc, OnLoop(self._loop), via, on_lost=lost)
         self._switchboard = Switchboard(client.id, self._loop, routes, links, present=self._presented)
         private_clients.stream_handlers(client)[Fence.op] = handler(Fence, self._fence)
-        self._confirming: set[asyncio.Task[None]] = set()
+        self._confirming = Tasks()
         reason = "the client closes: calls that have no answer may have taken effect."
         private_clients.at_close(client, "skyward", partial(self._switchboard.close, reason))
 
@@ -151,9 +152,7 @@ class ClientTransport:
 
     def _fence(self, message: Fence) -> None:
         """The directory wants no more answers taken from a home's old host; called by Dask."""
-        task = asyncio.ensure_future(self._confirm(message))
-        self._confirming.add(task)
-        task.add_done_callback(self._confirming.discard)
+        self._confirming.spawn(self._confirm(message))
 
     async def _confirm(self, message: Fence) -> None:
         self._switchboard.fence(message.key, message.epoch)
