@@ -52,7 +52,7 @@ def produce(iterator: Iterator[Any], port: Port) -> Outcome:
     return CLOSED
 
 
-def close(iterator: Iterator[Any]) -> None:
+def close(iterator: Iterator[Any] | None) -> None:
     """Close a generator, or an iterator that can be closed like one."""
     closing = getattr(iterator, "close", None)
     if callable(closing):

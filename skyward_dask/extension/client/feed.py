@@ -32,6 +32,7 @@ from skyward_dask.extension.streams.producers import LoopProducer, ThreadProduce
 from skyward_dask.extension.streams.stream import Stream
 from skyward_dask.settings import grace
 from skyward_dask.slots.aside import Tasks
+from skyward_dask.streams.producing import close
 
 T = TypeVar("T")
 
@@ -109,7 +110,7 @@ class Feeds:
             if isinstance(iterable, AsyncIterable):
                 producer = LoopProducer(aiter(iterable), hosted, context, grace())
             else:
-                producer = ThreadProducer(cast(Iterator[Any], _Begun(iterable)), hosted, begin, nullcontext)
+                producer = ThreadProducer(cast(Iterator[Any], _Lazy(iterable)), hosted, begin, nullcontext)
             hosted.producer = producer
             self.hosts.add(ticket.id, hosted)
             if self._listening is None or self._listening.done():
@@ -155,7 +156,7 @@ class Feeds:
             self._listening.cancel()
 
 
-class _Begun:
+class _Lazy:
     """An iterable's iterator, which is made in the thread that steps it."""
 
     def __init__(self, iterable: Iterable[Any]) -> None:
@@ -169,6 +170,4 @@ class _Begun:
 
     def close(self) -> None:
         """Close the iterator, if it is a generator or a file, say."""
-        closing = getattr(self._iterator, "close", None)
-        if callable(closing):
-            closing()
+        close(self._iterator)

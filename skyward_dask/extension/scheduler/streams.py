@@ -75,8 +75,8 @@ class SchedulerStreams:
     async def relay(self, comm: Comm, host: str, stream: str, window: Any, **_: Any) -> Status:
         """Dask's handler of a reader's connection: connect it to the stream's host."""
         try:
-            reach = self._connect if "://" in host else self._call
-            other, over = await reach(host, {"stream": stream, "window": window})
+            meet = self._connect if "://" in host else self._call
+            other, over = await meet(host, {"stream": stream, "window": window})
         except (OSError, TimeoutError):  # its host is gone: the reader's connection ends, and says so
             comm.abort()
             return Status.dont_reply
