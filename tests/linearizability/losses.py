@@ -158,7 +158,7 @@ def digests(dask_worker: Any) -> dict[str, str]:
     collections = dask_worker.plugins.get("skyward-collections")
     if collections is None:
         return {}
-    copies = {key: place.host.home for key, place in collections._homes._places.items()}
+    copies = {key: entry.host.home for key, entry in collections._homes._entries.items()}
     copies |= {key: standby._home for key, standby in collections._standbys._standbys.items()}
     return {key: digest(home) for key, home in copies.items()}
 

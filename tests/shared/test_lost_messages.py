@@ -69,8 +69,8 @@ async def test_a_standby_that_is_told_to_begin_too_late_goes(
     await c.retire_workers([standby], close_workers=False, remove=False)
     while at_standby._standbys.nbytes():
         await asyncio.sleep(0.01)
-    ((key, place),) = at_host._homes._places.items()
-    light, _ = place.host.home.snapshot()
+    ((key, entry),) = at_host._homes._entries.items()
+    light, _ = entry.host.home.snapshot()
     at_standby._standbys.take(key, pickle.dumps(Begin(2, 1, light)))
     assert at_standby._standbys.nbytes()
     while at_standby._standbys.nbytes():

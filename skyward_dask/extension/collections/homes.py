@@ -29,7 +29,7 @@ _DEPOSED: Answer = False, Deposed()
 
 
 @dataclass(slots=True)
-class _Place:
+class _Entry:
     """A home with its log, the lock that lets in one event at a time, and how many calls have come."""
 
     host: Host[Told]
@@ -52,32 +52,32 @@ class Homes:
 
     def __init__(self, on_news: Callable[[str], None] = lambda key: None) -> None:
         self._on_news = on_news
-        self._places: dict[str, _Place] = {}
+        self._entries: dict[str, _Entry] = {}
         self._parties: set[str] = set()
         self._replies: dict[CallId, Reply] = {}
 
     def add(self, key: str, home: Home, epoch: int = 1, standby: str = "", chosen: int = 0) -> None:
         """Let events come to a home; the standby, if there is one, has all of it."""
-        self._places[key] = _Place(Host(home, epoch, standby, chosen))
+        self._entries[key] = _Entry(Host(home, epoch, standby, chosen))
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return key in self._entries
 
     def apply(self, key: str, event: Event, reply: Reply | None = None) -> bool:
         """Apply an event to a home; `reply` is called with a call's answer, or with None, now or later.
 
         Returns False if there is no such home, or it takes nothing from callers any more.
         """
-        if (place := self._places.get(key)) is None:
+        if (entry := self._entries.get(key)) is None:
             return False
-        with place.lock:
-            if place.host.is_deposed or (place.host.gives_way and reply is not None):
+        with entry.lock:
+            if entry.host.is_deposed or (entry.host.gives_way and reply is not None):
                 return False
-            told = self._carry_out(place, event, reply)
-            has_news = place.host.can_send()
-            if told and place.host.holds():
+            told = self._carry_out(entry, event, reply)
+            has_news = entry.host.can_send()
+            if told and entry.host.holds():
                 for each in told:
-                    place.host.hold(each)
+                    entry.host.hold(each)
                 told = []
         if has_news:
             self._on_news(key)
@@ -85,17 +85,17 @@ class Homes:
             answered(answer)
         return True
 
-    def _carry_out(self, place: _Place, event: Event, reply: Reply | None) -> list[Told]:
-        home = place.host.home
+    def _carry_out(self, entry: _Entry, event: Event, reply: Reply | None) -> list[Told]:
+        home = entry.host.home
         if isinstance(event, Call):
-            place.operations += 1
+            entry.operations += 1
             assert reply is not None
             if home.reads(event.operation):
                 return [(reply, home.read(event))]
             if home.is_late(event):
                 return [(reply, (False, Moved()))]
             self._replies[event.id] = reply
-        applied = place.host.apply(event)
+        applied = entry.host.apply(event)
         for held in applied.released:
             logger.warning("%s: it is released", held)
         # a call that has moved here, and whose caller hasn't asked again yet, is answered when it does
@@ -108,9 +108,9 @@ class Homes:
 
     def end(self, key: str, close: Close) -> None:
         """End a home in this process: nothing in it is worth waiting for."""
-        if (place := self._places.pop(key, None)) is not None:
-            with place.lock:
-                told = place.host.depose() + self._carry_out(place, close, None)
+        if (entry := self._entries.pop(key, None)) is not None:
+            with entry.lock:
+                told = entry.host.depose() + self._carry_out(entry, close, None)
             for reply, answer in told:
                 reply(answer)
 
@@ -119,8 +119,8 @@ class Homes:
 
         Where a standby takes over, they go there.
         """
-        for key, place in list(self._places.items()):
-            if place.host.role in (Role.JOINING, Role.IN_STEP, Role.GIVING_WAY, Role.PARTING):
+        for key, entry in list(self._entries.items()):
+            if entry.host.role in (Role.JOINING, Role.IN_STEP, Role.GIVING_WAY, Role.PARTING):
                 self.depose(key)
             else:
                 self.apply(key, close)
@@ -132,9 +132,9 @@ class Homes:
     def statistics(self) -> dict[str, dict[str, Any]]:
         """The statistics of each home, by its key."""
         found = {}
-        for key, place in list(self._places.items()):
-            with place.lock:
-                found[key] = {"operations": place.operations, **place.host.home.statistics()}
+        for key, entry in list(self._entries.items()):
+            with entry.lock:
+                found[key] = {"operations": entry.operations, **entry.host.home.statistics()}
         return found
 
     # --- the standbys of these homes, elsewhere ----------------------------------------------------------
@@ -147,18 +147,18 @@ class Homes:
 
     def next(self, key: str) -> tuple[str, Message] | None:
         """The next message for a standby, and where that is."""
-        if (place := self._places.get(key)) is None:
+        if (entry := self._entries.get(key)) is None:
             return None
-        with place.lock:
-            return place.host.next()
+        with entry.lock:
+            return entry.host.next()
 
     def confirmed(self, key: str, epoch: int) -> tuple[bool, list[Told]]:
         """The standby has taken a message; returns whether it is in step with that, and whom to tell what."""
-        if (place := self._places.get(key)) is None:
+        if (entry := self._entries.get(key)) is None:
             return False, []
-        with place.lock:
-            is_in_step = place.host.confirmed(epoch)
-            return is_in_step, place.host.released()
+        with entry.lock:
+            is_in_step = entry.host.confirmed(epoch)
+            return is_in_step, entry.host.released()
 
     def granted(self, key: str, epoch: int) -> None:
         """The directory knows that the standby is in step."""
@@ -166,8 +166,8 @@ class Homes:
 
     def sends(self, key: str, epoch: int) -> bool:
         """Whether the home still has the standby of that epoch."""
-        place = self._places.get(key)
-        return place is not None and place.host.lane(epoch) is not None
+        entry = self._entries.get(key)
+        return entry is not None and entry.host.lane(epoch) is not None
 
     def part(self, key: str, epoch: int) -> bool:
         """The standby of that epoch is lost; returns whether that is news."""
@@ -189,19 +189,19 @@ class Homes:
 
     def hand_over(self, key: str, epoch: int) -> Home | None:
         """Take a home that has given way from here; None if it stays, and takes calls again."""
-        if (place := self._places.get(key)) is None:
+        if (entry := self._entries.get(key)) is None:
             return None
-        with place.lock:  # not until it is deposed: as long as it gives way, no caller changes it
-            has_given_way = place.host.finish_giving_way(epoch)
-        return place.host.home if has_given_way and self.depose(key) else None
+        with entry.lock:  # not until it is deposed: as long as it gives way, no caller changes it
+            has_given_way = entry.host.finish_giving_way(epoch)
+        return entry.host.home if has_given_way and self.depose(key) else None
 
     def _decide(self, key: str, change: Callable[[Host[Told]], bool | None]) -> bool:
         """Change a home's host, and answer whom that releases; returns what `change` does, if it is here."""
-        if (place := self._places.get(key)) is None:
+        if (entry := self._entries.get(key)) is None:
             return False
-        with place.lock:
-            is_news = change(place.host)
-            told = place.host.released()
+        with entry.lock:
+            is_news = change(entry.host)
+            told = entry.host.released()
         for reply, answer in told:
             reply(answer)
         return bool(is_news)
@@ -211,13 +211,13 @@ class Homes:
 
         Returns False if there is no home here, or it is of this epoch itself, or of a later one.
         """
-        place = self._places.get(key)
-        is_old = place is not None and place.host.epoch < epoch
-        if place is not None and is_old:
-            del self._places[key]
-            with place.lock:
-                waiting = [self._replies.pop(call_id, None) for call_id in place.host.home.waiting()]
-                replies = [reply for reply, _ in place.host.depose()]
+        entry = self._entries.get(key)
+        is_old = entry is not None and entry.host.epoch < epoch
+        if entry is not None and is_old:
+            del self._entries[key]
+            with entry.lock:
+                waiting = [self._replies.pop(call_id, None) for call_id in entry.host.home.waiting()]
+                replies = [reply for reply, _ in entry.host.depose()]
             for reply in (*replies, *waiting):
                 if reply is not None:
                     reply(_DEPOSED)
@@ -235,15 +235,15 @@ class Homes:
     def forget(self, gone: Forget) -> None:
         """A party has left: give back what its callers hold here."""
         self._parties.discard(gone.party)
-        for key in list(self._places):
+        for key in list(self._entries):
             self.apply(key, gone)
 
     def keep_only(self, key: str, parties: Iterable[str], runs: Mapping[str, Iterable[str]]) -> None:
         """Forget what a home has of parties that aren't there, and of runs that their parties don't name."""
-        place = self._places[key]
+        entry = self._entries[key]
         present, live = set(parties), {party: set(named) for party, named in runs.items()}
         self._parties |= present
-        for party, run in sorted(place.host.home.owners()):
+        for party, run in sorted(entry.host.home.owners()):
             if party not in present:
                 self.apply(key, Forget(party, at=time()))
             elif run and run not in live.get(party, {run}):

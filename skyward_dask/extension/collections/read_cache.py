@@ -9,13 +9,11 @@ from skyward_dask.shared.asks import Ask, Spec
 
 #: Maximum number of answers; beyond it all are dropped, which costs one question for each: arbitrary.
 _MOST = 10_000
-
-
 #: When a question was asked, and where its answer may be noted.
 Asked = tuple[float, dict[tuple[str, Ask], tuple[float, Any]]]
 
 
-class Recent:
+class ReadCache:
     """The answers that one process has received.
 
     Parameters

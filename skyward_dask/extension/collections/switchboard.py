@@ -31,7 +31,7 @@ from skyward_dask.extension.collections.begun import Begun, destroyed, lost, unr
 from skyward_dask.extension.collections.call_messages import Word, pickled
 from skyward_dask.extension.collections.deliveries import Deliveries
 from skyward_dask.extension.collections.links import MOVED, Links
-from skyward_dask.extension.collections.read_cache import Recent
+from skyward_dask.extension.collections.read_cache import ReadCache
 from skyward_dask.extension.collections.routes import Routes
 from skyward_dask.settings import staleness
 from skyward_dask.shared.asks import Ask, Pending, Route, Spec
@@ -99,7 +99,7 @@ class Switchboard:
         # the homes at which a run may hold something, by their keys
         self._bound: dict[str, dict[str, Pending]] = {}
         self._deliveries = Deliveries()
-        self._recent = Recent(staleness())
+        self._read_cache = ReadCache(staleness())
         self._finding = Tasks()
         self._closed = ""
         self._process = os.getpid()
@@ -109,14 +109,14 @@ class Switchboard:
         self._refuse_if_useless()
         pending = Pending(self._session, next(self._numbers), (spec, ask.place))
         pending.confirmed = ask.operation in KINDS[spec.kind].confirmed
-        begun = Begun(spec, ask, caller, pending, self._recent.asked())
+        begun = Begun(spec, ask, caller, pending, self._read_cache.asked())
         route = self._routes.get(spec)
         if route is None:
             self._start_on_loop(begun)
         elif not ask.operation:
             pending.set_result(route)
-        elif route.is_eventual and ask.reads and (recent := self._recent.get(spec, ask)) is not None:
-            pending.set_result(recent[0])
+        elif route.is_eventual and ask.reads and (kept := self._read_cache.get(spec, ask)) is not None:
+            pending.set_result(kept[0])
         elif not self._ask_here(begun, route):
             self._start_on_loop(begun)
         return pending
@@ -156,7 +156,7 @@ class Switchboard:
         told = Pending(*about.id, about.asked)
         told.home = about.home
         ask, caller = Ask(place=place), Caller(self._party)
-        begun = Begun(spec, ask, caller, told, self._recent.asked(), word, is_doubtful=True)
+        begun = Begun(spec, ask, caller, told, self._read_cache.asked(), word, is_doubtful=True)
         route = self._routes.get(spec)
         if route is None or route.home(ask)[1] != about.home[1] or not self._ask_here(begun, route):
             self._start_on_loop(begun)
@@ -288,7 +288,7 @@ class Switchboard:
             begun.fail(value)
             return
         if route.is_eventual and begun.word is None:
-            self._recent.note(begun.spec, begun.ask, value, begun.asked)
+            self._read_cache.note(begun.spec, begun.ask, value, begun.asked)
         begun.succeed(value)
 
     # --- what ends ---------------------------------------------------------------------------------------
@@ -320,14 +320,14 @@ class Switchboard:
         What has no answer is sent there, when the directory says where that is.
         """
         self._routes.fence(key, epoch)
-        self._recent.clear()
+        self._read_cache.clear()
         self._links.abandon(key)
         return [run for run, bound in self._bound.items() if key in bound]
 
     def destroyed(self, spec: Spec) -> None:
         """A collection was destroyed from here: forget what was known about it."""
         self._routes.forget(spec)
-        self._recent.clear()
+        self._read_cache.clear()
 
     def close(self, reason: str) -> None:
         """This process leaves the cluster: every call that has no answer, and every later one, fails."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from skyward_dask.extension.collections.read_cache import Recent
+from skyward_dask.extension.collections.read_cache import ReadCache
 from skyward_dask.shared.asks import Ask, Spec
 
 SPEC = Spec("dict", "name")
@@ -16,45 +16,45 @@ READ, WRITE = Ask("get", ("key",), reads=True), Ask("put", ("key", b"new"))
 
 def test_an_answer_is_good_for_a_while() -> None:
     """For that question, in that collection."""
-    recent = Recent(math.inf)
-    assert recent.get(SPEC, READ) is None
-    recent.note(SPEC, READ, None, recent.asked())
-    assert recent.get(SPEC, READ) == (None,)
-    assert recent.get(Spec("dict", "other"), READ) is None
-    assert recent.get(SPEC, Ask("get", ("other",), reads=True)) is None
+    cache = ReadCache(math.inf)
+    assert cache.get(SPEC, READ) is None
+    cache.note(SPEC, READ, None, cache.asked())
+    assert cache.get(SPEC, READ) == (None,)
+    assert cache.get(Spec("dict", "other"), READ) is None
+    assert cache.get(SPEC, Ask("get", ("other",), reads=True)) is None
 
 
 def test_its_time_counts_from_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that was long on its way is not good for long."""
     now = 0.0
     monkeypatch.setattr("skyward_dask.extension.collections.read_cache.monotonic", lambda: now)
-    recent = Recent(10)
-    asked = recent.asked()
+    cache = ReadCache(10)
+    asked = cache.asked()
     now = 8.0
-    recent.note(SPEC, READ, "old", asked)
-    assert recent.get(SPEC, READ) == ("old",)
+    cache.note(SPEC, READ, "old", asked)
+    assert cache.get(SPEC, READ) == ("old",)
     now = 11.0
-    assert recent.get(SPEC, READ) is None
+    assert cache.get(SPEC, READ) is None
 
 
 @pytest.mark.parametrize("late", [False, True])
 def test_who_has_written_reads_what_he_wrote(late: bool) -> None:
     """Also if somebody's older question is answered after the change."""
-    recent = Recent(math.inf)
-    asked: Any = recent.asked()
+    cache = ReadCache(math.inf)
+    asked: Any = cache.asked()
     if not late:
-        recent.note(SPEC, READ, "old", asked)
-    recent.note(SPEC, WRITE, None, recent.asked())
+        cache.note(SPEC, READ, "old", asked)
+    cache.note(SPEC, WRITE, None, cache.asked())
     if late:
-        recent.note(SPEC, READ, "old", asked)
-    assert recent.get(SPEC, READ) is None
+        cache.note(SPEC, READ, "old", asked)
+    assert cache.get(SPEC, READ) is None
 
 
 def test_it_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """All is forgotten instead."""
     monkeypatch.setattr("skyward_dask.extension.collections.read_cache._MOST", 3)
-    recent = Recent(math.inf)
+    cache = ReadCache(math.inf)
     for key in range(5):
-        recent.note(SPEC, Ask("get", (key,), reads=True), key, recent.asked())
-    known = [recent.get(SPEC, Ask("get", (key,), reads=True)) for key in range(5)]
+        cache.note(SPEC, Ask("get", (key,), reads=True), key, cache.asked())
+    known = [cache.get(SPEC, Ask("get", (key,), reads=True)) for key in range(5)]
     assert known == [None, None, None, None, (4,)]
