@@ -35,7 +35,6 @@ from skyward_dask.slots.nursery import Nursery
 from skyward_dask.slots.outcomes import PoolClosed, RunEnded, error_of
 from skyward_dask.slots.output import Sink
 from skyward_dask.slots.own_memory import own_memory
-from skyward_dask.slots.pickling import dumps, unpicklable
 from skyward_dask.slots.preparation import Preparation
 from skyward_dask.slots.requests import grant, serve
 from skyward_dask.slots.run_queue import RunQueue
@@ -104,8 +103,7 @@ class Pool:
         self._limits = Limits(helpers, self._tasks, self._end_run)
         self._few = FewChildren(loop, self._update)
         self._queue = RunQueue(slots, segments, helpers, self._tasks, self._finish, self._update)
-        calls = _pickled_calls(preparation)
-        self._nursery = Nursery(loop, preparation, calls, sink, helpers, self._buried)
+        self._nursery = Nursery(loop, preparation, preparation.calls(), sink, helpers, self._buried)
 
         def new_child(index: int) -> ChildProcess:
             return ChildProcess(loop, index, sink, segments, self._take, self._slots.closed_its_socket)
@@ -342,12 +340,3 @@ class Pool:
         self._slots.end()
         self._update()
         self._nursery.end()
-
-
-def _pickled_calls(preparation: Preparation) -> list[Part]:
-    initializer, health_check = calls = preparation.initializer, preparation.health_check
-    try:
-        return dumps(calls)
-    except BaseException as error:
-        named = ("the initializer", initializer), ("the health check", health_check)
-        raise unpicklable(named, error) from error

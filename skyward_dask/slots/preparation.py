@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.process import current_process
 
+from skyward_dask.slots.framing import Part
+from skyward_dask.slots.pickling import dumps, unpicklable
+
 #: One thread for each slot: N slots with a pool of N threads each would compete for the same cores.
 _ONE_THREAD = {
     f"{library}_THREADS": "1"
@@ -73,6 +76,14 @@ class Preparation:
             return None
         backend = [self.backend.partition(":")[0]] if self.backend else []
         return ["cloudpickle", *backend, *self.pre_import]
+
+    def calls(self) -> list[Part]:
+        """The initializer and the health check, pickled; raises `SerializationError`, which names one."""
+        try:
+            return dumps((self.initializer, self.health_check))
+        except BaseException as error:
+            named = ("the initializer", self.initializer), ("the health check", self.health_check)
+            raise unpicklable(named, error) from error
 
     def authkey(self) -> bytes:
         """The key with which multiprocessing authenticates: with it, a manager's proxy works in a child."""
