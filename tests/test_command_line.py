@@ -460,7 +460,6 @@ def test_collections_move_before_their_workers_leave(
         for name, more in options.items()
     }
     with Client(address) as client, ThreadPoolExecutor(4) as threads:
-        client.wait_for_workers(4, timeout=200)
         counters, over = [sky.counter(f"c-{n}", client=client) for n in range(4)], threading.Event()
 
         def use(counter: Any) -> list[int]:
@@ -472,8 +471,10 @@ def test_collections_move_before_their_workers_leave(
         def found() -> dict[str, str]:
             return {told["name"]: where for where, told in client.scheduler_info(-1)["workers"].items()}
 
+        # `Client.scheduler_info` may return what the client asked for earlier by itself
+        while (first := found()).keys() != options.keys():
+            time.sleep(0.05)
         using = [threads.submit(use, counter) for counter in counters]
-        first = found()
         while len(sky.collections(client)) < len(counters):
             time.sleep(0.01)
         client.run(end_lifetime, workers=[first["brief"]])
